@@ -1,0 +1,1 @@
+"""plum_jax: generative recommendation at scale, after PLUM (arXiv 2510.07784)."""

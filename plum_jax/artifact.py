@@ -1,0 +1,147 @@
+"""Artefacts: directories that a pipeline stage leaves behind, complete or not at all.
+
+Every artefact holds a `manifest.json` that says what it is, what made it and from what. Stages meet only through
+artefacts, and a stage whose artefact is already there, made by the same config from the same inputs, is skipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class ArtifactError(ValueError):
+    """An artefact is missing, half-written, of another kind, or not the one that a reader expected."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What an artefact says of itself.
+
+    Attributes:
+      kind: what it is, e.g. "corpus" or "sid_table".
+      fingerprint: hash of the artefact's own content (hex).
+      inputs: name of an input artefact -> its fingerprint.
+      config: what made it (JSON values).
+      schema_version: layout version of the directory.
+    """
+
+    kind: str
+    fingerprint: str
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    schema_version: int = SCHEMA_VERSION
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash (16 hex characters) of arrays, strings, bytes and JSON-able values; equal content gives equal hashes everywhere."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            array = np.ascontiguousarray(part)
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(array.view(np.uint8).data if array.size else b"")
+        elif isinstance(part, bytes):
+            digest.update(part)
+        else:
+            digest.update(json.dumps(describe(part), sort_keys=True).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+def describe(value: Any) -> Any:
+    """JSON form of a config value: dataclasses become {"type": name, fields...}, paths become strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if callable(value):
+        return getattr(value, "__qualname__", repr(value))
+    return str(value)
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes JSON aside and renames it, so that a reader sees the old file or the new one, never a half."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.aside"
+    aside.write_text(json.dumps(value, indent=1, sort_keys=True))
+    aside.replace(path)
+
+
+def write_artifact(
+    directory: epath.PathLike,
+    *,
+    kind: str,
+    fingerprint: str,
+    config: Any,
+    inputs: Mapping[str, str],
+    write: Callable[[epath.Path], None],
+) -> Manifest:
+    """Runs `write(aside)` in a directory aside, adds the manifest last, and renames it to `directory`.
+
+    A process killed at any point leaves either the previous artefact or the new one.
+    """
+    directory = epath.Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    aside = directory.parent / f".{directory.name}.aside"
+    if aside.exists():
+        aside.rmtree()
+    aside.mkdir()
+    write(aside)
+    manifest = Manifest(kind=kind, fingerprint=fingerprint, inputs=dict(inputs), config=describe(config))
+    write_json(aside / MANIFEST, dataclasses.asdict(manifest))
+    if directory.exists():
+        directory.rmtree()
+    shutil.move(aside, directory) if not str(directory).startswith("gs://") else aside.rename(directory)
+    return manifest
+
+
+def read_manifest(directory: epath.PathLike, kind: str) -> Manifest:
+    """The manifest of a complete artefact of this kind.
+
+    Raises:
+      ArtifactError: no complete artefact there, another kind, or another schema version.
+    """
+    path = epath.Path(directory) / MANIFEST
+    if not path.exists():
+        raise ArtifactError(
+            f"expected a {kind} artefact at {directory}, but there is no {MANIFEST}: run the stage that makes it"
+        )
+    try:
+        manifest = Manifest(**json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ArtifactError(f"{path} is not a manifest ({error}): delete {directory} and run the stage again") from None
+    if manifest.kind != kind:
+        raise ArtifactError(f"expected a {kind} artefact at {directory}, but it is a {manifest.kind}")
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{directory} has schema version {manifest.schema_version}, this code reads {SCHEMA_VERSION}: make it again"
+        )
+    return manifest
+
+
+def is_current(directory: epath.PathLike, *, kind: str, config: Any, inputs: Mapping[str, str]) -> bool:
+    """Whether a complete artefact of this kind, made by this config from these inputs, is already there."""
+    try:
+        manifest = read_manifest(directory, kind)
+    except ArtifactError:
+        return False
+    return manifest.config == json.loads(json.dumps(describe(config))) and manifest.inputs == dict(inputs)

@@ -1,0 +1,1 @@
+"""Corpus: items and user histories, where they come from, how they are split, and the features of items."""

@@ -1,0 +1,1 @@
+"""The decoder: configuration, masks, layers, counts. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""From a trained decoder to recommended items: trie, beam search, metrics, evaluator, baselines."""

@@ -1,0 +1,1 @@
+"""Semantic IDs: quantisers, collision policies, the SidTable, its quality."""

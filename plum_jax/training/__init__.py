@@ -1,0 +1,1 @@
+"""One trainer for everything: state, batches, checkpoints, optimizer, metrics, loop."""

@@ -1,0 +1,54 @@
+"""Installs plum_jax. Versions are pinned by `requirements/constraints-<python>.txt`, which `make` passes to pip."""
+
+import pathlib
+
+import setuptools
+
+README = pathlib.Path(__file__).parent / "README.md"
+
+setuptools.setup(
+    name="plum_jax",
+    version="0.1.0",
+    description="Generative recommendation at scale: Semantic IDs, continued pre-training, retrieval and scaling studies in JAX.",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=setuptools.find_packages(include=["plum_jax", "plum_jax.*", "tasks", "tasks.*"]),
+    package_data={"plum_jax": ["py.typed", "*.html"]},
+    install_requires=[
+        "array-record",
+        "etils[epath]",
+        "faiss-cpu",
+        "flax",
+        "gin-config",
+        "grain",
+        "importlib_resources",  # tensorflow-datasets imports it without declaring it
+        "jax",
+        "jinja2",
+        "matplotlib",
+        "msgpack",
+        "numpy",
+        "optax",
+        "orbax-checkpoint",
+        "polars",
+        "pyarrow",
+        "scipy",
+        "sentencepiece",
+        "seqio",
+        "tensorboardX",
+        "tensorflow-cpu",
+        "tensorflow-datasets",
+        "tensorflow-text",
+        "tqdm",
+        "wordllama",
+    ],
+    extras_require={
+        "cpu": ["jax"],
+        "tpu": ["jax[tpu]"],
+        "gpu": ["jax[cuda13]"],
+        "test": ["hypothesis", "import-linter", "mypy", "pytest", "pytest-xdist", "ruff"],
+        "notebooks": ["ipykernel", "nbclient", "nbformat"],
+    },
+    entry_points={"console_scripts": ["plum = plum_jax.run:main"]},
+)

@@ -1,0 +1,21 @@
+"""Shared by all tests: eight fake CPU devices, and the real data where it is there."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Directory of real data sets (`PLUM_TEST_DATA`, else `../shared/data`); skips the test where there is none."""
+    directory = pathlib.Path(os.environ.get("PLUM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not directory.exists():
+        pytest.skip(f"no real data at {directory}: set PLUM_TEST_DATA")
+    return directory
