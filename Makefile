@@ -1,0 +1,84 @@
+# The project's commands; `make` alone lists them. Nothing is installed outside .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The first Python that really runs, is 3.11 or 3.12, and can make a virtual environment: a shim on the PATH may exist and fail.
+# Debian's own interpreters come last, for a shim may hide them.
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell for python in python3.12 python3.11 python3 /usr/bin/python3.12 /usr/bin/python3.11; do \
+  "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' >/dev/null 2>&1 \
+  && { echo "$$python"; break; }; done)
+endif
+PYTHON_VERSION := $(shell "$(PYTHON)" -c 'import sys; print("{}.{}".format(*sys.version_info))' 2>/dev/null)
+
+CONSTRAINTS := requirements/constraints-$(PYTHON_VERSION).txt
+BIN := .venv/bin
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
+IS_SAME_VERSION = import sys; sys.exit("$(PYTHON_VERSION)" != "{}.{}".format(*sys.version_info))
+
+# Where `make quickstart` writes, and the directory of MovieLens files it reads (empty: it fetches them).
+RUN_DIR ?= runs/quickstart
+DATA_DIR ?=
+# More gin flags, e.g. GIN="--gin.SEED=1".
+GIN ?=
+# Which tests, e.g. `make test TESTS=tests/retrieval`.
+TESTS ?= tests
+
+.NOTPARALLEL:
+.PHONY: help quickstart test test-all lint lock clean
+
+help:  ## List the commands.
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+quickstart: .venv/cpu-$(PYTHON_VERSION).stamp  ## MovieLens-100K from raw logs to a table of Recall@10 and report.html. DATA_DIR=... reads your own copy.
+	$(BIN)/plum --gin_file=gin/run/pipeline.gin --gin_file=gin/corpus/ml_100k.gin --gin_file=gin/model/cpu_tiny.gin \
+	  --gin.MODEL_DIR="'$(abspath $(RUN_DIR))'" $(if $(DATA_DIR),--gin.DATA_DIR="'$(abspath $(DATA_DIR))'") $(GIN)
+
+test: lint  ## Linters, type checker, import rules, then every test but the slow ones.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
+
+test-all: lint  ## The slow tests too.
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+lint: .venv/test-$(PYTHON_VERSION).stamp  ## Linters, type checker and import rules alone.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# A stamp is written last, so an environment whose installation was interrupted is never taken for a good one: `incomplete` is
+# still there, and the next run starts from an empty .venv (a package of which pip wrote half would look installed to pip).
+ifeq ($(filter 3.11 3.12,$(PYTHON_VERSION)),)
+.venv/%.stamp:
+	@echo "Expected Python 3.11 or 3.12 with venv and ensurepip, found: $(or $(PYTHON),none) $(PYTHON_VERSION)." \
+	  "On Debian: apt-get install python3 python3-venv. Or name one: make PYTHON=/path/to/python3.12" >&2; exit 1
+else
+.venv/%-$(PYTHON_VERSION).stamp: setup.py $(CONSTRAINTS)
+	@if [ -e .venv/incomplete ] || ! $(BIN)/python -c '$(IS_SAME_VERSION)' 2>/dev/null; then \
+	  echo "Making .venv with $(PYTHON) (Python $(PYTHON_VERSION))"; \
+	  rm -rf .venv; mkdir .venv; touch .venv/incomplete; "$(PYTHON)" -m venv .venv; fi
+	@touch .venv/incomplete
+	$(PIP_INSTALL) --quiet setuptools wheel
+	$(PIP_INSTALL) --no-build-isolation -e '.[$*]'
+	@rm .venv/incomplete; touch $@
+endif
+
+# The constraints are what setup.py alone resolves to today in an empty environment, for each Python that is at hand.
+lock:  ## Resolve setup.py anew and write requirements/constraints-*.txt.
+	for version in 3.11 3.12; do \
+	  python=python$$version; file=requirements/constraints-$$version.txt; \
+	  "$$python" -c 'import ensurepip' 2>/dev/null || { echo "no python$$version here: $$file stays as it is" >&2; continue; }; \
+	  rm -rf .venv-lock; "$$python" -m venv .venv-lock; \
+	  .venv-lock/bin/python -m pip install --upgrade pip setuptools wheel; \
+	  .venv-lock/bin/python -m pip install --no-build-isolation '.[cpu,test,notebooks]'; \
+	  head -n 1 $$file > .venv-lock/lock.txt; \
+	  .venv-lock/bin/python -m pip freeze --all --exclude pip --exclude plum_jax --exclude plum-jax >> .venv-lock/lock.txt; \
+	  mv .venv-lock/lock.txt $$file; rm -rf .venv-lock; \
+	done
+
+clean:  ## Remove .venv and every cache; runs/ stays.
+	rm -rf .venv .venv-lock build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
