@@ -1,0 +1,362 @@
+"""One id space for text and Semantic IDs: SentencePiece pieces, control, field and SID tokens, in this order.
+
+Text is encoded by SentencePiece alone, so no text, not even one that reads "<A12>", can give an id of the other kinds:
+those are emitted as ids by the task templates and by the model.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import dataclasses
+import functools
+import io
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sentencepiece
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.semantic_ids.table import LEVEL_LETTERS
+
+KIND = "vocabulary"
+CONTROL_TOKENS = ("<history>", "<user>", "<context>", "<target>")
+_MODEL_FILE = "sentencepiece.model"
+_TOKENS_FILE = "tokens.json"
+_SID_NAME = re.compile(r"<[A-Z]\d+>")
+
+
+class VocabularyError(ValueError):
+    """A token, a field value or an id that the vocabulary does not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """One token for each range of a number: bucket b holds edges[b - 1] <= value < edges[b]; missing is "none".
+
+    Attributes:
+      name: the field, e.g. "watch_ratio"; its tokens are <watch_ratio:0> ... and <watch_ratio:none>.
+      edges: rising limits between buckets; k edges make k + 1 buckets.
+    """
+
+    name: str
+    edges: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        edges = list(self.edges)
+        if not edges or any(not b > a for a, b in itertools.pairwise(edges)) or not all(map(math.isfinite, edges)):
+            raise VocabularyError(f"field {self.name!r}: expected finite edges that rise, got {tuple(edges)}")
+
+    def labels(self) -> tuple[str, ...]:
+        return (*map(str, range(len(self.edges) + 1)), "none")
+
+    def place(self, value: Any) -> int:
+        if _is_missing(value):
+            return len(self.edges) + 1
+        return bisect.bisect_right(self.edges, float(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Categories:
+    """One token for each value of a category; other values are "other", missing ones "none".
+
+    Attributes:
+      name: the field, e.g. "gender"; its tokens are <gender:F>, <gender:M>, <gender:other>, <gender:none>.
+      values: the values that have a token.
+    """
+
+    name: str
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        reserved = {"other", "none"} & set(self.values)
+        if len(set(self.values)) != len(self.values) or reserved:
+            raise VocabularyError(
+                f"field {self.name!r}: expected different values, none of them 'other' or 'none', got {self.values}"
+            )
+
+    def labels(self) -> tuple[str, ...]:
+        return (*self.values, "other", "none")
+
+    def place(self, value: Any) -> int:
+        if _is_missing(value):
+            return len(self.values) + 1
+        return _places(self.values).get(str(value), len(self.values))
+
+
+FieldTokens = Buckets | Categories
+
+
+class SidVocabulary:
+    """Text pieces, control tokens, field tokens and SID tokens in one id space.
+
+    Attributes:
+      sentencepiece_model: the serialised SentencePiece model.
+      codebook_sizes: W_l of each SID level.
+      control_tokens: names written in templates, e.g. "<history>"; "<pad>" and "</s>" are added where the SentencePiece
+        model has no such piece.
+      field_tokens: fields that are one token, not text.
+      pad_id, eos_id, unk_id: special ids (pad is 0 for models trained here and for T5's, a control token for Llama's).
+      sid_offset: id of code 0 of level 0; `sid_offsets` [L]: of code 0 of every level.
+      vocab_size: number of ids.
+    """
+
+    def __init__(
+        self,
+        sentencepiece_model: bytes,
+        codebook_sizes: Sequence[int],
+        control_tokens: Sequence[str] = CONTROL_TOKENS,
+        field_tokens: Sequence[FieldTokens] = (),
+    ) -> None:
+        self.sentencepiece_model = sentencepiece_model
+        self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
+        if not self.codebook_sizes or min(self.codebook_sizes) < 1 or len(self.codebook_sizes) > len(LEVEL_LETTERS):
+            raise VocabularyError(f"expected 1 to {len(LEVEL_LETTERS)} codebook sizes, got {self.codebook_sizes}")
+        self._pieces = _load_model(sentencepiece_model)
+        self.num_pieces: int = self._pieces.vocab_size()
+        self.control_tokens = tuple(dict.fromkeys([*control_tokens, *_missing_specials(self._pieces)]))
+        self.field_tokens = tuple(field_tokens)
+        self._ids, self._fields = self._number_tokens()
+        self.sid_offset = self.num_pieces + len(self._ids)
+        self.sid_offsets = self.sid_offset + np.cumsum([0, *self.codebook_sizes[:-1]]).astype(np.int32)
+        self.vocab_size: int = self.sid_offset + sum(self.codebook_sizes)
+        self.unk_id: int = self._pieces.unk_id()
+        self.pad_id: int = self._ids.get("<pad>", self._pieces.pad_id())
+        self.eos_id: int = self._ids.get("</s>", self._pieces.eos_id())
+
+    @classmethod
+    def from_model_file(
+        cls,
+        path: epath.PathLike,
+        codebook_sizes: Sequence[int],
+        control_tokens: Sequence[str] = CONTROL_TOKENS,
+        field_tokens: Sequence[FieldTokens] = (),
+    ) -> SidVocabulary:
+        """A vocabulary over any SentencePiece `.model` file."""
+        if not epath.Path(path).exists():
+            raise VocabularyError(f"expected a SentencePiece model at {path}, but there is no such file")
+        return cls(epath.Path(path).read_bytes(), codebook_sizes, control_tokens, field_tokens)
+
+    def _number_tokens(self) -> tuple[dict[str, int], dict[str, tuple[FieldTokens, int]]]:
+        """Ids of control and field tokens by name, and for each field its definition and first id."""
+        names = list(self.control_tokens)
+        fields: dict[str, tuple[FieldTokens, int]] = {}
+        for field in self.field_tokens:
+            if field.name in fields:
+                raise VocabularyError(f"field {field.name!r} is given twice")
+            fields[field.name] = (field, self.num_pieces + len(names))
+            names += [f"<{field.name}:{label}>" for label in field.labels()]
+        wrong = [name for name in names if not name or _SID_NAME.fullmatch(name)] or _repeated(names)
+        if wrong:
+            raise VocabularyError(
+                f"control and field tokens must differ from each other and from SIDs such as <A12>: {', '.join(wrong)}"
+            )
+        return {name: self.num_pieces + place for place, name in enumerate(names)}, fields
+
+    def encode(self, text: str) -> list[int]:
+        """Text as SentencePiece ids (all < num_pieces), without EOS."""
+        return self._pieces.encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids as text; SIDs read <A12><B5>, control and field tokens by name; padding and EOS are left out.
+
+        Runs of text and runs of tokens are parted by one space.
+        """
+        kept = [int(i) for i in ids if i not in (self.pad_id, self.eos_id)]
+        runs = []
+        for is_text, run in itertools.groupby(kept, key=lambda i: i < self.num_pieces):
+            members = list(run)
+            runs.append(self._pieces.decode(members) if is_text else "".join(map(self.token_name, members)))
+        return " ".join(runs)
+
+    def token_name(self, token_id: int) -> str:
+        """The name of one id: a piece, "<history>", "<rating:3>" or "<A12>"."""
+        if not 0 <= token_id < self.vocab_size:
+            raise VocabularyError(f"expected an id from 0 to {self.vocab_size - 1}, got {token_id}")
+        if token_id < self.num_pieces:
+            return self._pieces.id_to_piece(token_id)
+        if token_id < self.sid_offset:
+            return self._names[token_id - self.num_pieces]
+        level = int(np.searchsorted(self.sid_offsets, token_id, side="right")) - 1
+        return f"<{LEVEL_LETTERS[level]}{token_id - self.sid_offsets[level]}>"
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return list(self._ids)
+
+    def control_id(self, token: str) -> int:
+        """Id of a control token, e.g. "<history>"."""
+        if token not in self.control_tokens:
+            raise VocabularyError(f"no control token {token!r}; there are {', '.join(self.control_tokens)}")
+        return self._ids[token]
+
+    def has_field(self, name: str) -> bool:
+        """Whether the field is written as one token (else it is text)."""
+        return name in self._fields
+
+    def encode_field(self, name: str, value: Any) -> int:
+        """Id of a field's value: the bucket of a number, the token of a category; None and NaN give <name:none>."""
+        if name not in self._fields:
+            raise VocabularyError(
+                f"field {name!r} has no tokens; the fields that have: {', '.join(self._fields) or '-'}"
+            )
+        field, first = self._fields[name]
+        try:
+            return first + field.place(value)
+        except (TypeError, ValueError):
+            raise VocabularyError(f"field {name!r}: expected a number, got {value!r}") from None
+
+    def encode_sid(self, codes: np.ndarray | Sequence[int]) -> np.ndarray:
+        """SID codes [..., L] as token ids int32 [..., L]."""
+        codes = np.asarray(codes, np.int32)
+        if codes.shape[-1:] != (len(self.codebook_sizes),):
+            raise VocabularyError(f"expected codes [..., {len(self.codebook_sizes)}], got shape {codes.shape}")
+        wrong = (codes < 0) | (codes >= np.asarray(self.codebook_sizes))
+        if wrong.any():
+            place = tuple(np.argwhere(wrong)[0])
+            raise VocabularyError(
+                f"expected codes below {self.codebook_sizes} by level, got {codes[place]} at level {place[-1]}"
+            )
+        return codes + self.sid_offsets
+
+    def decode_sid(self, ids: np.ndarray | Sequence[int]) -> np.ndarray:
+        """Token ids [..., L], each of its level, as SID codes int32 [..., L].
+
+        Raises:
+          VocabularyError: an id is no SID token of its level.
+        """
+        ids = np.asarray(ids, np.int32)
+        if ids.shape[-1:] != (len(self.codebook_sizes),):
+            raise VocabularyError(f"expected ids [..., {len(self.codebook_sizes)}], got shape {ids.shape}")
+        codes = ids - self.sid_offsets
+        wrong = (codes < 0) | (codes >= np.asarray(self.codebook_sizes))
+        if wrong.any():
+            place = tuple(np.argwhere(wrong)[0])
+            raise VocabularyError(f"id {ids[place]} is no SID token of level {place[-1]}")
+        return codes
+
+    def is_sid(self, ids: np.ndarray | Sequence[int] | int) -> np.ndarray:
+        """Which ids are SID tokens, bool, same shape."""
+        ids = np.asarray(ids)
+        return (ids >= self.sid_offset) & (ids < self.vocab_size)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides an id."""
+        return artifact.fingerprint(
+            self.sentencepiece_model, list(self.codebook_sizes), list(self.control_tokens), list(self.field_tokens)
+        )
+
+    def save(
+        self, directory: epath.PathLike, *, config: Any = None, inputs: Mapping[str, str] | None = None
+    ) -> artifact.Manifest:
+        """Writes the vocabulary as an artefact: the SentencePiece model and the other tokens as JSON."""
+
+        def write(aside: epath.Path) -> None:
+            (aside / _MODEL_FILE).write_bytes(self.sentencepiece_model)
+            tokens = {
+                "codebook_sizes": self.codebook_sizes,
+                "control_tokens": self.control_tokens,
+                "field_tokens": artifact.describe(self.field_tokens),
+            }
+            artifact.write_json(aside / _TOKENS_FILE, tokens)
+
+        return artifact.write_artifact(
+            directory, kind=KIND, fingerprint=self.fingerprint, config=config, inputs=inputs or {}, write=write
+        )
+
+    @classmethod
+    def load(cls, directory: epath.PathLike) -> SidVocabulary:
+        """Reads a complete vocabulary; ArtifactError where there is none."""
+        directory = epath.Path(directory)
+        artifact.read_manifest(directory, KIND)
+        tokens = json.loads((directory / _TOKENS_FILE).read_text())
+        return cls(
+            (directory / _MODEL_FILE).read_bytes(),
+            tokens["codebook_sizes"],
+            tokens["control_tokens"],
+            [_field_from_json(field) for field in tokens["field_tokens"]],
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # SentencePiece's processor is rebuilt where the vocabulary arrives, e.g. in a worker process.
+        return type(self), (self.sentencepiece_model, self.codebook_sizes, self.control_tokens, self.field_tokens)
+
+
+def train_sentencepiece(texts: Iterable[str], vocab_size: int, model_path: epath.PathLike) -> None:
+    """Trains a unigram SentencePiece model with byte fallback: pad 0, eos 1, unk 2; the same texts give the same model.
+
+    A corpus too small for `vocab_size` pieces gives a smaller model.
+
+    Raises:
+      VocabularyError: no text, or a `vocab_size` below what bytes and characters need.
+    """
+    texts = [text for text in texts if text and text.strip()]
+    if not texts:
+        raise VocabularyError("expected texts to train SentencePiece on, got none: name the items' text fields")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="unigram",
+            character_coverage=0.9995,
+            byte_fallback=True,  # no text is unknown
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            max_sentence_length=1 << 20,  # the default leaves longer texts out in silence
+            num_threads=1,  # several threads sum in no fixed order
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise VocabularyError(
+            f"SentencePiece could not train {vocab_size} pieces on {len(texts)} texts: {error}. 256 pieces are bytes; "
+            "raise vocab_size to 512 or more, or bring more text"
+        ) from None
+    path = epath.Path(model_path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.aside"
+    aside.write_bytes(model.getvalue())
+    aside.replace(path)
+
+
+def _load_model(serialised: bytes) -> sentencepiece.SentencePieceProcessor:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=serialised)
+    except (RuntimeError, TypeError) as error:
+        raise VocabularyError(
+            f"expected a serialised SentencePiece model of {len(serialised)} bytes: {error}"
+        ) from None
+
+
+def _missing_specials(pieces: sentencepiece.SentencePieceProcessor) -> list[str]:
+    return [name for name, piece in (("<pad>", pieces.pad_id()), ("</s>", pieces.eos_id())) if piece < 0]
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return [name for name, count in collections.Counter(names).items() if count > 1]
+
+
+def _field_from_json(field: dict[str, Any]) -> FieldTokens:
+    if field["type"] == Buckets.__name__:
+        return Buckets(field["name"], tuple(field["edges"]))
+    return Categories(field["name"], tuple(field["values"]))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
+
+
+@functools.lru_cache(maxsize=256)
+def _places(values: tuple[str, ...]) -> dict[str, int]:
+    return {value: place for place, value in enumerate(values)}
