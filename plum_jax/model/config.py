@@ -13,17 +13,20 @@ import jax
 import jax.numpy as jnp
 
 
+DType = jnp.dtype | str
+
+
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
     """A Llama-like decoder: pre-norm RMSNorm, rotary positions, grouped-query attention, gated MLP.
 
     Attributes:
-      num_layers, d_model, num_heads, num_kv_heads, head_dim, mlp_dim: the sizes; `num_heads` is a multiple of `num_kv_heads`.
+      num_layers, d_model, num_heads, num_kv_heads, head_dim, mlp_dim: the sizes; N is a multiple of K.
       dropout_rate: on embeddings and on both residual branches (not on attention weights).
       activation: of the MLP's gate.
       tied_embeddings: the output head is the input table.
-      scale_embeddings: multiply input embeddings by sqrt(D), so that a table that is a good output head (rows of norm 1)
-        is a good input too (as Gemma does); off for Llama-like imported weights.
+      scale_embeddings: multiply input embeddings by sqrt(D), so that a table that is a good output head (rows of
+        norm 1) is a good input too (as Gemma does); off for Llama-like imported weights.
       rope_theta: base of the rotary frequencies.
       norm_epsilon: of RMSNorm.
       dtype: of activations and matrix products; softmax, norms and logits are float32 whatever it is.
@@ -44,8 +47,8 @@ class DecoderConfig:
     scale_embeddings: bool = True
     rope_theta: float = 10_000.0
     norm_epsilon: float = 1e-6
-    dtype: jnp.dtype | str = "float32"
-    param_dtype: jnp.dtype | str = "float32"
+    dtype: DType = "float32"
+    param_dtype: DType = "float32"
     scan_layers: bool = True
     remat: bool = False
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.layers import DecoderLayer, KVCache, RMSNorm, rotary_tables
+from plum_jax.model.layers import DecoderLayer, KVCache, RMSNorm, parameter, rotary_tables
 
 
 class Transformer(nn.Module):
@@ -63,7 +63,7 @@ class Transformer(nn.Module):
             if layer_cache is not None:
                 layer_cache = jax.tree.map(lambda *a: jnp.stack(a), *caches)
         x = RMSNorm(c, name="final_norm")(x)
-        if cache is not None:
+        if cache is not None and layer_cache is not None:
             cache = KVCache(key=layer_cache[0], value=layer_cache[1], index=cache.index + positions.shape[1])
         return x, cache
 
@@ -82,19 +82,10 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         c = self.config
         init = nn.initializers.normal(c.d_model**-0.5)
-        self.embedding = self.param(
-            "embedding",
-            nn.with_logical_partitioning(init, ("vocab", "embed")),
-            (self.vocab_size, c.d_model),
-            jnp.dtype(c.param_dtype),
-        )
+        axes, shape = ("vocab", "embed"), (self.vocab_size, c.d_model)
+        self.embedding = parameter(self, "embedding", init, axes, shape, c.param_dtype)
         if not c.tied_embeddings:
-            self.head = self.param(
-                "head",
-                nn.with_logical_partitioning(init, ("vocab", "embed")),
-                (self.vocab_size, c.d_model),
-                jnp.dtype(c.param_dtype),
-            )
+            self.head = parameter(self, "head", init, axes, shape, c.param_dtype)
         self.transformer = Transformer(c)
         self.dropout = nn.Dropout(c.dropout_rate)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plum_jax.model.config import DecoderConfig
+from plum_jax.model.config import DecoderConfig, DType
 
 
 @flax.struct.dataclass
@@ -48,9 +51,21 @@ def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:
     return turned.astype(x.dtype)
 
 
-def _out_init(config: DecoderConfig) -> nn.initializers.Initializer:
-    # Each of the 2 x layers residual branches adds 1 / (2 x layers) of the stream's variance at the start (GPT-2 §2.3).
-    return nn.initializers.variance_scaling(1.0 / (2 * config.num_layers), "fan_in", "truncated_normal")
+def parameter(
+    module: nn.Module,
+    name: str,
+    init: Callable[..., jax.Array],
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: DType,
+) -> jax.Array:
+    """A parameter whose axes carry the logical names that `training.mesh` maps to the mesh."""
+    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.dtype(dtype)))
+
+
+def fan_in(scale: float, in_axis: int | tuple[int, ...], out_axis: int | tuple[int, ...]) -> Callable[..., jax.Array]:
+    """Truncated normal of variance `scale / fan-in`."""
+    return nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis)
 
 
 class RMSNorm(nn.Module):
@@ -60,8 +75,8 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
-        scale = self.param("scale", init, (x.shape[-1],), jnp.dtype(self.config.param_dtype))
+        ones = nn.initializers.ones_init()
+        scale = parameter(self, "scale", ones, ("norm",), (x.shape[-1],), self.config.param_dtype)
         x32 = x.astype(jnp.float32)
         inverse = lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.norm_epsilon)
         return (x32 * inverse * scale.astype(jnp.float32)).astype(self.config.dtype)
@@ -85,18 +100,13 @@ class Attention(nn.Module):
         groups = c.num_heads // c.num_kv_heads
         dtype = jnp.dtype(c.dtype)
         # Queries, keys and values in one product, grouped by key-value head so that tensor parallelism splits K.
-        qkv_init = nn.with_logical_partitioning(
-            nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2, 3)),
-            ("embed", "kv_heads", "qkv", "head"),
-        )
-        qkv = self.param("qkv", qkv_init, (c.d_model, c.num_kv_heads, groups + 2, c.head_dim), jnp.dtype(c.param_dtype))
-        out_init = nn.with_logical_partitioning(
-            nn.initializers.variance_scaling(
-                1.0 / (2 * c.num_layers), "fan_in", "truncated_normal", in_axis=(0, 1, 2), out_axis=3
-            ),
-            ("kv_heads", "groups", "head", "embed"),
-        )
-        out = self.param("out", out_init, (c.num_kv_heads, groups, c.head_dim, c.d_model), jnp.dtype(c.param_dtype))
+        qkv_shape = (c.d_model, c.num_kv_heads, groups + 2, c.head_dim)
+        qkv_axes = ("embed", "kv_heads", "qkv", "head")
+        qkv = parameter(self, "qkv", fan_in(1.0, 0, (1, 2, 3)), qkv_axes, qkv_shape, c.param_dtype)
+        # Each of the 2 x layers residual branches adds 1 / (2 x layers) of the stream's variance at the start (GPT-2).
+        out_shape = (c.num_kv_heads, groups, c.head_dim, c.d_model)
+        out_axes = ("kv_heads", "groups", "head", "embed")
+        out = parameter(self, "out", fan_in(0.5 / c.num_layers, (0, 1, 2), 3), out_axes, out_shape, c.param_dtype)
 
         projected = jnp.einsum("BTD,DKGH->BTKGH", x, qkv.astype(dtype))
         batch, length = x.shape[:2]
@@ -106,6 +116,7 @@ class Attention(nn.Module):
         key = rotate(projected[:, :, :, groups], rotary)
         value = projected[:, :, :, groups + 1]
         if cache is not None:
+            assert index is not None, "a layer's cache comes with the slot to write to"
             key = lax.dynamic_update_slice_in_dim(cache[0], key, index, axis=1)
             value = lax.dynamic_update_slice_in_dim(cache[1], value, index, axis=1)
             cache = (key, value)
@@ -125,13 +136,11 @@ class GatedMLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
         dtype = jnp.dtype(c.dtype)
-        gate_up_init = nn.with_logical_partitioning(
-            nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2)),
-            ("embed", "gate_up", "mlp"),
-        )
-        gate_up = self.param("gate_up", gate_up_init, (c.d_model, 2, c.mlp_dim), jnp.dtype(c.param_dtype))
-        down_init = nn.with_logical_partitioning(_out_init(c), ("mlp", "embed"))
-        down = self.param("down", down_init, (c.mlp_dim, c.d_model), jnp.dtype(c.param_dtype))
+        gate_up_shape = (c.d_model, 2, c.mlp_dim)
+        gate_up_axes = ("embed", "gate_up", "mlp")
+        gate_up = parameter(self, "gate_up", fan_in(1.0, 0, (1, 2)), gate_up_axes, gate_up_shape, c.param_dtype)
+        down_shape = (c.mlp_dim, c.d_model)
+        down = parameter(self, "down", fan_in(0.5 / c.num_layers, 0, 1), ("mlp", "embed"), down_shape, c.param_dtype)
         both = jnp.einsum("BTD,DUF->BTUF", x, gate_up.astype(dtype))
         hidden = c.activation(both[:, :, 0]) * both[:, :, 1]
         return jnp.einsum("BTF,FD->BTD", hidden, down.astype(dtype))

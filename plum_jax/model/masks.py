@@ -21,7 +21,7 @@ def packed_causal_mask(segment_ids: jax.Array) -> jax.Array:
 
 
 def prompt_mask(lengths: jax.Array, length: int) -> jax.Array:
-    """Causal mask `[B, T, T]` of right-padded prompts with `lengths` [B] real tokens each; padding sees itself alone."""
+    """Causal mask `[B, T, T]` of right-padded prompts of `lengths` [B] real tokens; padding also sees itself."""
     slots = jnp.arange(length)
     real = slots[None, :] < lengths[:, None]
     causal = slots[:, None] >= slots[None, :]

@@ -1,0 +1,332 @@
+"""The one training loop: decoders, RQ-VAEs and whatever comes next are objectives and initialisers handed to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from jax.sharding import Mesh
+
+from plum_jax import artifact
+from plum_jax.training import checkpoints
+from plum_jax.training.mesh import LOGICAL_AXIS_RULES, MeshShape, batch_sharding, parameter_shardings, replicated
+from plum_jax.training.metrics_log import MetricsLog, progress_bar
+from plum_jax.training.optimizer import AdamW, Optimizer
+
+Objective = Callable[[Any, Mapping[str, jax.Array], jax.Array | None], tuple[jax.Array, jax.Array, dict]]
+Evaluator = Callable[[Any], dict[str, float]]
+
+
+class Feed(Protocol):
+    """What training reads: an endless iterator of batches whose state can be saved."""
+
+    def make_iterator(self) -> Any:
+        """An iterator with `get_state()` and `set_state(state)` besides `__next__`."""
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes. `step` counts finished optimizer steps."""
+
+    step: jax.Array
+    params: Any
+    optimizer_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how a run trains.
+
+    Attributes:
+      steps: optimizer steps.
+      optimizer: AdamW or Adafactor with its schedule.
+      seed: of initialisation and dropout, folded by name and by step.
+      microbatches: a batch is cut into this many pieces whose gradients are summed (gradient accumulation).
+      checkpoint_period, evaluation_period, log_period: in steps; evaluation 0 means only at the end.
+      select_by: metric of the evaluators whose best parameters are returned; "" returns the last.
+      patience: stop when `select_by` has not improved for this many evaluations; 0 never stops early.
+      mesh: devices along each axis.
+    """
+
+    steps: int = 1000
+    optimizer: Optimizer = AdamW()
+    seed: int = 0
+    microbatches: int = 1
+    checkpoint_period: int = 500
+    evaluation_period: int = 0
+    log_period: int = 20
+    select_by: str = ""
+    patience: int = 0
+    mesh: MeshShape = MeshShape()
+
+
+def train(
+    config: TrainingConfig,
+    *,
+    directory: epath.PathLike,
+    init_params: Callable[[jax.Array], Any],
+    objective: Objective,
+    feed: Feed,
+    fingerprints: Mapping[str, str],
+    evaluators: Mapping[str, Evaluator] | None = None,
+    step_flops: float | None = None,
+    tokens_per_step: int | None = None,
+    description: str = "train",
+) -> Any:
+    """Trains, or goes on where a killed run of the same directory was, and returns the parameters (host arrays).
+
+    Args:
+      config: how.
+      directory: gets `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `best/` and, at the end, `params/`.
+      init_params: key -> parameters, with or without logical axis metadata; a warm start reads them instead.
+      objective: `(params, batch, rng) -> (loss_sum, weight_sum, metrics as (sum, weight))`.
+      feed: batches; its iterator's state is part of every checkpoint.
+      fingerprints: of all inputs (SidTable, vocabulary, records...); a checkpoint with others is refused.
+      evaluators: name -> `(params) -> {metric: value}`; logged as `name/metric`.
+      step_flops: model FLOPs of a step, for the progress bar and the log.
+      tokens_per_step: likewise.
+      description: shown on the bar.
+
+    Raises:
+      checkpoints.CheckpointMismatch: the directory holds a run with other inputs.
+      FloatingPointError: the loss is not finite.
+    """
+    directory = epath.Path(directory)
+    done = directory / "params"
+    inputs = {**fingerprints, "config": artifact.fingerprint(config)}
+    if artifact.is_current(done, kind=checkpoints.PARAMS_KIND, config=config, inputs=inputs):
+        return checkpoints.load_params(done, inputs)
+
+    mesh = config.mesh.build()
+    optimizer = config.optimizer.build(config.steps)
+    root_key = jax.random.key(config.seed)
+    state = _initial_state(init_params, optimizer, root_key, mesh)
+    iterator = feed.make_iterator()
+    saver = checkpoints.Checkpoints(directory, inputs)
+    restored = saver.restore_latest(state)
+    if restored is not None:
+        _, state, feed_state = restored
+        iterator.set_state(feed_state)
+    start = int(state.step)
+
+    loop = _Loop(
+        config=config,
+        directory=directory,
+        inputs=inputs,
+        step_fn=make_train_step(objective, optimizer, config, root_key, mesh, state),
+        evaluators=dict(evaluators or {}),
+        log=MetricsLog(directory, start),
+        saver=saver,
+        mesh=mesh,
+        step_flops=step_flops,
+        tokens_per_step=tokens_per_step,
+    )
+    try:
+        state = loop.run(state, iterator, start, description)
+    finally:
+        saver.close()
+        loop.log.close()
+    params = loop.best_params() if config.select_by else jax.device_get(state.params)
+    checkpoints.save_params(done, params, fingerprints=inputs, config=config)
+    return params
+
+
+def make_train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    config: TrainingConfig,
+    root_key: jax.Array,
+    mesh: Mesh,
+    state: TrainState,
+) -> Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """The compiled step `(state, batch) -> (state, sums)`; `state` gives the shardings that go in and come out."""
+    dropout_key = jax.random.fold_in(root_key, 1)
+
+    def loss(params: Any, batch: Mapping[str, jax.Array], rng: jax.Array) -> tuple[jax.Array, tuple]:
+        with nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+            loss_sum, weight_sum, metrics = objective(params, batch, rng)
+        return loss_sum, (weight_sum, {"loss": (loss_sum, weight_sum), **metrics})
+
+    def step(state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict]:
+        rng = jax.random.fold_in(dropout_key, state.step)
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        if config.microbatches == 1:
+            (_, (weight, metrics)), grads = value_and_grad(state.params, batch, rng)
+        else:
+            grads, weight, metrics = _accumulate(value_and_grad, state.params, batch, rng, config.microbatches)
+        # One division by the weight of the whole batch: ragged microbatches count by their tokens.
+        grads = jax.tree.map(lambda g: g / jnp.maximum(weight, 1e-8).astype(g.dtype), grads)
+        updates, optimizer_state = optimizer.update(grads, state.optimizer_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["gradient_norm"] = (optax.global_norm(grads), jnp.float32(1.0))
+        return TrainState(step=state.step + 1, params=params, optimizer_state=optimizer_state), metrics
+
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    return jax.jit(
+        step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
+    )
+
+
+def _accumulate(value_and_grad: Callable, params: Any, batch: Any, rng: jax.Array, pieces: int) -> tuple:
+    """Sums of gradients, weights and metrics over `pieces` equal cuts of the batch."""
+    cut = jax.tree.map(lambda x: x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]), batch)
+
+    def one(carry: tuple, xs: tuple) -> tuple[tuple, None]:
+        piece, index = xs
+        (_, (weight, metrics)), grads = value_and_grad(params, piece, jax.random.fold_in(rng, index))
+        return jax.tree.map(jnp.add, carry, (grads, weight, metrics)), None
+
+    first = jax.tree.map(lambda x: x[0], cut)
+    (_, (weight, metrics)), grads = jax.eval_shape(value_and_grad, params, first, rng)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, weight, metrics))
+    total, _ = jax.lax.scan(one, zeros, (cut, jnp.arange(pieces)))
+    return total
+
+
+def _initial_state(
+    init_params: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, root_key: jax.Array, mesh: Mesh
+) -> TrainState:
+    boxed = init_params(jax.random.fold_in(root_key, 0))
+    shardings = parameter_shardings(boxed, mesh)
+    params = jax.device_put(nn.unbox(boxed), shardings)
+    abstract = jax.eval_shape(optimizer.init, params)
+    state_shardings = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        abstract,
+        shardings,
+        transform_non_params=lambda _: replicated(mesh),
+    )
+    # A factored or scalar slot does not have its parameter's shape; it is replicated.
+    state_shardings = jax.tree.map(
+        lambda leaf, s: s if len(leaf.shape) >= len(s.spec) else replicated(mesh), abstract, state_shardings
+    )
+    optimizer_state = jax.jit(optimizer.init, out_shardings=state_shardings)(params)
+    return TrainState(
+        step=jax.device_put(jnp.int32(0), replicated(mesh)), params=params, optimizer_state=optimizer_state
+    )
+
+
+@dataclasses.dataclass
+class _Loop:
+    """The loop's parts; one instance a call of `train`."""
+
+    config: TrainingConfig
+    directory: epath.Path
+    inputs: dict[str, str]
+    step_fn: Callable
+    evaluators: dict[str, Evaluator]
+    log: MetricsLog
+    saver: checkpoints.Checkpoints
+    mesh: Mesh
+    step_flops: float | None
+    tokens_per_step: int | None
+
+    def __post_init__(self) -> None:
+        # A best one from before a kill may be of a later step than the checkpoint: it will be met again, and equalled.
+        self._best: dict[str, Any] | None = None
+        if (self.directory / "best" / artifact.MANIFEST).exists():
+            manifest = artifact.read_manifest(self.directory / "best", checkpoints.PARAMS_KIND)
+            checkpoints.require_same(manifest.inputs, self.inputs, self.directory / "best")
+            self._best = manifest.config
+
+    def run(self, state: TrainState, iterator: Any, start: int, description: str) -> TrainState:
+        config = self.config
+        pending: list[dict] = []
+        window = time.perf_counter()
+        with progress_bar(description, start, config.steps) as bar:
+            for step in range(start + 1, config.steps + 1):
+                if self._stopped_early(step - 1):
+                    bar.write(f"{description}: {config.select_by} has not improved for {config.patience} evaluations")
+                    break
+                batch = jax.device_put(next(iterator), batch_sharding(self.mesh))
+                state, sums = self.step_fn(state, batch)
+                pending.append(sums)
+                bar.update()
+                # A row ends at every checkpoint too, so that a resumed run's rows are the uninterrupted run's.
+                if step % config.log_period == 0 or self._due(step, config.checkpoint_period):
+                    row = _means(pending)
+                    self._require_finite(row, step)
+                    row.update(self._speed(len(pending), time.perf_counter() - window))
+                    self.log.write(step, row)
+                    bar.set_postfix(_for_the_bar(row))
+                    pending, window = [], time.perf_counter()
+                if self._due(step, config.evaluation_period):
+                    self._evaluate(step, state)
+                    window = time.perf_counter()
+                if self._due(step, config.checkpoint_period):
+                    self.saver.save(step, state, iterator.get_state())
+        return state
+
+    def _due(self, step: int, period: int) -> bool:
+        return step == self.config.steps or (period > 0 and step % period == 0)
+
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        row: dict[str, float] = {}
+        for name, evaluate in self.evaluators.items():
+            row.update({f"{name}/{metric}": value for metric, value in evaluate(state.params).items()})
+        if row:
+            self.log.write(step, row)
+        metric = self.config.select_by
+        if not metric:
+            return
+        if metric not in row:
+            raise ValueError(f"expected select_by to be one of {sorted(row)}, got {metric!r}")
+        if self._best is None or row[metric] > self._best["value"]:
+            self._best = {"step": step, "metric": metric, "value": row[metric]}
+            params = jax.device_get(state.params)
+            checkpoints.save_params(self.directory / "best", params, fingerprints=self.inputs, config=self._best)
+
+    def _stopped_early(self, step: int) -> bool:
+        config = self.config
+        if not (config.patience and config.evaluation_period and self._best):
+            return False
+        return step - self._best["step"] >= config.patience * config.evaluation_period
+
+    def best_params(self) -> Any:
+        """The parameters of the best evaluation."""
+        return checkpoints.load_params(self.directory / "best", self.inputs)
+
+    def _speed(self, steps: int, seconds: float) -> dict[str, float]:
+        speed = {"steps_per_second": steps / seconds}
+        if self.tokens_per_step:
+            speed["tokens_per_second"] = self.tokens_per_step * steps / seconds
+        if self.step_flops:
+            speed["model_gflops_per_second"] = self.step_flops * steps / seconds / 1e9
+        return speed
+
+    def _require_finite(self, row: Mapping[str, float], step: int) -> None:
+        if not math.isfinite(row["loss"]):
+            raise FloatingPointError(
+                f"the loss became {row['loss']} in the {self.config.log_period} steps before step {step} "
+                f"of {self.directory}: lower the learning rate, or look at the batches since the last checkpoint"
+            )
+
+
+def _means(pending: list[dict]) -> dict[str, float]:
+    """Weighted means over the steps since the last row."""
+    pending = jax.device_get(pending)
+    totals: dict[str, np.ndarray] = {}
+    for sums in pending:
+        for name, pair in sums.items():
+            totals[name] = totals.get(name, np.zeros(2)) + np.asarray([float(pair[0]), float(pair[1])])
+    return {name: float(total[0] / max(total[1], 1e-8)) for name, total in totals.items()}
+
+
+def _for_the_bar(row: Mapping[str, float]) -> dict[str, str]:
+    shown = {"loss": f"{row['loss']:.3f}"}
+    if "tokens_per_second" in row:
+        shown["tok/s"] = f"{row['tokens_per_second']:,.0f}"
+    if "model_gflops_per_second" in row:
+        shown["GFLOP/s"] = f"{row['model_gflops_per_second']:.1f}"
+    return shown
