@@ -203,9 +203,7 @@ class SidVocabulary:
     def encode_field(self, name: str, value: Any) -> int:
         """Id of a field's value: the bucket of a number, the token of a category; None and NaN give <name:none>."""
         if name not in self._fields:
-            raise VocabularyError(
-                f"field {name!r} has no tokens; the fields that have: {', '.join(self._fields) or '-'}"
-            )
+            raise VocabularyError(f"field {name!r} has no tokens; there are {', '.join(self._fields) or 'none'}")
         field, first = self._fields[name]
         try:
             return first + field.place(value)
