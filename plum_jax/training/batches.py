@@ -1,0 +1,224 @@
+"""Batches: Grain over materialised token records, or over arrays in memory, with a state of two integers.
+
+Why not Grain's own packer: its first fit closes all bins as soon as one sequence does not fit, and it walks a tree for
+each sequence. On rows of 128 it gave 0.14M tokens/s for sequences of 16 tokens, and 83% full rows for sequences of 50.
+Here the mixture, the global shuffle and the epochs are Grain's, as a function of an index; a window of that order is
+read in one call, packed best-fit by numpy (1.1M tokens/s, and 87% full, on the same), and its rows are shuffled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from plum_jax import token_records
+from plum_jax.training import packing
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenBatches:
+    """Batches of packed (or, one record a row, unpacked) sequences from one artefact of token records.
+
+    Every value of a batch is [batch_size / process_count, length]: `decoder_input_tokens`, `decoder_target_tokens`,
+    `decoder_segment_ids` (0 = padding), `decoder_positions` int32, and `decoder_loss_weights` float32.
+
+    Attributes:
+      records_dir: artefact of kind "token_records".
+      batch_size: rows over all processes.
+      length: tokens in a row; no record may be longer.
+      seed: order of the records; every epoch has another order.
+      rates: sampling rate of each task, in records; those of the artefact where None. Tasks not named are left out.
+      num_epochs: for a single task: end after so many, the last batch filled up with empty rows. None: never end.
+      pack: whether several records may share a row.
+      packing_window: records that are read and packed together; larger fills rows better and shuffles more finely.
+      process_index, process_count: this process reads its share of every task's records.
+    """
+
+    records_dir: str | os.PathLike[str]
+    batch_size: int
+    length: int
+    seed: int = 0
+    rates: Mapping[str, float] | None = None
+    num_epochs: int | None = None
+    pack: bool = True
+    packing_window: int = 4096
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.process_count:
+            raise ValueError(f"{self.batch_size=} must be divisible by {self.process_count=}")
+        for task in self.tasks:
+            longest = task.statistics
+            if longest.max_length > self.length:
+                raise ValueError(
+                    f"task {task.name} in {self.records_dir}: record {longest.longest_record} has {longest.max_length} "
+                    f"tokens, but a row has {self.length}: raise the length, or shorten the task's history and texts"
+                )
+        if self.num_epochs is not None and len(self.tasks) > 1:
+            names = [task.name for task in self.tasks]
+            raise ValueError(f"num_epochs={self.num_epochs} is meaningless for a mixture of {names}: leave it None")
+
+    @functools.cached_property
+    def tasks(self) -> tuple[token_records.TaskRecords, ...]:
+        """The tasks that are fed, with the rates that are used."""
+        tasks = token_records.read_tasks(self.records_dir)
+        if self.rates is None:
+            return tasks
+        names = [task.name for task in tasks]
+        unknown = sorted(set(self.rates) - set(names))
+        if unknown or any(rate <= 0 for rate in self.rates.values()):
+            raise ValueError(
+                f"rates for {self.records_dir}: expected positive rates for tasks among {names}, got {self.rates}"
+            )
+        return tuple(dataclasses.replace(t, rate=self.rates[t.name]) for t in tasks if t.name in self.rates)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches that hold, in expectation, as many records as the tasks have in all."""
+        records = sum(task.statistics.records for task in self.tasks)
+        if not self.pack:
+            return records / self.batch_size
+        total_rate = sum(task.rate for task in self.tasks)
+        mean_length = sum(t.rate / total_rate * t.statistics.tokens / t.statistics.records for t in self.tasks)
+        return records * mean_length / (self.batch_size * self.length)
+
+    def make_iterator(self) -> PackedIterator:
+        """A fresh iterator at the start; `get_state` and `set_state` move it."""
+        source = grain.sources.ArrayRecordDataSource([path for task in self.tasks for path in task.paths])
+        datasets, rates, first = [], [], 0
+        for number, task in enumerate(self.tasks):
+            after = first + task.statistics.records
+            # Shuffled before it is shared out, so that all processes together see every record once an epoch.
+            indices = grain.MapDataset.range(first, after).seed(fold_seed(self.seed, number)).shuffle()
+            datasets.append(indices[self.process_index :: self.process_count].repeat(self.num_epochs))
+            rates.append(task.rate)
+            first = after
+        order = datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, rates)
+        return PackedIterator(self, order, source)
+
+
+class PackedIterator(grain.DatasetIterator[Batch]):
+    """Iterator over the batches of `TokenBatches`; its state names the next row, and restoring it is exact."""
+
+    def __init__(self, batches: TokenBatches, order: grain.MapDataset, source: Any) -> None:
+        super().__init__()
+        self._batches = batches
+        self._order = order
+        self._source = source
+        self._rows = batches.batch_size // batches.process_count
+        self._window_number = -1  # of the rows in memory
+        self._window: Batch = {}
+        self.set_state({"window": 0, "row": 0})
+
+    def get_state(self) -> dict[str, Any]:
+        """{"window": int, "row": int}: the next row to be given out."""
+        return {"window": self._next_window, "row": self._next_row}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where `get_state` was taken."""
+        self._next_window, self._next_row = int(state["window"]), int(state["row"])
+
+    def __next__(self) -> Batch:
+        parts: list[Batch] = []
+        missing = self._rows
+        while missing and self._next_window * self._batches.packing_window < len(self._order):
+            window = self._read_window(self._next_window)
+            available = len(window["decoder_positions"])
+            taken = min(missing, available - self._next_row)
+            parts.append({key: rows[self._next_row : self._next_row + taken] for key, rows in window.items()})
+            missing -= taken
+            self._next_row += taken
+            if self._next_row == available:
+                self._next_window, self._next_row = self._next_window + 1, 0
+        if not parts:
+            raise StopIteration
+        if missing:  # the end of the last epoch: empty rows, so that every batch has one shape
+            parts.append({key: np.zeros((missing, *v.shape[1:]), v.dtype) for key, v in parts[0].items()})
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def _read_window(self, number: int) -> Batch:
+        if number != self._window_number:
+            self._window = self._pack_window(number)
+            self._window_number = number
+        return self._window
+
+    def _pack_window(self, number: int) -> Batch:
+        batches = self._batches
+        start = number * batches.packing_window
+        end = min(start + batches.packing_window, len(self._order))
+        records = self._source.__getitems__([self._order[i] for i in range(start, end)])
+        if batches.pack:
+            rows = packing.best_fit_rows(np.array([len(record) // 8 for record in records]), batches.length)
+        else:
+            rows = np.arange(len(records))
+        num_rows = int(rows.max()) + 1
+        # Best fit leaves the rows sorted by their longest sequence: shuffle them.
+        shuffled = np.random.default_rng([batches.seed, number]).permutation(num_rows)
+        return packing.fill_rows(records, shuffled[rows], num_rows, batches.length)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayBatches:
+    """Batches of rows of arrays in memory, all [N, ...]: reshuffled each epoch; an incomplete last batch is dropped."""
+
+    arrays: Mapping[str, np.ndarray]
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = {name: len(array) for name, array in self.arrays.items()}
+        if len(set(sizes.values())) != 1 or not 0 < self.batch_size <= min(sizes.values()):
+            raise ValueError(f"expected arrays of one length of at least {self.batch_size=}, got {sizes}")
+
+    def make_iterator(self) -> ArrayIterator:
+        """A fresh iterator at the start; it never ends."""
+        return ArrayIterator(self)
+
+
+class ArrayIterator(grain.DatasetIterator[Batch]):
+    """Iterator over `ArrayBatches`; its state is the number of the next batch."""
+
+    def __init__(self, batches: ArrayBatches) -> None:
+        super().__init__()
+        self._batches = batches
+        self._num_rows = len(next(iter(batches.arrays.values())))
+        self._epoch = -1  # of the permutation in memory
+        self._permutation = np.arange(0)
+        self._next_batch = 0
+
+    def get_state(self) -> dict[str, Any]:
+        """{"batch": int}: the number of the next batch."""
+        return {"batch": self._next_batch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where `get_state` was taken."""
+        self._next_batch = int(state["batch"])
+
+    def __next__(self) -> Batch:
+        size = self._batches.batch_size
+        epoch, in_epoch = divmod(self._next_batch, self._num_rows // size)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._permutation = np.random.default_rng([self._batches.seed, epoch]).permutation(self._num_rows)
+        self._next_batch += 1
+        chosen = self._permutation[in_epoch * size : (in_epoch + 1) * size]
+        return {name: array[chosen] for name, array in self._batches.arrays.items()}
+
+
+def array_batches(arrays: Mapping[str, np.ndarray], batch_size: int, seed: int = 0) -> ArrayBatches:
+    """Batches over in-memory arrays [N, ...], e.g. item features for the RQ-VAE."""
+    return ArrayBatches(arrays=arrays, batch_size=batch_size, seed=seed)
+
+
+def fold_seed(seed: int, number: int) -> int:
+    """A 32-bit seed for stream `number`; Grain's own seeds count up by epoch, so neighbours would repeat each other."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
