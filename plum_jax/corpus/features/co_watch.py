@@ -1,0 +1,79 @@
+"""Co-watch embeddings: items that the same users watch close together get similar vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+from tqdm import tqdm
+
+from plum_jax.corpus import co_watch
+from plum_jax.corpus.features.block import FeatureBlock, FeatureError, normalised
+from plum_jax.corpus.splits import Split
+
+
+@dataclasses.dataclass(frozen=True)
+class CoWatchEmbedding:
+    """Truncated SVD of the PPMI of training co-watches (Levy and Goldberg 2014): rows of U sqrt(S), scaled to length 1.
+
+    Attributes:
+      dim: D; where fewer items are associated with each other, the last dimensions are zero.
+      window: two watches of a user at most so many positions apart are a co-watch.
+      name: name of the block.
+    """
+
+    dim: int = 64
+    window: int = 5
+    name: str = "co_watch"
+
+    def compute(self, split: Split) -> FeatureBlock:
+        """Items that no training event shows, or whose associations are not among the D strongest, are absent.
+
+        Raises:
+          FeatureError: no two items go together in training.
+          LeakError: held-out events among those counted.
+        """
+        num_items = split.corpus.num_items
+        matrix = co_watch.ppmi(co_watch.co_watch_pairs(split, self.window), num_items)
+        present = np.diff(matrix.indptr) > 0
+        if not present.any():
+            raise FeatureError(
+                f"block {self.name!r}: no two items are watched within {self.window} positions of each other more often "
+                "than by chance in training; leave it out"
+            )
+        values = np.zeros((num_items, self.dim), np.float32)
+        factors = scaled_singular_vectors(matrix[present][:, present], self.dim)
+        # Items that none of the D vectors reaches have rounding errors for entries: scaled to length 1, these would be noise.
+        lengths = np.linalg.norm(factors, axis=1)
+        factors[lengths < 1e-6 * lengths.max()] = 0
+        values[present, : factors.shape[1]] = factors
+        return FeatureBlock(self.name, normalised(values), values.any(axis=1))
+
+
+def scaled_singular_vectors(matrix: scipy.sparse.csr_array, dim: int) -> np.ndarray:
+    """float64 [N, min(N, dim)]: U sqrt(S) of a symmetric matrix, largest first, the same at every call.
+
+    A symmetric matrix's singular vectors are its eigenvectors, and `eigsh` takes the generator that ARPACK restarts
+    from; `svds` does not, so it gives other vectors at each call where singular values are equal. Signs are free: the
+    largest entry of each column is made positive.
+    """
+    size = matrix.shape[0]
+    if size <= 2 * dim:
+        values, vectors = np.linalg.eigh(matrix.toarray())
+    else:
+        generator = np.random.default_rng(0)
+        start = generator.standard_normal(size)
+        with tqdm(desc="co-watch embedding", unit="product", delay=1) as progress:
+
+            def multiply(vector: np.ndarray) -> np.ndarray:
+                progress.update()
+                return matrix @ vector
+
+            operator = scipy.sparse.linalg.LinearOperator(matrix.shape, matvec=multiply, dtype=matrix.dtype)
+            values, vectors = scipy.sparse.linalg.eigsh(operator, k=dim, which="LM", v0=start, rng=generator)
+    order = np.argsort(-np.abs(values), kind="stable")[:dim]
+    values, vectors = np.abs(values[order]), vectors[:, order]
+    largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(len(order))]
+    return vectors * np.where(largest < 0, -1.0, 1.0) * np.sqrt(values)
