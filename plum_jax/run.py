@@ -1,0 +1,155 @@
+"""`plum`: the one command. Reads gin files, checks them, and runs the job they name. The only file that imports gin."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from etils import epath
+
+import gin
+from plum_jax import artifact
+
+HELP = """\
+Runs what gin files say: usually one file for the run, one for the corpus and one for the model's size.
+
+  plum --gin_file=gin/run/pipeline.gin \\
+       --gin_file=gin/corpus/ml_100k.gin \\
+       --gin_file=gin/model/cpu_tiny.gin \\
+       --gin.MODEL_DIR="'runs/quickstart'"
+
+A later file or flag overrides an earlier one. Macros are in CAPITALS; text values need their own quotes.
+Everything a run makes lies in its MODEL_DIR, its whole configuration in MODEL_DIR/config.gin. Started again with the
+same configuration, a run skips what is done and goes on where it was.
+"""
+
+
+class ConfigError(ValueError):
+    """The gin files or flags do not make a run."""
+
+
+def run(job: Callable[[str], Any], model_dir: str) -> Any:
+    """Saves the configuration beside the run and does the job.
+
+    Args:
+      job: called with `model_dir`; `gin/run/*.gin` bind it to a function of `plum_jax.pipeline`.
+      model_dir: where all that the run makes goes (local or gs://).
+    """
+    directory = epath.Path(model_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    aside = directory / ".config.gin.aside"
+    aside.write_text(gin.config_str(max_line_length=120))
+    aside.replace(directory / "config.gin")
+    return job(model_dir)
+
+
+def configure(gin_files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Parses files, then single bindings over them.
+
+    Raises:
+      ConfigError: a file that does not exist, a value that gin cannot read, a name that does not exist, or a macro that
+        nothing reads; near matches are named.
+    """
+    gin.clear_config()
+    # A gin file names modules as seen from the repository's root; `plum` may be started elsewhere.
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    gin.add_config_file_search_path(root)
+    for file in gin_files:
+        _require_file(file, root)
+    try:
+        gin.parse_config_files_and_bindings(list(gin_files), list(bindings), finalize_config=False)
+    except (ValueError, TypeError, SyntaxError, ImportError, AttributeError, KeyError, OSError) as error:
+        raise ConfigError(f"the gin configuration cannot be read: {error}") from error
+    _require_macros()
+
+
+def _require_file(file: str, root: str) -> None:
+    if os.path.exists(file) or os.path.exists(os.path.join(root, file)):
+        return
+    known = [str(p.relative_to(root)) for p in pathlib.Path(root, "gin").rglob("*.gin")]
+    near = difflib.get_close_matches(file, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"gin files there are: {', '.join(sorted(known))}"
+    raise ConfigError(f"there is no gin file {file}: {hint}")
+
+
+def _require_macros() -> None:
+    """A misspelt macro passes silently in gin; here a macro that nothing reads, or that nobody sets, is an error."""
+    bound = gin.config._CONFIG  # gin has no public view of its macros
+    defined = {scope for scope, selector in bound if selector == "gin.macro"}
+    read_by_macro = {
+        scope: set(_macros_in(arguments)) for (scope, selector), arguments in bound.items() if selector == "gin.macro"
+    }
+    read = {m for (_, selector), args in bound.items() if selector != "gin.macro" for m in _macros_in(args)}
+    while more := {m for name in read for m in read_by_macro.get(name, ())} - read:
+        read |= more
+    for name in sorted(defined - read):
+        near = difflib.get_close_matches(name, sorted((read | defined) - {name}), n=3, cutoff=0.6)
+        names = " or ".join(near) if near else ", ".join(sorted(read))
+        raise ConfigError(f"nothing reads the macro {name}: did you mean {names}? (else take it out)")
+    for name in sorted(read - defined):
+        near = difflib.get_close_matches(name, sorted(defined), n=3, cutoff=0.6)
+        hint = f" (did you write {' or '.join(near)}?)" if near else ""
+        raise ConfigError(f"the macro {name} is read but not set: add --gin.{name}=...{hint}")
+
+
+def _macros_in(value: Any) -> Iterator[str]:
+    if isinstance(value, gin.config.ConfigurableReference):
+        if value.selector == "gin.macro":
+            yield "/".join(value.scopes)
+    elif isinstance(value, dict):
+        for item in (*value.keys(), *value.values()):
+            yield from _macros_in(item)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _macros_in(item)
+
+
+def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="plum", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="a gin file; may be repeated")
+    parser.add_argument(
+        "--gin.NAME=VALUE",
+        dest="example",
+        action="store_const",
+        const=None,
+        help="sets a macro or a parameter, e.g. --gin.STEPS=500 or --gin.trainer.TrainingConfig.seed=1",
+    )
+    known, rest = parser.parse_known_args(arguments)
+    bindings = []
+    for argument in rest:
+        name, equals, value = argument.removeprefix("--gin.").partition("=")
+        if not argument.startswith("--gin.") or not equals:
+            parser.error(f"expected --gin_file=FILE or --gin.NAME=VALUE, got {argument!r}")
+        bindings.append(f"{name} = {value}")
+    if not known.gin_file:
+        parser.print_help()
+        raise SystemExit(2)
+    return known.gin_file, bindings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: an error that a user can mend is one message and exit code 1, never a traceback."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    files, bindings = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    from plum_jax.pipeline import USER_ERRORS
+
+    try:
+        configure(files, bindings)
+        gin.get_configurable(run)()
+    except (ConfigError, artifact.ArtifactError, *USER_ERRORS) as error:
+        raise SystemExit(f"plum: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("plum: stopped; the same command goes on from here") from None
+
+
+if __name__ == "__main__":
+    from plum_jax import run as module  # gin configures plum_jax.run.run, not __main__.run
+
+    module.main()

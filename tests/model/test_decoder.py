@@ -1,0 +1,123 @@
+"""Oracles of the decoder: cached = full, packed = separate, scanned = unrolled, counts = shapes."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
+from plum_jax.model.decoder import Decoder
+from plum_jax.model.layers import empty_cache
+from plum_jax.model.masks import packed_causal_mask, prompt_mask
+
+CONFIG = DecoderConfig(num_layers=3, d_model=32, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=48)
+VOCAB = 50
+
+
+def _positions(batch: int, length: int) -> jax.Array:
+    return jnp.broadcast_to(jnp.arange(length), (batch, length))
+
+
+def _model(config: DecoderConfig = CONFIG):
+    decoder = Decoder(config, VOCAB)
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    variables = decoder.init(jax.random.key(0), tokens, _positions(1, 2), jnp.ones((1, 2, 2), bool))
+    return decoder, nn.unbox(variables)
+
+
+def _full(decoder, variables, tokens):
+    batch, length = tokens.shape
+    mask = packed_causal_mask(jnp.ones((batch, length), jnp.int32))
+    return decoder.apply(variables, tokens, _positions(batch, length), mask)[0]
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_cached_equals_full(scan_layers):
+    decoder, variables = _model(dataclasses.replace(CONFIG, scan_layers=scan_layers))
+    tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, VOCAB)
+    full = _full(decoder, variables, tokens)
+    cache = empty_cache(decoder.config, 2, 9)
+    slots = jnp.arange(9)
+    outputs = []
+    for start, stop in [(0, 5), (5, 6), (6, 9)]:  # a prefill, one token, several tokens
+        queries = jnp.arange(start, stop)
+        mask = jnp.broadcast_to(slots[None, :] <= queries[:, None], (2, stop - start, 9))
+        positions = jnp.broadcast_to(queries, (2, stop - start))
+        logits, cache = decoder.apply(variables, tokens[:, start:stop], positions, mask, cache)
+        outputs.append(logits)
+    assert int(cache.index) == 9
+    np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), full, atol=2e-5)
+
+
+def test_scanned_equals_unrolled():
+    decoder, variables = _model()
+    stacked = variables["params"]["transformer"]["layers"]
+    unrolled = {k: v for k, v in variables["params"]["transformer"].items() if k != "layers"}
+    for i in range(CONFIG.num_layers):
+        unrolled[f"layer_{i}"] = jax.tree.map(lambda x, i=i: x[i], stacked)
+    flat = Decoder(dataclasses.replace(CONFIG, scan_layers=False), VOCAB)
+    tokens = jax.random.randint(jax.random.key(1), (2, 7), 0, VOCAB)
+    other = {"params": {**variables["params"], "transformer": unrolled}}
+    np.testing.assert_allclose(_full(flat, other, tokens), _full(decoder, variables, tokens), atol=2e-5)
+
+
+def test_packed_equals_separate():
+    decoder, variables = _model()
+    first = jax.random.randint(jax.random.key(1), (1, 5), 0, VOCAB)
+    second = jax.random.randint(jax.random.key(2), (1, 3), 0, VOCAB)
+    tokens = jnp.concatenate([first, second, jnp.zeros((1, 2), jnp.int32)], axis=1)
+    segments = jnp.array([[1] * 5 + [2] * 3 + [0] * 2])
+    positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2, 0, 0]])
+    packed, _ = decoder.apply(variables, tokens, positions, packed_causal_mask(segments))
+    np.testing.assert_allclose(packed[:, :5], _full(decoder, variables, first), atol=2e-5)
+    np.testing.assert_allclose(packed[:, 5:8], _full(decoder, variables, second), atol=2e-5)
+    assert bool(jnp.isfinite(packed).all())
+
+
+def test_the_future_is_not_seen():
+    decoder, variables = _model()
+    tokens = jax.random.randint(jax.random.key(1), (1, 8), 0, VOCAB)
+    changed = tokens.at[0, 5].set((tokens[0, 5] + 1) % VOCAB)
+    before, after = _full(decoder, variables, tokens), _full(decoder, variables, changed)
+    np.testing.assert_array_equal(before[:, :5], after[:, :5])
+    assert float(jnp.abs(before[:, 5:] - after[:, 5:]).max()) > 1e-3
+
+
+def test_prompt_padding_changes_nothing():
+    decoder, variables = _model()
+    tokens = jax.random.randint(jax.random.key(1), (1, 4), 0, VOCAB)
+    padded = jnp.concatenate([tokens, jnp.zeros((1, 3), jnp.int32)], axis=1)
+    logits, _ = decoder.apply(variables, padded, _positions(1, 7), prompt_mask(jnp.array([4]), 7))
+    np.testing.assert_allclose(logits[:, :4], _full(decoder, variables, tokens), atol=2e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_counts_are_the_shapes(tied):
+    config = dataclasses.replace(CONFIG, tied_embeddings=tied)
+    _, variables = _model(config)
+    counts = parameter_counts(config, VOCAB)
+    assert counts["total"] == sum(x.size for x in jax.tree.leaves(variables))
+    assert counts["total"] == counts["embedding"] + counts["head"] + counts["non_embedding"]
+
+
+def test_flops_match_the_compiler():
+    config = dataclasses.replace(CONFIG, scan_layers=False, num_layers=2, d_model=64, mlp_dim=128, head_dim=16)
+    decoder, variables = _model(config)
+    tokens = jnp.zeros((4, 32), jnp.int32)
+    compiled = jax.jit(lambda v, t: _full(decoder, v, t)).lower(variables, tokens).compile()
+    analysis = compiled.cost_analysis()
+    counted = 4 * 32 * forward_flops_per_token(config, VOCAB, 32)
+    # XLA also counts the element-wise work (norms, softmax, rotary), so it is a little above ours.
+    assert 0.8 * analysis["flops"] < counted < 1.02 * analysis["flops"]
+    assert train_step_flops(config, VOCAB, 4, 32) == 3 * counted
+
+
+def test_bad_sizes_are_refused():
+    with pytest.raises(ValueError, match="num_heads=4 self.num_kv_heads=3"):
+        DecoderConfig(num_heads=4, num_kv_heads=3)
+    with pytest.raises(ValueError, match="even head_dim"):
+        DecoderConfig(head_dim=7)
