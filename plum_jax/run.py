@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-import gin
+from gin import config as gin
 from plum_jax import artifact
 
 HELP = """\
@@ -79,7 +79,7 @@ def _require_file(file: str, root: str) -> None:
 
 def _require_macros() -> None:
     """A misspelt macro passes silently in gin; here a macro that nothing reads, or that nobody sets, is an error."""
-    bound = gin.config._CONFIG  # gin has no public view of its macros
+    bound = gin._CONFIG  # gin has no public view of its macros
     defined = {scope for scope, selector in bound if selector == "gin.macro"}
     read_by_macro = {
         scope: set(_macros_in(arguments)) for (scope, selector), arguments in bound.items() if selector == "gin.macro"
@@ -98,7 +98,7 @@ def _require_macros() -> None:
 
 
 def _macros_in(value: Any) -> Iterator[str]:
-    if isinstance(value, gin.config.ConfigurableReference):
+    if isinstance(value, gin.ConfigurableReference):
         if value.selector == "gin.macro":
             yield "/".join(value.scopes)
     elif isinstance(value, dict):

@@ -15,6 +15,7 @@ from plum_jax.objectives import NextToken
 from plum_jax.training import checkpoints, metrics_log, trainer
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import Adafactor, AdamW, Constant, InverseSquareRoot, WarmupCosine
+from plum_jax.training.step import initial_state, make_train_step
 
 VOCAB, BATCH, LENGTH = 24, 8, 12
 CONFIG = DecoderConfig(num_layers=2, d_model=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, dropout_rate=0.1)
@@ -117,13 +118,12 @@ def test_accumulated_equals_whole(tmp_path):
 @pytest.mark.parametrize("optimizer", [TRAINING.optimizer, Adafactor(Constant(1e-2))])
 def test_sharded_equals_single(mesh, optimizer):
     batch = next(CountingFeed().make_iterator())
-    config = dataclasses.replace(TRAINING, optimizer=optimizer)
     results = []
     for shape, devices in [(MeshShape(), jax.devices()[:1]), (mesh, jax.devices())]:
         built = shape.build(devices)
-        transformation = optimizer.build(config.steps)
-        state = trainer._initial_state(_init, transformation, jax.random.key(0), built)
-        step = trainer.make_train_step(NextToken(DECODER), transformation, config, jax.random.key(0), built, state)
+        transformation = optimizer.build(10)
+        state = initial_state(_init, transformation, jax.random.key(0), built)
+        step = make_train_step(NextToken(DECODER), transformation, 1, jax.random.key(0), built, state)
         for _ in range(2):
             state, metrics = step(state, batch)
         results.append((jax.device_get(state.params), jax.device_get(metrics["loss"])))
@@ -136,7 +136,7 @@ def test_sharded_equals_single(mesh, optimizer):
 
 def test_fsdp_splits_the_parameters():
     built = MeshShape(data=1, fsdp=4, tensor=2).build()
-    state = trainer._initial_state(_init, AdamW().build(10), jax.random.key(0), built)
+    state = initial_state(_init, AdamW().build(10), jax.random.key(0), built)
     qkv = state.params["transformer"]["layers"]["attention"]["qkv"]
     assert qkv.addressable_shards[0].data.size == qkv.size // 8
     moment = state.optimizer_state[1][0].mu["transformer"]["layers"]["attention"]["qkv"]
