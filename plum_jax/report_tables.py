@@ -1,0 +1,100 @@
+"""The report's table of results: which columns, in whose words, and what can be concluded from them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+LABELS = {
+    "popularity": "Most popular",
+    "item_knn": "Item-kNN",
+    "without_cpt": "Model without CPT",
+    "with_cpt": "Model with CPT",
+}
+_RECALL = re.compile(r"recall@(\d+)(_unseen)?")
+
+
+def latest_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each name and seed, the last one written, in the order in which they first came."""
+    latest: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for row in rows:
+        latest[row["name"], row.get("seed")] = row
+    return list(latest.values())
+
+
+def label(row: Row, rows: Sequence[Row]) -> str:
+    """What readers call a row; with its seed where several rows bear its name."""
+    name = LABELS.get(row["name"], row["name"].replace("_", " "))
+    namesakes = sum(other["name"] == row["name"] for other in rows)
+    return f"{name}, seed {row.get('seed')}" if namesakes > 1 else name
+
+
+def result_columns(rows: Sequence[Row]) -> tuple[list[int], bool]:
+    """The k of Recall@k that the rows hold, ascending, and whether any holds figures with seen items removed."""
+    matches = [match for row in rows for key in row if (match := _RECALL.fullmatch(key))]
+    return sorted({int(match[1]) for match in matches}), any(match[2] for match in matches)
+
+
+def result_table(rows: Sequence[Row], ks: Sequence[int], suffix: str) -> dict[str, Any]:
+    """Header and cells: item-level Recall and NDCG first, then SID-level recall, coverage and the share of valid SIDs.
+
+    Args:
+      rows: of `results.jsonl`.
+      ks: list lengths.
+      suffix: "" or "_unseen" (seen items removed).
+
+    Returns:
+      "header": names; "rows": (label, cells), a cell with "text", "error" (may be "") and "best".
+    """
+    wanted = {f"Recall@{k}": f"recall@{k}{suffix}" for k in ks} | {f"NDCG@{k}": f"ndcg@{k}{suffix}" for k in ks}
+    wanted |= {f"SID Recall@{k}": f"sid_recall@{k}{suffix}" for k in ks[-1:]}
+    wanted |= {f"Coverage@{k}": f"coverage@{k}{suffix}" for k in ks[-1:]}
+    if not suffix:
+        wanted["IDs that exist, unconstrained"] = "valid_share"
+    columns = {header: key for header, key in wanted.items() if any(row.get(key) is not None for row in rows)}
+    best = {key: max(row[key] for row in rows if row.get(key) is not None) for key in columns.values()}
+    compared = ("recall", "ndcg")
+    return {
+        "header": list(columns),
+        "rows": [
+            (
+                label(row, rows),
+                [_cell(row, key, best[key] if key.startswith(compared) else None) for key in columns.values()],
+            )
+            for row in rows
+        ],
+    }
+
+
+def _cell(row: Row, key: str, best: float | None) -> dict[str, Any]:
+    value, error = row.get(key), row.get(f"{key}_se")
+    if value is None:
+        return {"text": "–", "error": "", "best": False, "missing": True}
+    error = f"± {error:.4f}" if error is not None else ""
+    return {"text": f"{value:.4f}", "error": error, "best": best is not None and value == best, "missing": False}
+
+
+def verdicts(rows: Sequence[Row], metric: str) -> list[str]:
+    """One sentence a comparison that the table is read for: does the model beat popularity, and does CPT help?
+
+    The standard error of a difference is that of independent estimates, although the users are the same: where a user
+    who is easy for one is easy for the other, as is usual, that is too large, so a difference is never flattered. Names
+    with rows of several seeds are left to the reader.
+    """
+    names = [row["name"] for row in rows]
+    complete = [row for row in rows if row.get(metric) is not None and row.get(f"{metric}_se") is not None]
+    by_name = {row["name"]: row for row in complete if names.count(row["name"]) == 1}
+    sentences = []
+    for first, second in (("with_cpt", "popularity"), ("with_cpt", "item_knn"), ("with_cpt", "without_cpt")):
+        if first in by_name and second in by_name:
+            a, b = by_name[first], by_name[second]
+            difference = a[metric] - b[metric]
+            error = math.hypot(a[f"{metric}_se"], b[f"{metric}_se"])
+            errors = f"{difference / error:+.1f} standard errors" if error else "no standard error"
+            metric_name = metric.replace("recall", "Recall")
+            sentences.append(f"{LABELS[first]} − {LABELS[second]}: {difference:+.4f} {metric_name}, {errors}")
+    return sentences
