@@ -234,6 +234,26 @@ def rank_within_sid(codes: np.ndarray, popularity: np.ndarray) -> np.ndarray:
     return rank
 
 
+def number_prefixes(codes: np.ndarray, codebook_sizes: Sequence[int]) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Numbers the prefixes that exist at each level, in lexicographic order.
+
+    Args:
+      codes: int [N, L].
+      codebook_sizes: W_l.
+
+    Returns:
+      For each level the sorted int64 keys `parent prefix * W_l + code`, and int64 [N, L]: the number, at each level, of
+      the prefix that the row has. Keys are of a level, not of a whole SID: 2048^8 overflows 64 bits.
+    """
+    prefix = np.zeros(len(codes), np.int64)
+    all_keys, numbers = [], np.empty(codes.shape, np.int64)
+    for level, size in enumerate(codebook_sizes):
+        keys, prefix = np.unique(prefix * size + codes[:, level], return_inverse=True)
+        all_keys.append(keys)
+        numbers[:, level] = prefix
+    return tuple(all_keys), numbers
+
+
 def _group_starts(sorted_codes: np.ndarray) -> np.ndarray:
     """Rows (int64) at which a new SID begins in sorted codes [N, L]."""
     changes = np.any(sorted_codes[1:] != sorted_codes[:-1], axis=1)
@@ -245,17 +265,12 @@ def _build_index(table: SidTable) -> SidIndex:
     sorted_codes = table.codes[order]
     starts = _group_starts(sorted_codes)
     sids = sorted_codes[starts]
-    prefix = np.zeros(len(sids), np.int64)
-    prefix_keys = []
-    for level, size in enumerate(table.codebook_sizes):
-        # Keys of the level, not of the whole SID: W^L overflows 64 bits for eight levels of 2048.
-        keys, prefix = np.unique(prefix * size + sids[:, level], return_inverse=True)
-        prefix_keys.append(keys)
+    prefix_keys, _ = number_prefixes(sids, table.codebook_sizes)
     return SidIndex(
         sids=sids,
         offsets=np.append(starts, len(order)).astype(np.int64),
         items=order.astype(np.int32),
-        prefix_keys=tuple(prefix_keys),
+        prefix_keys=prefix_keys,
         codebook_sizes=table.codebook_sizes,
     )
 
