@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -120,7 +121,7 @@ def code_usage(codes: np.ndarray, codebook_sizes: Sequence[int]) -> str:
             axes = figure.add_subplot(1, levels, level + 1)
             axes.fill_between(np.arange(len(counts)), counts, step="mid", color=_SERIES[0], alpha=0.6, linewidth=0)
             axes.axhline(len(codes) / len(counts), color=_INK, linewidth=0.8, linestyle="--")
-            axes.set(title=f"level {level + 1}", xlabel="code, most used first", ylim=(0, None))
+            axes.set(title=f"level {string.ascii_uppercase[level]}", xlabel="code, most used first", ylim=(0, None))
             if level == 0:
                 axes.set_ylabel("items")
         return _svg(figure, "Items held by each code, by level; the dashed line is perfectly even use")
@@ -131,7 +132,7 @@ def prefix_tree(codes: np.ndarray, smallest_share: float = 0.002) -> str:
 
     Args:
       codes: int [N, L].
-      smallest_share: boxes narrower than this share of all items are left blank (they would be thinner than a pixel).
+      smallest_share: neighbours narrower than this share of all items become one faint box (alone they are under a pixel).
     """
     total, levels = codes.shape
     order = by_prefix_size(codes)
@@ -139,23 +140,38 @@ def prefix_tree(codes: np.ndarray, smallest_share: float = 0.002) -> str:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10.5, 0.5 + 0.42 * levels), layout="constrained")
         axes = figure.add_subplot()
-        first_level_box = np.cumsum(np.r_[0, np.any(np.diff(sorted_codes[:, :1], axis=0), axis=1)])
+        families = np.cumsum(np.r_[0, sorted_codes[1:, 0] != sorted_codes[:-1, 0]])
         for level in range(levels):
-            changed = np.any(np.diff(sorted_codes[:, : level + 1], axis=0), axis=1)
-            starts = np.r_[0, np.flatnonzero(changed) + 1]
-            widths = np.diff(np.r_[starts, total])
-            for start, width in zip(starts, widths, strict=True):
-                if width >= smallest_share * total:
-                    colour = _SERIES[first_level_box[start] % len(_SERIES)]
-                    box = [(start, max(width - 0.0008 * total, 0.5))]
-                    axes.broken_barh(box, (level + 0.06, 0.88), facecolors=colour, alpha=0.85 - 0.5 * level / levels)
-        axes.set_yticks(np.arange(levels) + 0.5, [f"level {level + 1}" for level in range(levels)])
+            for start, width, apart in prefix_boxes(sorted_codes, level, smallest_share * total):
+                alpha = 0.85 - 0.5 * level / levels if apart else 0.15
+                box = [(start, max(width - 0.0008 * total, 0.5))]
+                colour = _SERIES[families[start] % len(_SERIES)]
+                axes.broken_barh(box, (level + 0.06, 0.88), facecolors=colour, alpha=alpha)
+        axes.set_yticks(np.arange(levels) + 0.5, [f"level {letter}" for letter in string.ascii_uppercase[:levels]])
         axes.set(xlim=(0, total), ylim=(levels, 0), xlabel=f"{total:,} items, grouped by prefix")
         axes.grid(visible=False)
         axes.tick_params(left=False)
         return _svg(
             figure, "Prefix tree of the Semantic IDs: the width of a box is the number of items that share the prefix"
         )
+
+
+def prefix_boxes(sorted_codes: np.ndarray, level: int, smallest: float) -> Iterator[tuple[int, int, bool]]:
+    """Start and width of each prefix of `level + 1` codes, and whether it is drawn apart from its small siblings."""
+    differs = sorted_codes[1:] != sorted_codes[:-1]
+    starts = np.r_[0, np.flatnonzero(differs[:, : level + 1].any(axis=1)) + 1]
+    new_parent = np.r_[True, differs[:, :level].any(axis=1)][starts]
+    small_start = None
+    for start, width, first in zip(starts, np.diff(np.r_[starts, len(sorted_codes)]), new_parent, strict=True):
+        if small_start is not None and (first or width >= smallest):
+            yield int(small_start), int(start - small_start), False
+            small_start = None
+        if width >= smallest:
+            yield int(start), int(width), True
+        elif small_start is None:
+            small_start = start
+    if small_start is not None:
+        yield int(small_start), int(len(sorted_codes) - small_start), False
 
 
 def by_prefix_size(codes: np.ndarray) -> np.ndarray:

@@ -229,9 +229,22 @@ def test_a_difference_has_the_error_of_independent_estimates():
     assert verdicts(rows, "recall@10") == ["Model with CPT − Most popular: -0.1000 Recall@10, -2.0 standard errors"]
 
 
-def test_the_prefix_tree_shows_each_first_level_code_with_the_width_of_its_items():
+def test_the_prefix_tree_puts_larger_families_first_and_keeps_them_together():
     codes = np.array([[1, 0]] * 6 + [[0, 1]] * 3 + [[0, 2]])
     order = charts.by_prefix_size(codes)
     assert codes[order].tolist() == [[1, 0]] * 6 + [[0, 1]] * 3 + [[0, 2]]
     shuffled = np.random.default_rng(0).permutation(codes)
     assert shuffled[charts.by_prefix_size(shuffled)].tolist() == codes.tolist()
+
+
+def test_boxes_of_the_prefix_tree_are_as_wide_as_their_items_and_cover_all():
+    codes = np.array([[1, 0]] * 6 + [[1, 3]] * 1 + [[0, 1]] * 3 + [[0, 2], [0, 3]])
+    assert list(charts.prefix_boxes(codes, 0, 2)) == [(0, 7, True), (7, 5, True)]
+    assert list(charts.prefix_boxes(codes, 1, 2)) == [(0, 6, True), (6, 1, False), (7, 3, True), (10, 2, False)]
+    assert list(charts.prefix_boxes(codes, 1, 0)) == [
+        (0, 6, True),
+        (6, 1, True),
+        (7, 3, True),
+        (10, 1, True),
+        (11, 1, True),
+    ]
