@@ -92,11 +92,11 @@ def _reassign(quantization: Quantization, popularity: np.ndarray) -> Resolution:
     ):
         members = by_prefix[starts[number] : starts[number + 1]]
         distances = squared_norms - 2 * quantization.residual(len(sizes) - 1, movers) @ codebook.T
-        taken = np.unique(codes[members, -1])
+        distances[:, np.unique(codes[members, -1])] = np.inf
         for item, distance in zip(movers, distances, strict=True):
-            distance[taken] = np.inf
-            codes[item, -1] = np.argmin(distance)
-            taken = np.append(taken, codes[item, -1])
+            code = np.argmin(distance)
+            codes[item, -1] = code
+            distances[:, code] = np.inf
     return Resolution(codes, sizes, {"moved_items": len(displaced)})
 
 

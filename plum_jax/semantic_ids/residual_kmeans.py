@@ -27,7 +27,7 @@ class ResidualKMeans:
       points_per_code: a level is fitted to at most this many items for each of its codes, drawn by `seed`; all items
         are then assigned.
       seed: of the first centroids and of that draw.
-      threads: of faiss. The codes depend on the seed only, as long as this stays.
+      threads: of faiss; more than one pays only on cores that nothing else uses.
     """
 
     codebook_sizes: tuple[int, ...] = (256, 256, 256)
@@ -36,7 +36,7 @@ class ResidualKMeans:
     iterations: int = 25
     points_per_code: int = 256
     seed: int = 0
-    threads: int = 2
+    threads: int = 1
 
     def quantize(self, features: ItemFeatures, split: Split, work_dir: epath.PathLike) -> Quantization:
         """Codes of all items.
@@ -66,7 +66,7 @@ def fit_codebooks(
     iterations: int = 25,
     points_per_code: int = 256,
     seed: int = 0,
-    threads: int = 2,
+    threads: int = 1,
 ) -> tuple[np.ndarray, ...]:
     """Residual k-means codebooks, L arrays float32 [W_l, D], of vectors [N, D] with N >= W_l."""
     residual = np.array(vectors, np.float32, order="C")
