@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 import scipy.sparse
@@ -10,6 +12,7 @@ from tqdm import tqdm
 from plum_jax.corpus.splits import Split
 
 EVENTS_PER_CHUNK = 1 << 20
+KEYS_PER_PASS = 1 << 25  # 256 MB; a pass counts one range of pairs
 
 
 def co_watch_pairs(split: Split, window: int) -> pl.DataFrame:
@@ -31,20 +34,20 @@ def co_watch_pairs(split: Split, window: int) -> pl.DataFrame:
         raise ValueError(f"expected a co-watch window of at least 1, got {window}")
     events = split.training_events()
     split.check_no_leak(events, used_by="co-watch pairs")
-    user, item = (events[column].to_numpy().astype(np.int64) for column in ("user", "item"))
+    user, item = events["user"].to_numpy(), events["item"].to_numpy().astype(np.int64)
     num_items = split.corpus.num_items
-    total, pending = _counted(np.empty(0, np.int64)), []
-    for start in tqdm(range(0, len(user), EVENTS_PER_CHUNK), desc="co-watch pairs", unit="chunk", delay=1):
-        pending.append(_counted(_pair_keys(user, item, start, start + EVENTS_PER_CHUNK, window, num_items)))
-        # Merge only when there is as much new as old: each pair is then touched a logarithmic number of times.
-        if sum(frame.height for frame in pending) >= total.height:
-            total, pending = _merged([total, *pending]), []
-    total = _merged([total, *pending]).sort("key")
-    return total.select(
-        (pl.col("key") // num_items).cast(pl.Int32).alias("item_a"),
-        (pl.col("key") % num_items).cast(pl.Int32).alias("item_b"),
-        "count",
-    )
+    bounds = _key_ranges(user, item, window, num_items)
+    starts = range(0, len(user), EVENTS_PER_CHUNK)
+    counted = [_counted(np.empty(0, np.int64), num_items)]
+    with tqdm(total=len(starts) * (len(bounds) - 1), desc="co-watch pairs", unit="chunk", delay=1) as progress:
+        for low, high in itertools.pairwise(bounds):
+            in_range = [np.empty(0, np.int64)]
+            for start in starts:
+                keys = _pair_keys(user, item, start, start + EVENTS_PER_CHUNK, window, num_items)
+                in_range.append(keys[(keys >= low) & (keys < high)])
+                progress.update()
+            counted.append(_counted(np.concatenate(in_range), num_items))
+    return pl.concat(counted)
 
 
 def ppmi(pairs: pl.DataFrame, num_items: int) -> scipy.sparse.csr_array:
@@ -67,6 +70,16 @@ def ppmi(pairs: pl.DataFrame, num_items: int) -> scipy.sparse.csr_array:
     return matrix.tocsr()
 
 
+def _key_ranges(user: np.ndarray, item: np.ndarray, window: int, num_items: int) -> list[int]:
+    """Bounds of ranges of pair keys, about KEYS_PER_PASS pairs each, so that memory does not grow with the events."""
+    passes = -(-len(user) * window // KEYS_PER_PASS)
+    if passes <= 1:
+        return [0, num_items**2]
+    sample = _pair_keys(user, item, 0, EVENTS_PER_CHUNK, window, num_items)
+    inner = np.quantile(sample, np.arange(1, passes) / passes, method="nearest") if len(sample) else []
+    return [0, *(int(key) for key in np.unique(inner)), num_items**2]
+
+
 def _pair_keys(user: np.ndarray, item: np.ndarray, start: int, stop: int, window: int, num_items: int) -> np.ndarray:
     """int64 keys (smaller item * N + larger item) of all pairs whose earlier event is in [start, stop)."""
     keys = []
@@ -79,9 +92,12 @@ def _pair_keys(user: np.ndarray, item: np.ndarray, start: int, stop: int, window
     return np.concatenate(keys)
 
 
-def _counted(keys: np.ndarray) -> pl.DataFrame:
-    return pl.DataFrame({"key": keys}).group_by("key").agg(pl.len().cast(pl.Int64).alias("count"))
-
-
-def _merged(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat(frames).group_by("key").agg(pl.col("count").sum())
+def _counted(keys: np.ndarray, num_items: int) -> pl.DataFrame:
+    """The pairs that the keys stand for, ascending, each once, with how often it is there. Sorts `keys` in place."""
+    keys.sort()
+    ends = np.flatnonzero(np.append(np.diff(keys) != 0, len(keys) > 0))
+    pairs = keys[ends]
+    return pl.DataFrame(
+        {"item_a": pairs // num_items, "item_b": pairs % num_items, "count": np.diff(ends, prepend=-1)},
+        schema={"item_a": pl.Int32, "item_b": pl.Int32, "count": pl.Int64},
+    )

@@ -228,7 +228,17 @@ def _cut(times: np.ndarray, value: int | float, name: str) -> int:
 
 def _last_row_of_interaction(corpus: Corpus) -> np.ndarray:
     """int64 [num_events]: the last row with the same user, item and time; the row itself where times are not known."""
+    last = np.arange(corpus.num_events)
     if corpus.clock == "order":
-        return np.arange(corpus.num_events)
-    events = corpus.events.select("user", "item", "time").with_row_index("row")
-    return events.select(pl.col("row").max().over("user", "item", "time")).to_series().to_numpy().astype(np.int64)
+        return last
+    user, item, time = (corpus.events[column].to_numpy() for column in ("user", "item", "time"))
+    # Events are sorted by user and time, so copies stand in one run of rows with equal user and time; most runs are of
+    # one row and need no look.
+    begins = (np.diff(user, prepend=-1) != 0) | (np.diff(time, prepend=0) != 0)
+    rows = np.flatnonzero(~begins | ~np.append(begins[1:], True))
+    interaction = np.cumsum(begins)[rows] * corpus.num_items + item[rows]
+    order = np.argsort(interaction, kind="stable")
+    ends = np.append(np.diff(interaction[order]) != 0, True) if len(rows) else np.zeros(0, bool)
+    next_end = np.searchsorted(np.flatnonzero(ends), np.arange(len(rows)))
+    last[rows[order]] = rows[order][np.flatnonzero(ends)][next_end]
+    return last

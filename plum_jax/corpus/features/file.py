@@ -18,7 +18,7 @@ from plum_jax.corpus.splits import Split
 class FileEmbedding:
     """Vectors by item id from `.npz` (two arrays) or Parquet (two columns, the second of lists), taken as they are.
 
-    What the file was made from is its maker's business: vectors learnt from interactions must leave out the held-out ones.
+    What the file was made from is its maker's business: vectors learnt from interactions must leave out those held out.
 
     Attributes:
       path: the file.
@@ -103,7 +103,8 @@ class FileEmbedding:
             vectors = vectors.arr.to_list()
         if not isinstance(vectors.dtype, pl.List) or not vectors.dtype.inner.is_numeric():
             raise FeatureError(
-                f"{self.path}, block {self.name!r}: expected lists of numbers in {self.value_column!r}, got {vectors.dtype}"
+                f"{self.path}, block {self.name!r}: expected lists of numbers in {self.value_column!r}, got "
+                f"{vectors.dtype}"
             )
         lengths = vectors.list.len().fill_null(0)
         if lengths.n_unique() > 1:
