@@ -132,7 +132,7 @@ def prefix_tree(codes: np.ndarray, smallest_share: float = 0.002) -> str:
 
     Args:
       codes: int [N, L].
-      smallest_share: neighbours narrower than this share of all items become one faint box (alone they are under a pixel).
+      smallest_share: neighbours narrower than this share of all items become one faint box (alone: under a pixel).
     """
     total, levels = codes.shape
     order = by_prefix_size(codes)
