@@ -1,0 +1,91 @@
+"""The retrieval evaluator: recall and NDCG of items over the full catalogue, and beside them those of SIDs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+
+from plum_jax.retrieval import metrics
+from plum_jax.retrieval.beam_search import Params
+from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items, select_rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RetrievalEvaluator:
+    """`(params) -> {name: value}` over the users of some prompt rows.
+
+    Names: "recall@k" and "ndcg@k" of items; the same with "_unseen", seen items removed from the lists; "sid_recall@k"
+    and "sid_ndcg@k", which ask for the target's SID only and so flatter a table with collisions; each with "_se", the
+    standard error over users. "coverage@k": share of the catalogue in somebody's first k (also "_unseen").
+    "valid_share": of the first max(ks) SIDs that a search without the trie generates, how many some item has.
+
+    Attributes:
+      recommender: decoder, vocabulary, table and beams.
+      prompts: columns "user", "prompt", "target_item", "seen_items".
+      ks: cut-offs, at most `recommender.num_beams`.
+      max_users: evaluate on so many users, evenly spread over the rows (for curves while training); None for all.
+      free_search_users: users of the search without the trie; 0 leaves "valid_share" out.
+    """
+
+    recommender: Recommender
+    prompts: pl.DataFrame
+    ks: tuple[int, ...] = (5, 10)
+    max_users: int | None = None
+    free_search_users: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.ks or max(self.ks) > self.recommender.num_beams:
+            raise ValueError(
+                f"expected num_beams of at least {max(self.ks, default=1)} for ks {self.ks}, "
+                f"got {self.recommender.num_beams}"
+            )
+        if not len(self.prompts):
+            raise ValueError("expected at least one prompt row to evaluate on, got none")
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """All metrics. The order of the users plays no part."""
+        rows = self.prompts[select_rows(len(self.prompts), self.max_users)]
+        lists, sid_ranks = self._rank(params, rows)
+        targets = rows["target_item"].to_numpy()
+        result = metrics.ranking_metrics(lists, targets, self.ks, self.recommender.table.num_items)
+        result |= metrics.summarise(metrics.per_user_metrics(sid_ranks, self.ks, prefix="sid_"))
+        if self.free_search_users:
+            result |= metrics.summarise({"valid_share": self._valid_share(params, rows)})
+        return result
+
+    def per_user(self, params: Params) -> pl.DataFrame:
+        """Per user: "user", "target_item" and the target's rank (0 is first, null is not found) in each of the lists.
+
+        Columns "rank" (all items), "rank_unseen" (seen ones removed), "sid_rank" (its SID among the beams).
+        """
+        rows = self.prompts[select_rows(len(self.prompts), self.max_users)]
+        lists, sid_ranks = self._rank(params, rows)
+        targets = rows["target_item"].to_numpy()
+        ranks = {
+            "rank": metrics.target_ranks(lists.items, targets),
+            "rank_unseen": metrics.target_ranks(lists.unseen, targets),
+            "sid_rank": sid_ranks,
+        }
+        found = [pl.when(pl.col(name) != metrics.NOT_FOUND).then(pl.col(name)).alias(name) for name in ranks]
+        return rows.select("user", "target_item").with_columns(**ranks).with_columns(found)
+
+    def _rank(self, params: Params, rows: pl.DataFrame) -> tuple[metrics.RankedItems, np.ndarray]:
+        table = self.recommender.table
+        codes, log_probs = self.recommender.search(params, Ragged.from_series(rows["prompt"]), description="evaluating")
+        seen = Ragged.from_series(rows["seen_items"])
+        k = max(self.ks)
+        items, _ = rank_items(codes, log_probs, table, k)
+        unseen, _ = rank_items(codes, log_probs, table, k, seen)
+        target_sids = table.lookup(table.codes[rows["target_item"].to_numpy()])
+        return metrics.RankedItems(items, unseen), metrics.target_ranks(table.lookup(codes), target_sids)
+
+    def _valid_share(self, params: Params, rows: pl.DataFrame) -> np.ndarray:
+        """float64 [users]: share of each user's first max(ks) generated SIDs that exist."""
+        prompts = Ragged.from_series(rows[select_rows(len(rows), self.free_search_users)]["prompt"])
+        codes, _ = self.recommender.search(params, prompts, constrained=False, description="searching without the trie")
+        first = codes[:, : max(self.ks)]
+        generated = first[:, :, 0] != metrics.NOTHING  # a codebook of few codes has fewer SIDs than beams
+        exist = self.recommender.table.lookup(first) >= 0
+        return exist.sum(axis=1) / generated.sum(axis=1)

@@ -1,0 +1,158 @@
+"""Beam search against the full forward pass over every item, and against a beam written out in Python."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_decoder import bigram_log_probs, random_bigram, sid_log_probs, sid_offsets, tiny_decoder
+
+from plum_jax.retrieval.beam_search import beam_search
+from plum_jax.retrieval.trie import SidTrie
+
+SIZES = (4, 5, 3)
+PROMPTS = [[3, 1, 4, 1, 5], [2], [6, 5, 4, 3, 2, 1, 9, 8], []]
+
+
+def all_sids(sizes):
+    return np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), axis=-1).reshape(-1, len(sizes))
+
+
+def search(decoder, params, num_beams, codes=None, sizes=SIZES, prompts=PROMPTS, longest=0):
+    lengths = np.array([len(prompt) for prompt in prompts])
+    padded = np.full((len(prompts), max(longest, *lengths) + 3), 5)  # what pads a prompt must not matter
+    for row, prompt in enumerate(prompts):
+        padded[row, : len(prompt)] = prompt
+    found = beam_search(
+        decoder,
+        params,
+        jnp.asarray(padded),
+        jnp.asarray(lengths),
+        sid_offsets=sid_offsets(sizes),
+        codebook_sizes=sizes,
+        num_beams=num_beams,
+        trie=None if codes is None else SidTrie.from_codes(codes, sizes),
+    )
+    return tuple(np.asarray(x) for x in found)
+
+
+def assert_same_ranking(codes, log_probs, expected_codes, expected_log_probs):
+    """Equal scores in order, and each SID with its own score (near-ties may change places)."""
+    np.testing.assert_allclose(log_probs, expected_log_probs, rtol=1e-5)
+    score = {tuple(sid): value for sid, value in zip(expected_codes.tolist(), expected_log_probs, strict=True)}
+    assert {tuple(sid) for sid in codes.tolist()} == set(score), "another set of SIDs"
+    own = [score[tuple(sid)] for sid in codes.tolist()]
+    np.testing.assert_allclose(log_probs, own, rtol=1e-5, err_msg="a SID with another's score")
+
+
+@pytest.mark.parametrize(
+    "config", [{"num_layers": 2}, {"num_layers": 2, "scan_layers": False, "tied_embeddings": False}]
+)
+def test_a_beam_as_wide_as_the_catalogue_scores_every_item(config):
+    decoder, params = tiny_decoder(SIZES, **config)
+    items = np.unique(np.random.default_rng(1).integers(0, SIZES, (25, 3)), axis=0)
+    codes, log_probs = search(decoder, params, len(items), items)
+    for row, prompt in enumerate(PROMPTS):
+        scores = sid_log_probs(decoder, params, prompt, items, SIZES).sum(axis=1)
+        order = np.argsort(-scores)
+        assert_same_ranking(codes[row], log_probs[row], items[order], scores[order])
+
+
+def beam_in_python(decoder, params, prompt, num_beams, items):
+    """Beam search by the book: extend every prefix by every code that some item has there, keep the best."""
+    beams = [()]
+    for level in range(items.shape[1]):
+        prefixes = np.unique(items[:, : level + 1], axis=0)
+        prefixes = np.array([prefix for prefix in prefixes if tuple(prefix[:level]) in beams])
+        scores = sid_log_probs(decoder, params, prompt, prefixes, SIZES).sum(axis=1)
+        best = np.argsort(-scores)[:num_beams]
+        beams = [tuple(prefix) for prefix in prefixes[best]]
+    return np.array(beams), scores[best]
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_a_narrow_beam_keeps_what_a_beam_of_that_width_keeps(constrained):
+    decoder, params = tiny_decoder(SIZES, seed=4)
+    items = np.unique(np.random.default_rng(2).integers(0, SIZES, (25, 3)), axis=0) if constrained else all_sids(SIZES)
+    codes, log_probs = search(decoder, params, 4, items if constrained else None)
+    for row, prompt in enumerate(PROMPTS):
+        assert_same_ranking(codes[row], log_probs[row], *beam_in_python(decoder, params, prompt, 4, items))
+
+
+def test_the_trie_changes_nothing_when_every_sid_is_an_item():
+    decoder, params = tiny_decoder(SIZES, seed=4)
+    free = search(decoder, params, 4)
+    constrained = search(decoder, params, 4, all_sids(SIZES))
+    np.testing.assert_array_equal(constrained[0], free[0], err_msg="other SIDs than the free search's")
+    np.testing.assert_allclose(constrained[1], free[1], rtol=1e-6)
+
+
+@st.composite
+def item_sets(draw):
+    """SIDs of items: any, one item, all under one prefix, or each given twice."""
+    sizes = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    code_rows = st.lists(st.tuples(*(st.integers(0, size - 1) for size in sizes)), min_size=1, max_size=9)
+    items = np.array(draw(code_rows))
+    kind = draw(st.sampled_from(["any", "one item", "shared prefix", "twice"]))
+    if kind == "one item":
+        items = items[:1]
+    if kind == "shared prefix":
+        items[:, :-1] = items[0, :-1]
+    if kind == "twice":
+        items = np.concatenate([items, items])
+    return items, sizes
+
+
+@hypothesis.settings(deadline=None, max_examples=12)
+@hypothesis.given(item_sets(), st.integers(1, 12), st.integers(0, 1000))
+def test_found_sids_are_items_distinct_sorted_and_as_many_as_there_are(drawn, num_beams, seed):
+    items, sizes = drawn
+    model, params = random_bigram(sizes, seed)
+    prompts = [[3, 1], [5]]
+    codes, log_probs = search(model, params, num_beams, items, sizes, prompts)
+    exist = np.unique(items, axis=0)
+    expected = min(num_beams, len(exist))
+    for row, prompt in enumerate(prompts):
+        sids = codes[row, :expected].tolist()
+        assert all(sid in exist.tolist() for sid in sids), f"{sids} are not all items {exist.tolist()}"
+        assert len({tuple(sid) for sid in sids}) == expected, "a SID was found twice"
+        own = bigram_log_probs(params, prompt[-1], sids, sizes)
+        np.testing.assert_allclose(log_probs[row, :expected], own, rtol=1e-5, err_msg="not the SID's own score")
+        assert (np.diff(log_probs[row, :expected]) <= 0).all(), "best first"
+        assert (codes[row, expected:] == -1).all() and (log_probs[row, expected:] == -np.inf).all(), "no more SIDs"
+        if num_beams >= len(exist):
+            scores = np.sort(bigram_log_probs(params, prompt[-1], exist, sizes))[::-1]
+            np.testing.assert_allclose(log_probs[row, :expected], scores, rtol=1e-5, err_msg="not every item's score")
+
+
+def test_a_user_s_answer_does_not_depend_on_the_batch():
+    decoder, params = tiny_decoder(SIZES, seed=4)
+    together = search(decoder, params, 4, all_sids(SIZES))
+    for row, prompt in enumerate(PROMPTS):
+        alone = search(decoder, params, 4, all_sids(SIZES), prompts=[prompt] * len(PROMPTS), longest=8)
+        np.testing.assert_array_equal(alone[0][0], together[0][row])
+        np.testing.assert_allclose(alone[1][0], together[1][row], rtol=1e-5)
+
+
+def test_a_trie_of_other_codebooks_is_refused():
+    model, params = random_bigram(SIZES)
+    with pytest.raises(ValueError, match=r"trie over codebook_sizes=\(4, 5, 3\), got one over \(4, 5, 4\)"):
+        beam_search(
+            model,
+            params,
+            jnp.zeros((1, 2), jnp.int32),
+            jnp.ones(1, jnp.int32),
+            sid_offsets=sid_offsets(SIZES),
+            codebook_sizes=SIZES,
+            num_beams=2,
+            trie=SidTrie.from_codes(np.array([[0, 0, 0]]), (4, 5, 4)),
+        )
+
+
+def test_a_fresh_trie_of_the_same_shape_does_not_compile_again():
+    model, params = random_bigram((2, 2))
+    search(model, params, 2, np.array([[0, 0], [1, 1]]), (2, 2))
+    compiled = beam_search._cache_size()
+    codes, _ = search(model, params, 2, np.array([[0, 1], [1, 0]]), (2, 2))
+    assert beam_search._cache_size() == compiled, "the trie must be an argument of the program, not part of it"
+    assert {tuple(sid) for sid in codes[0].tolist()} == {(0, 1), (1, 0)}

@@ -1,0 +1,78 @@
+"""A random decoder over a small id space of text and SIDs, and its score of any SID by the full forward pass."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.decoder import Decoder
+
+TEXT_TOKENS = 7
+
+
+def tiny_decoder(codebook_sizes, *, num_layers=1, seed=0, **config):
+    """A decoder of width 8, and parameters large enough for its choices to depend on the prompt."""
+    sizes = DecoderConfig(
+        num_layers=num_layers, d_model=8, num_heads=2, num_kv_heads=1, head_dim=4, mlp_dim=16, **config
+    )
+    decoder = Decoder(sizes, TEXT_TOKENS + sum(codebook_sizes))
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    params = nn.unbox(decoder.init(jax.random.key(seed), tokens, tokens, jnp.ones((1, 2, 2), bool)))["params"]
+    return decoder, jax.tree.map(lambda x: 3.0 * x, params)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bigram:
+    """Stands where a decoder does, compiles at once: a token's row of `params["table"]` has the logits of the next."""
+
+    config: DecoderConfig = DecoderConfig(num_layers=1, d_model=2, num_heads=1, num_kv_heads=1, head_dim=2)
+
+    def apply(self, variables, *arguments, method):
+        if method == "logits":
+            return variables["params"]["table"][arguments[0][..., 0]]
+        tokens, _, mask, cache = arguments
+        assert mask.shape == (*tokens.shape, cache.key.shape[2]), "a mask for every token over every slot"
+        return tokens[..., None], cache
+
+
+def random_bigram(codebook_sizes, seed=0):
+    """A bigram model and its parameters."""
+    vocab_size = TEXT_TOKENS + sum(codebook_sizes)
+    return Bigram(), {"table": jax.random.normal(jax.random.key(seed), (vocab_size, vocab_size))}
+
+
+def bigram_log_probs(params, last_token, codes, codebook_sizes):
+    """float64 [N]: log-probability of codes [N, L] after a prompt that ends with `last_token`."""
+    log_probs = np.asarray(jax.nn.log_softmax(params["table"], axis=-1), np.float64)
+    tokens = np.asarray(codes) + np.asarray(sid_offsets(codebook_sizes))
+    before = np.concatenate([np.full((len(tokens), 1), last_token), tokens[:, :-1]], axis=1)
+    return log_probs[before, tokens].sum(axis=1)
+
+
+def sid_offsets(codebook_sizes):
+    return tuple(int(x) for x in TEXT_TOKENS + np.cumsum([0, *codebook_sizes[:-1]]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_probs(decoder, params, tokens):
+    batch, length = tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(length), (batch, length))
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (batch, length, length))
+    logits, _ = decoder.apply({"params": params}, tokens, positions, mask)
+    return jax.nn.log_softmax(logits, axis=-1)
+
+
+def sid_log_probs(decoder, params, prompt, codes, codebook_sizes):
+    """float32 [N, L]: log-probability of each code of codes [N, L] after `prompt` and the codes before it; no cache."""
+    codes = np.asarray(codes)
+    targets = codes + np.asarray(sid_offsets(codebook_sizes))[: codes.shape[1]]
+    inputs = np.concatenate([np.tile([0, *prompt], (len(codes), 1)), targets[:, :-1]], axis=1)
+    # Causal, so that zeros at the end change nothing: one compiled shape for all prompts of a test.
+    padded = np.pad(inputs, ((0, -len(inputs) % 64), (0, -inputs.shape[1] % 16)))
+    log_probs = np.asarray(_log_probs(decoder, params, jnp.asarray(padded)))[: len(codes)]
+    places = len(prompt) + np.arange(codes.shape[1])
+    return np.take_along_axis(log_probs[:, places], targets[:, :, None], axis=2)[:, :, 0]
