@@ -1,0 +1,230 @@
+"""Any Parquet, CSV, TSV, `::`-separated or JSON-lines files as a Corpus, by naming their columns."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from plum_jax.corpus.schema import Corpus, CorpusError
+from plum_jax.corpus.sources import assembly, values
+from plum_jax.corpus.sources.bad_rows import BadRows, OnBadRow
+from plum_jax.corpus.sources.events import EventColumns, Layout, read_events
+from plum_jax.corpus.sources.files import DataFile, file_hashes, open_file
+
+Columns = Mapping[str, str] | Sequence[str]
+_RESERVED = {"user", "item", "time", "event", "user_id", "item_id", "publish_time"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Files of the user's: events, and if there are any, items and users.
+
+    Formats are told by the name: .parquet, .csv, .tsv, .dat (`::`), .jsonl/.json/.ndjson; text may be .gz. Columns are
+    named as in the files. A feature or text field is a column's name, or {its name in the corpus: the column}.
+
+    Attributes:
+      events_path: one event a row, or one user a row (`layout`).
+      items_path: one item a row. None: items are those of the events, their text and features in the events file too.
+      users_path: one user a row. None: likewise.
+      data_dir: directory of the three files; "" where their paths say it all.
+      name: what the reports call the corpus; "" for the name of the events file.
+      layout: "events" (one event a row) or "users" (one user a row; columns of events hold lists).
+      user_id, item_id: columns of the events file; with "users", `item_id` is the list of items.
+      time: when the event was; or
+      gap: time since the user's event before (times are then relative to the user's first event); or
+      order: a number to sort a user's events by. None of the three: events are in order.
+      time_unit: of `time`, `gap` and `publish_time` as numbers: "s", "ms", "us", "ns".
+      time_format: strptime format of `time` and `publish_time` as dates, e.g. "%Y-%m-%d %H:%M:%S".
+      rating, watch_ratio, watch_time, event_type: columns of engagement.
+      context_features: columns of the events file that describe the request.
+      items_id, users_id: id columns of the other files; "" for the same name as in the events file.
+      text_fields, item_features: columns of the items.
+      publish_time: column of the items.
+      user_features: columns of the users.
+      numbers: features (by their name in the corpus) that are numbers; the others are text.
+      list_separators: {feature: what separates its elements}; such features become lists.
+      history_separator: what separates the elements of lists in an events file with one user a row.
+      events_separator, items_separator, users_separator: of fields, where the file's name does not tell.
+      events_columns, items_columns, users_columns: names of the columns, for text files without a header.
+      events_encoding, items_encoding, users_encoding: of text files.
+      quote: encloses fields of text files that hold a separator; None: no such thing.
+      minimum_history, minimum_item_events: users and items with fewer events are left out, until none is.
+      on_bad_row: "error" or "skip" (count and print).
+    """
+
+    events_path: str
+    items_path: str | None = None
+    users_path: str | None = None
+    data_dir: str = ""
+    name: str = ""
+    layout: Layout = "events"
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    time: str | None = None
+    gap: str | None = None
+    order: str | None = None
+    time_unit: str = "s"
+    time_format: str | None = None
+    rating: str | None = None
+    watch_ratio: str | None = None
+    watch_time: str | None = None
+    event_type: str | None = None
+    context_features: Columns = ()
+    items_id: str = ""
+    users_id: str = ""
+    text_fields: Columns = ()
+    item_features: Columns = ()
+    publish_time: str | None = None
+    user_features: Columns = ()
+    numbers: Sequence[str] = ()
+    list_separators: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    history_separator: str = " "
+    events_separator: str | None = None
+    items_separator: str | None = None
+    users_separator: str | None = None
+    events_columns: Sequence[str] = ()
+    items_columns: Sequence[str] = ()
+    users_columns: Sequence[str] = ()
+    events_encoding: str = "utf-8"
+    items_encoding: str = "utf-8"
+    users_encoding: str = "utf-8"
+    quote: str | None = '"'
+    minimum_history: int = 1
+    minimum_item_events: int = 0
+    on_bad_row: OnBadRow = "error"
+
+    def inputs(self) -> dict[str, str]:
+        """Hashes of the files, so that a stage knows when one of them has changed."""
+        paths = (self.events_path, self.items_path, self.users_path)
+        return file_hashes(pathlib.Path(self.data_dir, path) for path in paths if path is not None)
+
+    def read(self) -> Corpus:
+        """Reads the files.
+
+        Raises:
+          CorpusError: a file, column or row is not as named here; says which, and what to do.
+        """
+        self._check_names()
+        bad_rows = BadRows(self.on_bad_row)
+        columns = self._event_columns()
+        with contextlib.ExitStack() as stack:
+            events_file = self._open(
+                self.events_path, stack, self.events_separator, self.events_columns, self.events_encoding
+            )
+            items = self._items(stack, events_file, bad_rows)
+            users = self._users(stack, events_file, bad_rows)
+            return assembly.assemble(
+                self.name or pathlib.Path(self.events_path).stem,
+                read_events(events_file, columns, self.layout, self.history_separator, bad_rows),
+                events_file,
+                user_column=self.user_id,
+                item_column=self.item_id,
+                bad_rows=bad_rows,
+                clock=columns.clock,
+                items=items,
+                users=users,
+                context_features=tuple(columns.context),
+                minimum_history=self.minimum_history,
+                minimum_item_events=self.minimum_item_events,
+            )
+
+    def _check_names(self) -> None:
+        fields = ("text_fields", "item_features", "user_features", "context_features")
+        for field in fields:
+            for name in _by_name(getattr(self, field)):
+                if name in _RESERVED:
+                    raise CorpusError(f"{field} may not be called {name!r}; give it a name: {{'my_{name}': {name!r}}}")
+        features = {name for field in fields[1:] for name in _by_name(getattr(self, field))}
+        for field in ("numbers", "list_separators"):
+            for name in getattr(self, field):
+                if name not in features:
+                    raise CorpusError(
+                        f"{field} speaks of {name!r}, which is no feature; features are {sorted(features)}"
+                    )
+
+    def _event_columns(self) -> EventColumns:
+        engagement = {name: getattr(self, name) for name in ("rating", "watch_ratio", "watch_time", "event_type")}
+        return EventColumns(
+            user=self.user_id,
+            item=self.item_id,
+            time=self.time,
+            gap=self.gap,
+            order=self.order,
+            time_unit=self.time_unit,
+            time_format=self.time_format,
+            engagement={name: column for name, column in engagement.items() if column is not None},
+            context=_by_name(self.context_features),
+            numbers=tuple(name for name in _by_name(self.context_features) if name in self.numbers),
+        )
+
+    def _open(
+        self,
+        path: str,
+        stack: contextlib.ExitStack,
+        separator: str | None,
+        columns: Sequence[str],
+        encoding: str,
+    ) -> DataFile:
+        return open_file(
+            pathlib.Path(self.data_dir, path),
+            stack,
+            skip_wrong_encoding=self.on_bad_row == "skip",
+            separator=separator,
+            columns=columns,
+            encoding=encoding,
+            quote=self.quote,
+        )
+
+    def _items(self, stack: contextlib.ExitStack, events_file: DataFile, bad_rows: BadRows) -> assembly.Side | None:
+        if self.items_path is None and (self.layout == "users" or not (self.text_fields or self.item_features)):
+            if self.text_fields or self.item_features or self.publish_time:
+                raise CorpusError("a file with one user a row cannot hold fields of items; name items_path")
+            return None
+        file, column = events_file, self.item_id
+        if self.items_path is not None:
+            file = self._open(self.items_path, stack, self.items_separator, self.items_columns, self.items_encoding)
+            column = self.items_id or self.item_id
+        publish = None
+        if self.publish_time is not None:
+            file.require([self.publish_time])
+            dtype = file.dtype(self.publish_time)
+            publish = values.seconds(pl.col("publish_time"), dtype, self.time_unit, self.time_format)
+        return assembly.read_side(
+            file,
+            bad_rows,
+            id_name="item_id",
+            id_column=column,
+            text_fields=_by_name(self.text_fields),
+            features=_by_name(self.item_features),
+            list_separators=self.list_separators,
+            numbers=self.numbers,
+            publish_time=publish,
+            publish_column=self.publish_time,
+            repeated_ids=self.items_path is None,
+        )
+
+    def _users(self, stack: contextlib.ExitStack, events_file: DataFile, bad_rows: BadRows) -> assembly.Side | None:
+        if self.users_path is None and not self.user_features:
+            return None
+        file, column = events_file, self.user_id
+        if self.users_path is not None:
+            file = self._open(self.users_path, stack, self.users_separator, self.users_columns, self.users_encoding)
+            column = self.users_id or self.user_id
+        return assembly.read_side(
+            file,
+            bad_rows,
+            id_name="user_id",
+            id_column=column,
+            features=_by_name(self.user_features),
+            list_separators=self.list_separators,
+            numbers=self.numbers,
+            repeated_ids=self.users_path is None,
+        )
+
+
+def _by_name(columns: Columns) -> dict[str, str]:
+    return dict(columns) if isinstance(columns, Mapping) else {name: name for name in columns}

@@ -1,0 +1,67 @@
+"""Cells of files as values: text, numbers, times and lists, by expressions that leave a mark where a cell is bad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_LATEST = 7_258_118_400  # the year 2200: what lies beyond it is a time in another unit
+_JSON_LIST = r'^\[\s*(?:["\]\-0-9]|null|true|false)'
+TIME_ADVICE = (
+    "expected a time from 1970 to 2200 in the unit asked for, got {value}; for milliseconds set time_unit='ms', "
+    "for dates set time_format, e.g. '%Y-%m-%d %H:%M:%S'"
+)
+
+
+def text(column: pl.Expr) -> pl.Expr:
+    """String without white space around it; null where nothing is left."""
+    return column.cast(pl.String).str.strip_chars().replace("", None)
+
+
+def number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Float64; null where there is none, NaN where the cell is not a finite number."""
+    if dtype.is_numeric():
+        value = column.cast(pl.Float64).fill_nan(None)
+        return pl.when(value.is_infinite()).then(float("nan")).otherwise(value)
+    raw = text(column)
+    value = raw.cast(pl.Float64, strict=False)
+    return pl.when(raw.is_null()).then(None).when(value.is_finite()).then(value).otherwise(float("nan"))
+
+
+def seconds(column: pl.Expr, dtype: pl.DataType, unit: str, time_format: str | None) -> pl.Expr:
+    """Int64 unix seconds; null where there is no time or a wrong one (before 1970, after 2200)."""
+    if isinstance(dtype, pl.Datetime | pl.Date):
+        value = column.cast(pl.Datetime("us")).dt.epoch("s")
+    elif time_format is not None:
+        value = text(column).str.strptime(pl.Datetime("us"), time_format, strict=False).dt.epoch("s")
+    elif dtype.is_integer():
+        value = column.cast(pl.Int64) // TIME_UNITS[unit]
+    else:
+        value = (number(column, dtype) / TIME_UNITS[unit]).floor()
+        value = pl.when(value.is_between(0, _LATEST)).then(value).cast(pl.Int64)
+    return pl.when(value.is_between(0, _LATEST)).then(value)
+
+
+def elements(column: pl.Expr, dtype: pl.DataType, separator: str) -> pl.Expr:
+    """A list cell, a JSON list or text with separators as a list; empty elements stay, so that lists stay aligned."""
+    if isinstance(dtype, pl.List):
+        return column
+    raw = text(column)
+    is_json = raw.str.contains(_JSON_LIST)
+    decoded = pl.when(is_json).then(raw).str.json_decode(pl.List(pl.String))
+    return pl.when(is_json).then(decoded).otherwise(raw.str.split(separator))
+
+
+def texts(column: pl.Expr, dtype: pl.DataType, separator: str) -> pl.Expr:
+    """List(String) of a list cell without white space around elements and without empty ones; null where none is."""
+    lists = elements(column, dtype, separator).cast(pl.List(pl.String))
+    lists = lists.list.eval(text(pl.element())).list.drop_nulls()
+    return pl.when(lists.list.len() > 0).then(lists)
+
+
+def integral(frame: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
+    """`frame` with those of `columns` that hold whole numbers only as Int64, so that they print as 25 and not 25.0."""
+    whole = [name for name in columns if bool((frame[name].fill_null(0) % 1 == 0).all())]
+    return frame.with_columns(pl.col(whole).cast(pl.Int64))
