@@ -7,13 +7,13 @@ import difflib
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
-from gin import config as gin
-from plum_jax import artifact
+from gin import config as gin  # type: ignore[attr-defined]
 
 HELP = """\
 Runs what gin files say: usually one file for the run, one for the corpus and one for the model's size.
@@ -27,6 +27,8 @@ A later file or flag overrides an earlier one. Macros are in CAPITALS; text valu
 Everything a run makes lies in its MODEL_DIR, its whole configuration in MODEL_DIR/config.gin. Started again with the
 same configuration, a run skips what is done and goes on where it was.
 """
+
+IN_CALL = "\n  In call to configurable"
 
 
 class ConfigError(ValueError):
@@ -138,15 +140,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: an error that a user can mend is one message and exit code 1, never a traceback."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     files, bindings = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    from plum_jax.pipeline import USER_ERRORS
-
     try:
         configure(files, bindings)
         gin.get_configurable(run)()
-    except (ConfigError, artifact.ArtifactError, *USER_ERRORS) as error:
-        raise SystemExit(f"plum: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit("plum: stopped; the same command goes on from here") from None
+    except (ValueError, FloatingPointError, OSError) as error:
+        if not _raised_here(error):
+            raise
+        # gin adds lines that say which configurable was called; they help nobody who reads the message.
+        raise SystemExit(f"plum: {str(error).partition(IN_CALL)[0]}") from None
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether our own code raised it on purpose; an error from the depths of a library keeps its traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if f"{os.sep}gin{os.sep}config.py" not in frame.filename]
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    inside = tuple(os.path.join(root, package) + os.sep for package in ("plum_jax", "tasks"))
+    return bool(frames) and os.path.realpath(frames[-1].filename).startswith(inside)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,18 @@ from tqdm import tqdm
 
 
 class MetricsLog:
-    """Appends rows `{"step": n, name: value, ...}`; a resumed run first drops the rows after its checkpoint."""
+    """Appends rows `{"step": n, name: value, ...}`; a resumed run first drops the rows after its checkpoint.
+
+    Attributes:
+      seconds: wall time of the rows that were kept, so that a resumed run goes on counting.
+    """
 
     def __init__(self, directory: epath.PathLike, resume_step: int):
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "metrics.jsonl"
         kept = [row for row in read_metrics(directory) if row["step"] <= resume_step]
+        self.seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
         aside = directory / ".metrics.jsonl.aside"
         aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
         aside.replace(self._path)

@@ -154,7 +154,7 @@ class _Loop:
     def run(self, state: TrainState, iterator: Any, start: int, description: str) -> TrainState:
         config = self.config
         pending: list[dict] = []
-        window = time.perf_counter()
+        began = window = time.perf_counter()
         with progress_bar(description, start, config.steps) as bar:
             for step in range(start + 1, config.steps + 1):
                 if self._stopped_early(step - 1):
@@ -169,6 +169,7 @@ class _Loop:
                     row = _means(pending)
                     self._require_finite(row, step)
                     row.update(self._speed(len(pending), time.perf_counter() - window))
+                    row["seconds"] = self.log.seconds + time.perf_counter() - began
                     self.log.write(step, row)
                     bar.set_postfix(_for_the_bar(row))
                     pending, window = [], time.perf_counter()

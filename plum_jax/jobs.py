@@ -1,0 +1,195 @@
+"""Jobs: what `plum` can be asked to do. `gin/run/*.gin` bind one each; every one takes the run's MODEL_DIR."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from plum_jax import artifact, report
+from plum_jax.model.counts import parameter_counts
+from plum_jax.pipeline import Pipeline, Stages
+from plum_jax.retrieval.baselines.item_knn import ItemKnn
+from plum_jax.retrieval.baselines.popularity import Popularity
+from plum_jax.retrieval.metrics import ranking_metrics
+from plum_jax.retrieval.offline import recommend_all
+from plum_jax.retrieval.recommend import Ragged, rank_items
+from plum_jax.semantic_ids.build import QUALITY_FILE
+from plum_jax.training.metrics_log import read_metrics
+from plum_jax.training.run_record import run_record, write_rows
+
+SAMPLES = 5
+
+
+def semantic_ids(model_dir: str, pipeline: Pipeline) -> None:
+    """Corpus, features and SidTable with its quality report; no model."""
+    stages = pipeline.stages(model_dir)
+    print(f"SidTable {stages.table.fingerprint}")
+    print((stages.directory / "sids" / QUALITY_FILE).read_text())
+
+
+def compare(
+    model_dir: str,
+    pipeline: Pipeline,
+    baselines: Mapping[str, Popularity | ItemKnn] | None = None,
+    without_cpt: bool = True,
+    results_file: str | None = None,
+) -> None:
+    """The main job: trains the model with and without CPT, judges both beside the baselines, and writes the report.
+
+    Args:
+      model_dir: of the run.
+      pipeline: all stages.
+      baselines: name of a row -> baseline; popularity and item-kNN by default.
+      without_cpt: whether the model without CPT is trained too.
+      results_file: a study's `results.jsonl` that also gets the rows.
+    """
+    stages = pipeline.stages(model_dir)
+    baselines = {"popularity": Popularity(), "item_knn": ItemKnn()} if baselines is None else baselines
+    rows = [_evaluated(stages, name, _judge_baseline(stages, baseline)) for name, baseline in baselines.items()]
+    if without_cpt:
+        judge = _judge_model(stages, "params_without_cpt", ["retrieval_without_cpt"])
+        rows.append(_evaluated(stages, "without_cpt", judge))
+    rows.append(_evaluated(stages, "with_cpt", _judge_model(stages, "params", ["cpt", "retrieval"])))
+    write_rows(stages.directory / "results.jsonl", rows)
+    if results_file:
+        write_rows(results_file, rows)
+    samples = _samples(stages)
+    artifact.write_json(stages.directory / "samples.json", samples)
+    path = report.write_report(stages.directory)
+    print(results_table(rows))
+    print(samples_text(samples))
+    print(f"report: {path}")
+
+
+def recommend(model_dir: str, pipeline: Pipeline, items_per_user: int = 10, remove_seen: bool = True) -> None:
+    """Recommendations for every user of the test fold, as Parquet, from the model with CPT (trained if it is not yet).
+
+    Args:
+      model_dir: of the run.
+      pipeline: all stages.
+      items_per_user: length of a list.
+      remove_seen: leave out what the user has in the history.
+    """
+    stages = pipeline.stages(model_dir)
+    path = recommend_all(
+        stages.recommender,
+        stages.params,
+        stages.prompts("test"),
+        directory=stages.directory / "recommendations",
+        user_ids=stages.corpus.users["user_id"].to_list(),
+        items_per_user=items_per_user,
+        remove_seen=remove_seen,
+    )
+    print(f"recommendations: {path}")
+
+
+def _evaluated(stages: Stages, name: str, judge: tuple[str, Callable[[], dict[str, Any]]]) -> dict[str, Any]:
+    """The row of `evaluation/<name>.json`, made by `judge` unless it is there from the same inputs."""
+    fingerprint, make = judge
+    path = stages.directory / "evaluation" / f"{name}.json"
+    if path.exists():
+        stored = json.loads(path.read_text())
+        if stored["fingerprint"] == fingerprint:
+            return stored["row"]
+    start = time.perf_counter()
+    facts = make()
+    metrics = facts.pop("metrics")
+    facts["wall_seconds"] = round(facts.get("train_seconds", 0.0) + time.perf_counter() - start, 1)
+    row = run_record(name, metrics, config=artifact.fingerprint(stages.config), **facts)
+    artifact.write_json(path, {"fingerprint": fingerprint, "row": row})
+    return row
+
+
+def _judge_baseline(stages: Stages, baseline: Popularity | ItemKnn) -> tuple[str, Callable[[], dict[str, Any]]]:
+    ks = stages.config.evaluation.ks
+    fingerprint = artifact.fingerprint(stages.split.fingerprint, baseline, ks)
+
+    def make() -> dict[str, Any]:
+        evaluation = stages.split.evaluation("test")
+        lists = baseline.recommend(stages.split, evaluation, max(ks))
+        metrics = ranking_metrics(lists, evaluation.target_item, ks, stages.corpus.num_items)
+        return {"metrics": metrics, "seed": stages.config.retrieval.training.seed, "parameters": 0}
+
+    return fingerprint, make
+
+
+def _judge_model(stages: Stages, which: str, phases: Sequence[str]) -> tuple[str, Callable[[], dict[str, Any]]]:
+    params = getattr(stages, which)
+    evaluation = stages.config.evaluation
+    fingerprint = artifact.fingerprint(*map(np.asarray, jax.tree.leaves(params)), evaluation, stages.table.fingerprint)
+
+    def make() -> dict[str, Any]:
+        counts = parameter_counts(stages.config.decoder, stages.vocabulary.vocab_size)
+        return {
+            "metrics": stages.evaluator("test")(params),
+            "seed": stages.config.retrieval.training.seed,
+            "parameters": counts["total"],
+            "non_embedding_parameters": counts["non_embedding"],
+            "train_seconds": round(sum(_train_seconds(stages, phase) for phase in phases), 1),
+            "sid_table": stages.table.fingerprint,
+        }
+
+    return fingerprint, make
+
+
+def _train_seconds(stages: Stages, phase: str) -> float:
+    rows = read_metrics(stages.directory / "train" / phase)
+    return max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
+
+
+def _samples(stages: Stages) -> list[dict[str, Any]]:
+    """Five users, evenly spread: what they watched, what came next, what the model recommends (seen items removed)."""
+    prompts = stages.prompts("test")
+    rows = prompts[np.linspace(0, len(prompts) - 1, min(SAMPLES, len(prompts)), dtype=int)]
+    codes, log_probs = stages.recommender.search(stages.params, Ragged.from_series(rows["prompt"]))
+    k = max(stages.config.evaluation.ks)
+    items, scores = rank_items(codes, log_probs, stages.table, k, Ragged.from_series(rows["seen_items"]))
+    fields = stages.corpus.text_fields
+    titles = stages.corpus.items[fields[0] if fields else "item_id"].fill_null("(no title)").to_list()
+    user_ids = stages.corpus.users["user_id"]
+    evaluation = stages.split.evaluation("test")
+    histories = {int(user): evaluation.history(number) for number, user in enumerate(evaluation.user)}
+    return [
+        {
+            "user_id": user_ids[row["user"]],
+            "history": [titles[i] for i in histories[row["user"]][-10:]],
+            "target": titles[row["target_item"]],
+            "recommended": [
+                {"title": titles[item], "score": round(float(score), 3)}
+                for item, score in zip(items[number], scores[number], strict=True)
+                if item >= 0
+            ],
+        }
+        for number, row in enumerate(rows.iter_rows(named=True))
+    ]
+
+
+def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Recall and NDCG with standard errors over users, seen items kept and removed, as text."""
+    names = [key for key in ("recall@5", "recall@10", "ndcg@5", "ndcg@10") if any(key in row for row in rows)]
+    lines = []
+    for suffix, title in (("", "all items ranked"), ("_unseen", "items in the history removed")):
+        lines.append(f"\n{title:32s}" + "".join(f"{name:>18s}" for name in names))
+        for row in rows:
+            cells = (f"{row[n + suffix]:.4f} ± {row[n + suffix + '_se']:.4f}" for n in names if n + suffix in row)
+            lines.append(f"{row['name']:32s}" + "".join(f"{cell:>18s}" for cell in cells))
+    for row in rows:
+        if "valid_share" in row:
+            share = f"{row['valid_share']:.1%}"
+            lines.append(f"{row['name']}: {share} of the IDs generated without the constraint exist")
+    return "\n".join(lines)
+
+
+def samples_text(samples: Sequence[Mapping[str, Any]]) -> str:
+    """The samples, a paragraph a user."""
+    lines = []
+    for sample in samples:
+        lines.append(f"\nuser {sample['user_id']}: ... {' | '.join(sample['history'][-5:])}")
+        lines.append(f"  watched next: {sample['target']}")
+        lines += [f"  {place}. {item['title']}" for place, item in enumerate(sample["recommended"][:5], start=1)]
+    return "\n".join(lines)

@@ -1,0 +1,329 @@
+"""The pipeline from raw logs to a trained model: every stage leaves an artefact, and is skipped where it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import polars as pl
+from etils import epath
+
+from plum_jax import artifact, token_records
+from plum_jax.corpus import schema, splits
+from plum_jax.corpus.features import ItemFeatures, build_features
+from plum_jax.corpus.features.artefact import FeatureBuilder
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.counts import train_step_flops
+from plum_jax.model.decoder import Decoder
+from plum_jax.objectives import NextToken
+from plum_jax.retrieval.evaluator import RetrievalEvaluator
+from plum_jax.retrieval.recommend import Recommender
+from plum_jax.semantic_ids.build import build_sid_table
+from plum_jax.semantic_ids.collisions import CollisionPolicy
+from plum_jax.semantic_ids.quantization import Quantizer
+from plum_jax.semantic_ids.table import SidTable
+from plum_jax.training import trainer
+from plum_jax.training.batches import TokenBatches
+from plum_jax.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary, train_sentencepiece
+from plum_jax.vocabulary import KIND as VOCABULARY_KIND
+from tasks import materialize, mixtures, retrieval
+from tasks.retrieval import Retrieval
+from tasks.sid_text import SidText
+from tasks.watch_history import WatchHistory
+
+if TYPE_CHECKING:
+    import seqio
+
+
+class Source(Protocol):
+    """Where a corpus comes from: a frozen dataclass of `plum_jax.corpus.sources`."""
+
+    def read(self) -> schema.Corpus:
+        """The whole corpus."""
+
+
+class Splitter(Protocol):
+    """`splits.LeaveOneOut` or `splits.GlobalTime`."""
+
+    def split(self, corpus: schema.Corpus) -> splits.Split:
+        """Every event in one fold."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyConfig:
+    """The text side of the vocabulary, and the tokens for numbers and categories.
+
+    Attributes:
+      num_pieces: SentencePiece pieces to train on the items' text; unused when a model is given.
+      sentencepiece_model: path of a `.model` to use instead.
+      field_tokens: `Buckets` and `Categories`.
+      control_tokens: names that templates may write.
+    """
+
+    num_pieces: int = 2000
+    sentencepiece_model: str | None = None
+    field_tokens: tuple[FieldTokens, ...] = ()
+    control_tokens: tuple[str, ...] = CONTROL_TOKENS
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One training phase of the decoder.
+
+    Attributes:
+      training: steps, optimizer, periods, seed.
+      batch_size: rows of a batch.
+      length: tokens of a row; several records are packed into one.
+      label_smoothing: of the cross-entropy.
+    """
+
+    training: trainer.TrainingConfig = trainer.TrainingConfig()
+    batch_size: int = 64
+    length: int = 128
+    label_smoothing: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How recommendations are searched and judged.
+
+    Attributes:
+      ks: cut-offs of recall, NDCG and coverage.
+      num_beams: width of the search.
+      batch_size: users of one device call.
+      users_while_training: validation users for the curves and for choosing the best checkpoint.
+      free_search_users: test users of the search without the trie, for the share of valid IDs.
+    """
+
+    ks: tuple[int, ...] = (5, 10)
+    num_beams: int = 32
+    batch_size: int = 32
+    users_while_training: int = 1000
+    free_search_users: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """What to read and how to learn from it; `stages(model_dir)` does it.
+
+    Attributes:
+      source, splitter, feature_builders, quantizer, collision_policy: up to the SidTable.
+      vocabulary: text pieces, field and control tokens.
+      watch_history, sid_text, behaviour_rate: the tasks of continued pre-training, and the share of the first.
+      retrieval_task: the task of fine-tuning, whose prompts evaluation continues.
+      decoder, cpt, retrieval: the model and its two training phases.
+      evaluation: the search and its metrics.
+    """
+
+    source: Source
+    splitter: Splitter
+    feature_builders: Sequence[FeatureBuilder]
+    quantizer: Quantizer
+    collision_policy: CollisionPolicy = "keep"
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    watch_history: WatchHistory = WatchHistory()
+    sid_text: SidText = SidText()
+    behaviour_rate: float = 0.5
+    retrieval_task: Retrieval = Retrieval()
+    decoder: DecoderConfig = DecoderConfig()
+    cpt: Phase = Phase()
+    retrieval: Phase = Phase()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def stages(self, model_dir: epath.PathLike) -> Stages:
+        """The stages of this pipeline in one directory."""
+        return Stages(self, epath.Path(model_dir))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """The artefacts of one run. A property makes what is not there yet, and whatever it needs, and reads it."""
+
+    config: Pipeline
+    directory: epath.Path
+
+    @functools.cached_property
+    def corpus(self) -> schema.Corpus:
+        directory = self.directory / "corpus"
+        if artifact.is_current(directory, kind=schema.KIND, config=self.config.source, inputs={}):
+            return schema.Corpus.load(directory)
+        corpus = self.config.source.read()
+        corpus.save(directory, config=self.config.source, inputs={})
+        return corpus
+
+    @functools.cached_property
+    def split(self) -> splits.Split:
+        return self.config.splitter.split(self.corpus)
+
+    @functools.cached_property
+    def features(self) -> ItemFeatures:
+        return build_features(self.split, self.config.feature_builders, self.directory / "features")
+
+    @functools.cached_property
+    def table(self) -> SidTable:
+        config = self.config
+        return build_sid_table(
+            self.split, self.features, config.quantizer, config.collision_policy, self.directory / "sids"
+        )
+
+    @functools.cached_property
+    def vocabulary(self) -> SidVocabulary:
+        directory, config = self.directory / "vocabulary", self.config.vocabulary
+        inputs = {"corpus": self.corpus.fingerprint, "codebook_sizes": str(self.table.codebook_sizes)}
+        if artifact.is_current(directory, kind=VOCABULARY_KIND, config=config, inputs=inputs):
+            return SidVocabulary.load(directory)
+        model = config.sentencepiece_model
+        if model is None:
+            model = str(self.directory / "sentencepiece.model")
+            train_sentencepiece(_texts(self.corpus), config.num_pieces, model)
+        vocabulary = SidVocabulary.from_model_file(
+            model, self.table.codebook_sizes, config.control_tokens, config.field_tokens
+        )
+        vocabulary.save(directory, config=config, inputs=inputs)
+        return vocabulary
+
+    @functools.cached_property
+    def cpt_records(self) -> epath.Path:
+        """Token records of continued pre-training: watch histories and SID-text, by rates."""
+        config = self.config
+
+        def mixture() -> seqio.Mixture:
+            behaviour = [config.watch_history.task(self.split, self.table, self.vocabulary)]
+            metadata = config.sid_text.tasks(self.corpus, self.table, self.vocabulary)
+            return mixtures.cpt_mixture(behaviour, metadata, config.behaviour_rate)
+
+        tasks = (config.watch_history, config.sid_text, config.behaviour_rate)
+        return self._records("cpt", mixture, tasks, config.cpt.length)
+
+    @functools.cached_property
+    def retrieval_records(self) -> epath.Path:
+        """Token records of retrieval fine-tuning."""
+        task = self.config.retrieval_task
+        return self._records(
+            "retrieval",
+            lambda: task.task(self.split, self.table, self.vocabulary),
+            task,
+            self.config.retrieval.length,
+        )
+
+    def _records(
+        self, name: str, make: Callable[[], seqio.Mixture | seqio.Task], config: Any, length: int
+    ) -> epath.Path:
+        directory = self.directory / "records" / name
+        inputs = {
+            "split": self.split.fingerprint,
+            "sid_table": self.table.fingerprint,
+            "vocabulary": self.vocabulary.fingerprint,
+        }
+        materialize.materialize(make(), directory, config=config, inputs=inputs, max_length=length)
+        return directory
+
+    def prompts(self, fold: splits.FoldName) -> pl.DataFrame:
+        """One row for each user of a fold: "user", "prompt" (tokens before the target), "target_item", "seen_items"."""
+        directory = self.directory / "prompts" / fold
+        retrieval.write_prompts(directory, self.config.retrieval_task, self.split, fold, self.table, self.vocabulary)
+        return retrieval.read_prompts(directory)
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        return Decoder(self.config.decoder, self.vocabulary.vocab_size)
+
+    @functools.cached_property
+    def recommender(self) -> Recommender:
+        evaluation = self.config.evaluation
+        return Recommender(
+            self.decoder,
+            self.vocabulary,
+            self.table,
+            num_beams=evaluation.num_beams,
+            batch_size=evaluation.batch_size,
+        )
+
+    def evaluator(self, fold: splits.FoldName) -> RetrievalEvaluator:
+        """The evaluator of all users of a fold."""
+        evaluation = self.config.evaluation
+        return RetrievalEvaluator(
+            self.recommender, self.prompts(fold), ks=evaluation.ks, free_search_users=evaluation.free_search_users
+        )
+
+    @functools.cached_property
+    def cpt_params(self) -> Any:
+        """Parameters after continued pre-training."""
+        return self._train("cpt", self.config.cpt, self.cpt_records, None)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """Parameters after CPT and retrieval fine-tuning: the model."""
+        return self._train("retrieval", self.config.retrieval, self.retrieval_records, self.cpt_params)
+
+    @functools.cached_property
+    def params_without_cpt(self) -> Any:
+        """Parameters after retrieval fine-tuning from a random initialisation: what CPT is compared with."""
+        return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, None)
+
+    def _train(self, name: str, phase: Phase, records: epath.Path, warm_start: Any) -> Any:
+        feed = TokenBatches(records, batch_size=phase.batch_size, length=phase.length, seed=phase.training.seed)
+        vocab_size = self.vocabulary.vocab_size
+        fingerprints = {
+            "sid_table": self.table.fingerprint,
+            "vocabulary": self.vocabulary.fingerprint,
+            "records": artifact.read_manifest(records, token_records.KIND).fingerprint,
+            "decoder": artifact.fingerprint(self.config.decoder),
+            "phase": artifact.fingerprint(phase),
+            "warm_start": "none" if warm_start is None else _params_fingerprint(warm_start),
+        }
+        evaluators = {}
+        if phase.training.select_by or phase.training.evaluation_period:
+            evaluators["validation"] = dataclasses.replace(
+                self.evaluator("validation"),
+                max_users=self.config.evaluation.users_while_training,
+                free_search_users=0,
+            )
+        return trainer.train(
+            phase.training,
+            directory=self.directory / "train" / name,
+            init_params=functools.partial(initial_params, self.decoder, warm_start),
+            objective=NextToken(self.decoder, phase.label_smoothing),
+            feed=feed,
+            fingerprints=fingerprints,
+            evaluators=evaluators,
+            step_flops=train_step_flops(self.config.decoder, vocab_size, phase.batch_size, phase.length),
+            tokens_per_step=phase.batch_size * phase.length,
+            description=name.replace("_", " "),
+        )
+
+
+def initial_params(decoder: Decoder, warm_start: Any, key: jax.Array) -> Any:
+    """Parameters with their logical axes: random ones, or those of `warm_start` (host arrays) when it is not None."""
+    one = jnp.zeros((1, 1), jnp.int32)
+
+    def init(key: jax.Array) -> Any:
+        return decoder.init(key, one, one, jnp.ones((1, 1, 1), bool))["params"]
+
+    if warm_start is None:
+        return jax.jit(init)(key)
+    boxed = jax.eval_shape(init, key)
+    return jax.tree.map(
+        lambda box, value: box.replace_boxed(value), boxed, warm_start, is_leaf=lambda x: isinstance(x, nn.Partitioned)
+    )
+
+
+def _params_fingerprint(params: Any) -> str:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return artifact.fingerprint(*[part for path, leaf in leaves for part in (jax.tree_util.keystr(path), leaf)])
+
+
+def _texts(corpus: schema.Corpus) -> list[str]:
+    """All text of the items and the values of their categories, which templates may write as text."""
+    texts: list[str] = []
+    for field in corpus.text_fields:
+        texts += corpus.items[field].drop_nulls().to_list()
+    for field in corpus.item_features:
+        values = corpus.items[field]
+        texts += (values.list.join(", ") if values.dtype == pl.List else values.cast(pl.String)).drop_nulls().to_list()
+    return texts
