@@ -1,6 +1,6 @@
 """Item features: dense blocks, one row an item, that Semantic IDs are made from."""
 
-from plum_jax.corpus.features.artefact import ItemFeatures, build_features
+from plum_jax.corpus.features.artefact import FeatureBuilder, ItemFeatures, build_features
 from plum_jax.corpus.features.block import FeatureBlock, FeatureError
 from plum_jax.corpus.features.categorical import Categorical
 from plum_jax.corpus.features.co_watch import CoWatchEmbedding
@@ -11,6 +11,7 @@ __all__ = [
     "Categorical",
     "CoWatchEmbedding",
     "FeatureBlock",
+    "FeatureBuilder",
     "FeatureError",
     "FileEmbedding",
     "ItemFeatures",
