@@ -7,6 +7,7 @@ of predicting `tokens[i]` from what precedes it. The tasks write them, training 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,7 @@ class TaskStatistics:
       weighted_tokens: tokens whose loss weight is not zero.
       weight_sum: sum of all loss weights.
       largest_token: the largest id, so that a smaller vocabulary is noticed.
+      content: hash of all records.
     """
 
     records: int
@@ -47,6 +49,7 @@ class TaskStatistics:
     weighted_tokens: int
     weight_sum: float
     largest_token: int
+    content: str
 
 
 class TokenRecordWriter:
@@ -60,6 +63,7 @@ class TokenRecordWriter:
             ("records", "tokens", "max_length", "longest_record", "weighted_tokens"), 0
         )
         self._weight_sum = 0.0
+        self._digest = hashlib.sha256()
 
     def __enter__(self) -> TokenRecordWriter:
         return self
@@ -94,7 +98,9 @@ class TokenRecordWriter:
             counts["max_length"], counts["longest_record"] = tokens.size, index
         if index % RECORDS_PER_FILE == 0:
             self._next_file(index // RECORDS_PER_FILE)
-        self._writer.write(tokens.tobytes() + weights.tobytes())
+        record = tokens.tobytes() + weights.tobytes()
+        self._writer.write(record)
+        self._digest.update(len(record).to_bytes(8, "little") + record)
         counts["records"] += 1
         counts["tokens"] += tokens.size
         counts["weighted_tokens"] += int(np.count_nonzero(weights))
@@ -116,6 +122,7 @@ class TokenRecordWriter:
             unique_tokens=len(seen),
             weight_sum=self._weight_sum,
             largest_token=int(seen[-1]) if len(seen) else -1,
+            content=self._digest.hexdigest()[:16],
         )
 
 
@@ -177,10 +184,10 @@ def write_manifest(
 ) -> None:
     """Declares `directory`, whose sub-directories are finished tasks, a complete artefact of kind `KIND`."""
     directory = epath.Path(directory)
-    tasks = {name: artifact.read_manifest(directory / name, TASK_KIND).fingerprint for name in rates}
+    contents = {name: _read_statistics(directory / name).content for name in rates}
     manifest = artifact.Manifest(
         kind=KIND,
-        fingerprint=artifact.fingerprint(tasks, dict(rates)),
+        fingerprint=artifact.fingerprint(contents, dict(rates)),
         inputs=dict(inputs),
         config=artifact.describe(config),
     )
@@ -199,10 +206,14 @@ def read_tasks(directory: epath.PathLike) -> tuple[TaskRecords, ...]:
     rates: dict[str, float] = json.loads((directory / STATISTICS).read_text())["rates"]
     tasks = []
     for name, rate in sorted(rates.items()):
-        artifact.read_manifest(directory / name, TASK_KIND)
-        statistics = TaskStatistics(**json.loads((directory / name / STATISTICS).read_text()))
+        statistics = _read_statistics(directory / name)
         tasks.append(TaskRecords(name=name, directory=directory / name, rate=rate, statistics=statistics))
     return tuple(tasks)
+
+
+def _read_statistics(directory: epath.Path) -> TaskStatistics:
+    artifact.read_manifest(directory, TASK_KIND)
+    return TaskStatistics(**json.loads((directory / STATISTICS).read_text()))
 
 
 def unpack(records: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from plum_jax import token_records
+from plum_jax import artifact, token_records
 from plum_jax.training import packing
 
 Batch = dict[str, np.ndarray]
@@ -80,6 +80,11 @@ class TokenBatches:
                 f"rates for {self.records_dir}: expected positive rates for tasks among {names}, got {self.rates}"
             )
         return tuple(dataclasses.replace(t, rate=self.rates[t.name]) for t in tasks if t.name in self.rates)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the records' content and rates: what a checkpoint was trained on."""
+        return artifact.read_manifest(self.records_dir, token_records.KIND).fingerprint
 
     @property
     def steps_per_epoch(self) -> float:

@@ -187,7 +187,19 @@ def test_statistics_count_what_was_written(tmp_path):
         weighted_tokens=3,
         weight_sum=3.5,
         largest_token=3000,
+        content=task.statistics.content,
     )
+
+
+def test_fingerprint_follows_content(tmp_path):
+    def fingerprint(name: str, records: list[Record]) -> str:
+        write(tmp_path / name, {"a": records})
+        return batches.TokenBatches(tmp_path / name, 1, 8).fingerprint
+
+    one = fingerprint("one", [((1, 2), (1.0, 1.0)), ((3,), (1.0,))])
+    assert fingerprint("same", [((1, 2), (1.0, 1.0)), ((3,), (1.0,))]) == one
+    assert fingerprint("other_bounds", [((1,), (1.0,)), ((2, 3), (1.0, 1.0))]) != one
+    assert fingerprint("other_weight", [((1, 2), (1.0, 0.5)), ((3,), (1.0,))]) != one
 
 
 def test_best_fit_by_hand():

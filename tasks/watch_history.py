@@ -1,0 +1,61 @@
+"""Watch-history: what users watched, in order, with how they engaged (PLUM §4.1, Table 1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plum_jax.corpus.splits import Split
+from plum_jax.semantic_ids.table import SidTable
+from plum_jax.vocabulary import SidVocabulary
+from tasks import ragged
+from tasks.histories import HistoryRenderer, HistoryTemplates, Slider
+
+if TYPE_CHECKING:
+    import seqio
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchHistory:
+    """Next-token prediction on training histories: loss weight 1 on every token.
+
+    Attributes:
+      name: of the task.
+      layout, event, target, user, context: see `histories.HistoryTemplates`.
+      history_length: events before the last one, at most; longer histories become several windows.
+      stride: events from one window's end to the next one's; None: `history_length`, so that windows hardly overlap.
+    """
+
+    layout: str = "<history> {history} {target}"
+    event: str = "{sid}"
+    target: str = "{sid}"
+    user: str = ""
+    context: str = ""
+    history_length: int = 20
+    stride: int | None = None
+    name: str = "watch_history"
+
+    def task(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> seqio.Task:
+        """The task, over training events only.
+
+        Raises:
+          LeakError: one of them is held out.
+          templates.TemplateError: an unknown field or control token.
+        """
+        from tasks import seqio_task  # TensorFlow's import takes seconds that only materialising should pay
+
+        texts = HistoryTemplates(self.layout, self.event, self.target, self.user, self.context)
+        renderer = HistoryRenderer(texts, split, table, vocabulary, self.name)
+        slider = Slider(self.history_length, self.stride or self.history_length)
+        eos = [vocabulary.eos_id]
+
+        def sequences() -> Iterator[tuple[ragged.Ragged, ragged.Ragged]]:
+            for windows in slider.windows(split, self.name):
+                prompt, _ = renderer.prompt(windows, np.zeros(len(windows.history_events)))
+                tokens = ragged.join([prompt, renderer.target(windows), ragged.repeated(eos, len(windows))])
+                yield tokens, ragged.Ragged(np.ones(len(tokens.values), np.float32), tokens.lengths)
+
+        return seqio_task.sequence_task(self.name, sequences, vocabulary, slider.count(split, self.name))
