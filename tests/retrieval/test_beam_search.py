@@ -116,12 +116,12 @@ def test_found_sids_are_items_distinct_sorted_and_as_many_as_there_are(drawn, nu
         sids = codes[row, :expected].tolist()
         assert all(sid in exist.tolist() for sid in sids), f"{sids} are not all items {exist.tolist()}"
         assert len({tuple(sid) for sid in sids}) == expected, "a SID was found twice"
-        own = bigram_log_probs(params, prompt[-1], sids, sizes)
+        own = bigram_log_probs(params, prompt[-1], sids, sid_offsets(sizes))
         np.testing.assert_allclose(log_probs[row, :expected], own, rtol=1e-5, err_msg="not the SID's own score")
         assert (np.diff(log_probs[row, :expected]) <= 0).all(), "best first"
         assert (codes[row, expected:] == -1).all() and (log_probs[row, expected:] == -np.inf).all(), "no more SIDs"
         if num_beams >= len(exist):
-            scores = np.sort(bigram_log_probs(params, prompt[-1], exist, sizes))[::-1]
+            scores = np.sort(bigram_log_probs(params, prompt[-1], exist, sid_offsets(sizes)))[::-1]
             np.testing.assert_allclose(log_probs[row, :expected], scores, rtol=1e-5, err_msg="not every item's score")
 
 

@@ -29,6 +29,7 @@ def tiny_decoder(codebook_sizes, *, num_layers=1, seed=0, **config):
 class Bigram:
     """Stands where a decoder does, compiles at once: a token's row of `params["table"]` has the logits of the next."""
 
+    vocab_size: int
     config: DecoderConfig = DecoderConfig(num_layers=1, d_model=2, num_heads=1, num_kv_heads=1, head_dim=2)
 
     def apply(self, variables, *arguments, method):
@@ -41,14 +42,17 @@ class Bigram:
 
 def random_bigram(codebook_sizes, seed=0):
     """A bigram model and its parameters."""
-    vocab_size = TEXT_TOKENS + sum(codebook_sizes)
-    return Bigram(), {"table": jax.random.normal(jax.random.key(seed), (vocab_size, vocab_size))}
+    return bigram_of(TEXT_TOKENS + sum(codebook_sizes), seed)
 
 
-def bigram_log_probs(params, last_token, codes, codebook_sizes):
+def bigram_of(vocab_size, seed=0):
+    return Bigram(vocab_size), {"table": jax.random.normal(jax.random.key(seed), (vocab_size, vocab_size))}
+
+
+def bigram_log_probs(params, last_token, codes, offsets):
     """float64 [N]: log-probability of codes [N, L] after a prompt that ends with `last_token`."""
     log_probs = np.asarray(jax.nn.log_softmax(params["table"], axis=-1), np.float64)
-    tokens = np.asarray(codes) + np.asarray(sid_offsets(codebook_sizes))
+    tokens = np.asarray(codes) + np.asarray(offsets)
     before = np.concatenate([np.full((len(tokens), 1), last_token), tokens[:, :-1]], axis=1)
     return log_probs[before, tokens].sum(axis=1)
 
