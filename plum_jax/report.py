@@ -16,7 +16,6 @@ from typing import Any
 import jinja2
 import numpy as np
 from etils import epath
-from markupsafe import Markup
 
 from plum_jax import artifact, charts
 from plum_jax.corpus.schema import Corpus
@@ -105,7 +104,7 @@ def _results(rows: Sequence[Mapping[str, Any]]) -> Section:
         for group, suffix in suffixes.items()
     }
     return {
-        "dots": Markup(charts.recall_dots(dots, f"Recall@{ks[-1]}")),
+        "dots": charts.recall_dots(dots, f"Recall@{ks[-1]}"),
         "tables": [(group, result_table(rows, ks, suffix)) for group, suffix in suffixes.items()],
         "verdicts": verdicts(rows, f"recall@{ks[-1]}"),
     }
@@ -130,7 +129,7 @@ def _training(run: epath.Path) -> Section:
         validation = {_words(name): _points(log, key) for name, log in logs.items() if any(key in row for row in log)}
         tokens = _tokens_per_step(logs[next(iter(logs))])
         pictures.append(charts.curves(validation, title=key, ylabel=key.partition("/")[2], tokens_per_step=tokens))
-    return {"curves": [Markup(picture) for picture in pictures], "runs": [_run_facts(n, logs[n]) for n in logs]}
+    return {"curves": pictures, "runs": [_run_facts(n, logs[n]) for n in logs]}
 
 
 def _comparable(names: Mapping[str, Any]) -> list[list[str]]:
@@ -174,8 +173,8 @@ def _semantic_ids(run: epath.Path) -> Section:
     path = run / "sids" / "quality.json"
     quality = json.loads(path.read_text()) if path.exists() else None
     return {
-        "usage": Markup(charts.code_usage(table.codes, table.codebook_sizes)),
-        "tree": Markup(charts.prefix_tree(table.codes)),
+        "usage": charts.code_usage(table.codes, table.codebook_sizes),
+        "tree": charts.prefix_tree(table.codes),
         "quality": quality,
         "by_prefix": _by_prefix(quality or {}),
         "families": _families(run, table),
