@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 class Source(Protocol):
     """Where a corpus comes from: a frozen dataclass of `plum_jax.corpus.sources`."""
 
+    def inputs(self) -> dict[str, str]:
+        """Hashes of the files it reads, so that a changed file makes the corpus, and all after it, again."""
+
     def read(self) -> schema.Corpus:
         """The whole corpus."""
 
@@ -149,11 +152,12 @@ class Stages:
 
     @functools.cached_property
     def corpus(self) -> schema.Corpus:
-        directory = self.directory / "corpus"
-        if artifact.is_current(directory, kind=schema.KIND, config=self.config.source, inputs={}):
+        directory, source = self.directory / "corpus", self.config.source
+        inputs = source.inputs()
+        if artifact.is_current(directory, kind=schema.KIND, config=source, inputs=inputs):
             return schema.Corpus.load(directory)
-        corpus = self.config.source.read()
-        corpus.save(directory, config=self.config.source, inputs={})
+        corpus = source.read()
+        corpus.save(directory, config=source, inputs=inputs)
         return corpus
 
     @functools.cached_property
@@ -220,7 +224,7 @@ class Stages:
             "sid_table": self.table.fingerprint,
             "vocabulary": self.vocabulary.fingerprint,
         }
-        materialize.materialize(make(), directory, config=config, inputs=inputs, max_length=length)
+        materialize.materialize(make, directory, config=config, inputs=inputs, max_length=length)
         return directory
 
     def prompts(self, fold: splits.FoldName) -> pl.DataFrame:

@@ -1,0 +1,169 @@
+"""The whole pipeline through the command line, on a hundred-row CSV of somebody's own."""
+
+import csv
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+
+from plum_jax.training import checkpoints, metrics_log
+
+GIN = """\
+from __gin__ import dynamic_registration
+from plum_jax.corpus.sources import table
+include 'gin/corpus/table.gin'
+table.Table.events_path = '{path}'
+table.Table.user_id = 'who?'
+table.Table.item_id = 'Film No'
+table.Table.time = 'when (UTC)'
+table.Table.time_format = '%d/%m/%Y %H:%M'
+table.Table.rating = 'stars'
+table.Table.text_fields = {{'title': 'the film'}}
+"""
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "islet", "jetty"]
+
+
+@pytest.fixture(scope="module")
+def own_csv(tmp_path_factory) -> pathlib.Path:
+    """A hundred rows with odd column names, and the ten-line gin file beside them."""
+    directory = tmp_path_factory.mktemp("own")
+    rng = random.Random(0)
+    with (directory / "odd.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["who?", "the film", "Film No", "when (UTC)", "stars"])
+        for row in range(100):
+            item = min(rng.randrange(10), rng.randrange(10))
+            time_of_row = f"{1 + row // 10:02d}/03/2024 {row % 10 + 10}:30"
+            writer.writerow(
+                [f"user {row % 10}", f"The {WORDS[item]} film", f"tt{item}", time_of_row, rng.randrange(1, 6)]
+            )
+    (directory / "own.gin").write_text(GIN.format(path=directory / "odd.csv"))
+    return directory
+
+
+def _command(own_csv: pathlib.Path, model_dir: pathlib.Path, *more: str, run: str = "pipeline") -> list[str]:
+    overrides = {"CODEBOOK_SIZES": "(4, 4)", "COLLISIONS": "'extra_digit'", "NUM_PIECES": 300, "LENGTH": 64}
+    overrides |= {"CPT_STEPS": 30, "RETRIEVAL_STEPS": 8, "BATCH_SIZE": 4, "EVALUATION_PERIOD": 4}
+    overrides |= {"CHECKPOINT_PERIOD": 5, "KS": "(1, 5)", "NUM_BEAMS": 10, "SELECT_BY": "'validation/recall@5'"}
+    overrides |= {"MODEL_DIR": f"'{model_dir}'"}
+    files = [f"gin/run/{run}.gin", str(own_csv / "own.gin"), "gin/model/cpu_nano.gin"]
+    bindings = [f"--gin.{name}={value}" for name, value in overrides.items()]
+    return [sys.executable, "-m", "plum_jax.run", *(f"--gin_file={file}" for file in files), *bindings, *more]
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "XLA_FLAGS": ""}  # one device, as a user has
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(own_csv, tmp_path_factory) -> tuple[pathlib.Path, str]:
+    """A finished run and what it printed."""
+    model_dir = tmp_path_factory.mktemp("run") / "model"
+    done = _run(_command(own_csv, model_dir))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return model_dir, done.stdout
+
+
+def test_a_corpus_of_your_own_goes_through(finished):
+    model_dir, printed = finished
+    rows = {row["name"]: row for row in map(json.loads, (model_dir / "results.jsonl").read_text().splitlines())}
+    assert list(rows) == ["popularity", "item_knn", "without_cpt", "with_cpt"]
+    for row in rows.values():
+        assert 0 <= row["recall@1"] <= row["recall@5"] <= 1
+        assert {"recall@5_se", "recall@5_unseen", "ndcg@5", "seed", "config", "wall_seconds", "commit"} <= set(row)
+    assert 0 <= rows["with_cpt"]["valid_share"] <= 1
+    assert "with_cpt" in printed and f"report: {model_dir / 'report.html'}" in printed
+    samples = json.loads((model_dir / "samples.json").read_text())
+    assert len(samples) == 5
+    assert all(sample["target"].startswith("The ") and sample["recommended"] for sample in samples)
+    assert len(samples[0]["history"]) == 9  # ten rows a user, one held out for test
+    page = (model_dir / "report.html").read_text()
+    assert "The amber film" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_second_run_does_nothing_again(finished, own_csv):
+    model_dir, printed = finished
+    kept = [model_dir / "train" / "cpt" / "metrics.jsonl", model_dir / "sids" / "manifest.json"]
+    kept += [*(model_dir / "evaluation").glob("*.json"), *(model_dir / "records").rglob("*.array_record")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert len(before) > 6
+    again = _run(_command(own_csv, model_dir))
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+    assert again.stdout == printed
+
+
+def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(finished, own_csv, tmp_path):
+    whole, _ = finished
+    killed = tmp_path / "killed"
+    command = _command(own_csv, killed, "--gin.trainer.TrainingConfig.log_period=1")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while len(metrics_log.read_metrics(killed / "train" / "cpt")) < 12 and time.monotonic() < deadline:
+            assert process.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    steps = [row["step"] for row in metrics_log.read_metrics(killed / "train" / "cpt")]
+    assert 12 <= len(steps) < 30 and not (killed / "train" / "cpt" / "params").exists()
+    assert _run(command).returncode == 0
+    uninterrupted = tmp_path / "whole"
+    assert _run(_command(own_csv, uninterrupted, "--gin.trainer.TrainingConfig.log_period=1")).returncode == 0
+    for phase in ("cpt", "retrieval", "retrieval_without_cpt"):
+        a, b = (checkpoints.load_params(path / "train" / phase / "params") for path in (killed, uninterrupted))
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+        assert _losses(killed, phase) == _losses(uninterrupted, phase)
+    # The same seed gives the same figures twice, whatever the period of the log.
+    figures = [(path / "results.jsonl").read_text().splitlines() for path in (whole, uninterrupted, killed)]
+    timeless = [[_without(json.loads(line), "wall_seconds", "train_seconds", "config") for line in f] for f in figures]
+    assert timeless[0] == timeless[1] == timeless[2]
+
+
+def _losses(run: pathlib.Path, phase: str) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in metrics_log.read_metrics(run / "train" / phase) if "loss" in row]
+
+
+def _without(row: dict, *names: str) -> dict:
+    return {key: value for key, value in row.items() if key not in names}
+
+
+def test_recommendations_for_all_users(finished, own_csv):
+    model_dir, _ = finished
+    done = _run(_command(own_csv, model_dir, "--gin.ITEMS_PER_USER=3", run="recommend"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    frame = pl.read_parquet(model_dir / "recommendations" / "recommendations.parquet")
+    assert frame.columns == ["user_id", "rank", "item_id", "score"]
+    assert frame["user_id"].n_unique() == 10 and set(frame["rank"]) <= {1, 2, 3}
+    events = pl.read_csv(own_csv / "odd.csv").sort("who?", "when (UTC)", maintain_order=True)
+    history = events.group_by("who?", maintain_order=True).agg(pl.col("Film No").head(9))
+    seen = {(user, item) for user, items in history.iter_rows() for item in items}
+    assert not seen & set(frame.select("user_id", "item_id").iter_rows())
+
+
+def test_another_sid_table_is_refused(finished, own_csv):
+    model_dir, _ = finished
+    done = _run(_command(own_csv, model_dir, "--gin.CODEBOOK_SIZES=(5, 4)"))
+    assert done.returncode == 1
+    assert "sid_table: trained with" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_bad_row_is_one_clear_error(own_csv, tmp_path):
+    lines = (own_csv / "odd.csv").read_text().splitlines()
+    lines[7] = lines[7].replace("/03/2024", "/33/2024")
+    (tmp_path / "odd.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "own.gin").write_text(GIN.format(path=tmp_path / "odd.csv"))
+    done = _run(_command(tmp_path, tmp_path / "model", run="semantic_ids"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"{tmp_path / 'odd.csv'}, row 8" in done.stderr and "'when (UTC)'" in done.stderr
