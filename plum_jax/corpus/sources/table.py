@@ -115,6 +115,7 @@ class Table:
             events_file = self._open(
                 self.events_path, stack, self.events_separator, self.events_columns, self.events_encoding
             )
+            events_file.require(list(columns.sources().values()))
             items = self._items(stack, events_file, bad_rows)
             users = self._users(stack, events_file, bad_rows)
             return assembly.assemble(
