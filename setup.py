@@ -9,7 +9,7 @@ README = pathlib.Path(__file__).parent / "README.md"
 setuptools.setup(
     name="plum_jax",
     version="0.1.0",
-    description="Generative recommendation at scale: Semantic IDs, continued pre-training, retrieval and scaling studies in JAX.",
+    description="Generative recommendation: Semantic IDs, continued pre-training, retrieval and scaling studies in JAX",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
