@@ -45,11 +45,8 @@ def assert_same_ranking(codes, log_probs, expected_codes, expected_log_probs):
     np.testing.assert_allclose(log_probs, own, rtol=1e-5, err_msg="a SID with another's score")
 
 
-@pytest.mark.parametrize(
-    "config", [{"num_layers": 2}, {"num_layers": 2, "scan_layers": False, "tied_embeddings": False}]
-)
-def test_a_beam_as_wide_as_the_catalogue_scores_every_item(config):
-    decoder, params = tiny_decoder(SIZES, **config)
+def test_a_beam_as_wide_as_the_catalogue_scores_every_item():
+    decoder, params = tiny_decoder(SIZES, num_layers=2, scan_layers=False, tied_embeddings=False)
     items = np.unique(np.random.default_rng(1).integers(0, SIZES, (25, 3)), axis=0)
     codes, log_probs = search(decoder, params, len(items), items)
     for row, prompt in enumerate(PROMPTS):
@@ -72,7 +69,7 @@ def beam_in_python(decoder, params, prompt, num_beams, items):
 
 @pytest.mark.parametrize("constrained", [True, False])
 def test_a_narrow_beam_keeps_what_a_beam_of_that_width_keeps(constrained):
-    decoder, params = tiny_decoder(SIZES, seed=4)
+    decoder, params = tiny_decoder(SIZES, num_layers=2)
     items = np.unique(np.random.default_rng(2).integers(0, SIZES, (25, 3)), axis=0) if constrained else all_sids(SIZES)
     codes, log_probs = search(decoder, params, 4, items if constrained else None)
     for row, prompt in enumerate(PROMPTS):
@@ -80,7 +77,7 @@ def test_a_narrow_beam_keeps_what_a_beam_of_that_width_keeps(constrained):
 
 
 def test_the_trie_changes_nothing_when_every_sid_is_an_item():
-    decoder, params = tiny_decoder(SIZES, seed=4)
+    decoder, params = tiny_decoder(SIZES, num_layers=2)
     free = search(decoder, params, 4)
     constrained = search(decoder, params, 4, all_sids(SIZES))
     np.testing.assert_array_equal(constrained[0], free[0], err_msg="other SIDs than the free search's")
@@ -90,7 +87,7 @@ def test_the_trie_changes_nothing_when_every_sid_is_an_item():
 @st.composite
 def item_sets(draw):
     """SIDs of items: any, one item, all under one prefix, or each given twice."""
-    sizes = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    sizes = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
     code_rows = st.lists(st.tuples(*(st.integers(0, size - 1) for size in sizes)), min_size=1, max_size=9)
     items = np.array(draw(code_rows))
     kind = draw(st.sampled_from(["any", "one item", "shared prefix", "twice"]))
@@ -103,7 +100,7 @@ def item_sets(draw):
     return items, sizes
 
 
-@hypothesis.settings(deadline=None, max_examples=12)
+@hypothesis.settings(deadline=None, max_examples=8)
 @hypothesis.given(item_sets(), st.integers(1, 12), st.integers(0, 1000))
 def test_found_sids_are_items_distinct_sorted_and_as_many_as_there_are(drawn, num_beams, seed):
     items, sizes = drawn
@@ -126,7 +123,7 @@ def test_found_sids_are_items_distinct_sorted_and_as_many_as_there_are(drawn, nu
 
 
 def test_a_user_s_answer_does_not_depend_on_the_batch():
-    decoder, params = tiny_decoder(SIZES, seed=4)
+    decoder, params = tiny_decoder(SIZES, num_layers=2)
     together = search(decoder, params, 4, all_sids(SIZES))
     for row, prompt in enumerate(PROMPTS):
         alone = search(decoder, params, 4, all_sids(SIZES), prompts=[prompt] * len(PROMPTS), longest=8)

@@ -20,7 +20,7 @@ def continuations(codes, prefix):
     return sorted({int(row[len(prefix)]) for row in codes if tuple(row[: len(prefix)]) == prefix})
 
 
-@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.settings(deadline=None, max_examples=15)
 @hypothesis.given(sid_sets())
 def test_children_are_the_continuations_of_each_prefix(drawn):
     codes, sizes = drawn

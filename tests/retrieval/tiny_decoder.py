@@ -14,6 +14,7 @@ from plum_jax.model.decoder import Decoder
 TEXT_TOKENS = 7
 
 
+@functools.cache
 def tiny_decoder(codebook_sizes, *, num_layers=1, seed=0, **config):
     """A decoder of width 8, and parameters large enough for its choices to depend on the prompt."""
     sizes = DecoderConfig(
@@ -21,7 +22,7 @@ def tiny_decoder(codebook_sizes, *, num_layers=1, seed=0, **config):
     )
     decoder = Decoder(sizes, TEXT_TOKENS + sum(codebook_sizes))
     tokens = jnp.zeros((1, 2), jnp.int32)
-    params = nn.unbox(decoder.init(jax.random.key(seed), tokens, tokens, jnp.ones((1, 2, 2), bool)))["params"]
+    params = nn.unbox(jax.jit(decoder.init)(jax.random.key(seed), tokens, tokens, jnp.ones((1, 2, 2), bool)))["params"]
     return decoder, jax.tree.map(lambda x: 3.0 * x, params)
 
 
