@@ -103,7 +103,7 @@ class TokenBatches:
         for number, task in enumerate(self.tasks):
             after = first + task.statistics.records
             # Shuffled before it is shared out, so that all processes together see every record once an epoch.
-            indices = grain.MapDataset.range(first, after).seed(fold_seed(self.seed, number)).shuffle()
+            indices = shuffled(grain.MapDataset.range(first, after), fold_seed(self.seed, number))
             datasets.append(indices[self.process_index :: self.process_count].repeat(self.num_epochs))
             rates.append(task.rate)
             first = after
@@ -222,6 +222,31 @@ class ArrayIterator(grain.DatasetIterator[Batch]):
 def array_batches(arrays: Mapping[str, np.ndarray], batch_size: int, seed: int = 0) -> ArrayBatches:
     """Batches over in-memory arrays [N, ...], e.g. item features for the RQ-VAE."""
     return ArrayBatches(arrays=arrays, batch_size=batch_size, seed=seed)
+
+
+def shuffled(indices: grain.MapDataset, seed: int) -> grain.MapDataset:
+    """`indices` in another order in each epoch, as a function of position."""
+    # Grain's shuffle needs no memory, but walks a domain of 2^16: 3 us an index at that size, 190 us at 100, 3 ms at 5.
+    return indices.seed(seed).shuffle() if len(indices) >= 1 << 16 else SmallShuffle(indices, seed)
+
+
+class SmallShuffle(grain.MapDataset[int]):
+    """A shuffle that keeps the permutation of one epoch."""
+
+    def __init__(self, parent: grain.MapDataset, seed: int) -> None:
+        super().__init__(parent)
+        self._permutation = functools.lru_cache(maxsize=2)(
+            lambda epoch: np.random.default_rng([seed, epoch]).permutation(len(parent)).tolist()
+        )
+
+    def __len__(self) -> int:
+        return len(self._parent)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        epoch, place = divmod(index, len(self))
+        return self._parent[self._permutation(epoch)[place]]
 
 
 def fold_seed(seed: int, number: int) -> int:

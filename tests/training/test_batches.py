@@ -118,6 +118,21 @@ def test_every_epoch_has_each_record_once_in_another_order(tmp_path):
     assert sequences(next(other_seed.make_iterator())) != epochs[0][:4]
 
 
+@pytest.mark.parametrize("size", [7, 70_000])
+def test_shuffle_small_and_large(size):
+    import grain
+
+    numbers = grain.MapDataset.range(100, 100 + size)
+    order = batches.shuffled(numbers, seed=3)
+    first, few = [order[i] for i in range(size)], range(min(size, 50))
+    assert sorted(first) == list(range(100, 100 + size))
+    assert [order[size + i] for i in few] != first[: len(few)], "another order in the second epoch"
+    assert [batches.shuffled(numbers, 4)[i] for i in few] != first[: len(few)], "another order for another seed"
+    assert [batches.shuffled(numbers, 3)[i] for i in few] == first[: len(few)]
+    share = order[1::2].repeat()
+    assert [share[i] for i in range(3)] == first[1:6:2]
+
+
 def test_mixture_rates_are_exact(tmp_path):
     rng = np.random.default_rng(0)
     write(tmp_path / "records", {"a": make_records(rng, 5, 4, 1), "b": make_records(rng, 50, 4, 2)}, {"a": 1, "b": 3})
