@@ -20,7 +20,8 @@ from plum_jax.corpus.schema import CorpusError
 from plum_jax.corpus.sources import encodings
 
 ROW = "__row"
-_LINE, _SURPLUS = "__line", "__surplus"
+LINE = "__line"
+_SURPLUS = "__surplus"
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t", ".data": "\t", ".dat": "::"}
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _KEYS_SEEN_IN = 1000  # lines of a JSONL file that are looked at to know its keys
@@ -80,11 +81,11 @@ class DataFile:
         """
         self.require(list(columns.values()))
         if self.format == "json":
-            frame = self.lazy.filter(pl.col(_LINE).str.strip_chars() != "").select(
-                ROW, _LINE, **{new: pl.col(_LINE).str.json_path_match(_json_path(old)) for new, old in columns.items()}
+            frame = self.lazy.filter(pl.col(LINE).str.strip_chars() != "").select(
+                ROW, LINE, **{new: pl.col(LINE).str.json_path_match(_json_path(old)) for new, old in columns.items()}
             )
             nothing = pl.all_horizontal(pl.col(new).is_null() for new in columns)
-            tests = {_ENCODING: pl.col(_LINE).str.contains("\ufffd", literal=True), _JSON: nothing}
+            tests = {_ENCODING: pl.col(LINE).str.contains("\ufffd", literal=True), _JSON: nothing}
         else:
             frame = self.lazy
             if self.format == "delimited":
@@ -150,6 +151,14 @@ def open_file(
     return DataFile(path, "delimited", lazy, dict.fromkeys(header, pl.String()), (*faults, _FIELDS))
 
 
+def open_lines(path: str | os.PathLike[str], stack: contextlib.ExitStack, *, skip_wrong_encoding: bool) -> DataFile:
+    """Opens UTF-8 text (.gz too) as one column `LINE`, for those who take the lines apart themselves."""
+    path = _existing(path)
+    utf8, replaced = stack.enter_context(encodings.as_utf8(path, "utf-8", skip_wrong_encoding))
+    lines = _lines(utf8, offset=1).with_columns(pl.col(LINE).replace("", None))
+    return DataFile(path, "delimited", lines, {LINE: pl.String()}, (_ENCODING,) if replaced else ())
+
+
 def file_hashes(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
     """Path of each file -> hash (16 hex characters) of its content."""
     hashes = {}
@@ -186,8 +195,8 @@ def _header(utf8: pathlib.Path, path: pathlib.Path, separator: str, quote: str |
 
 
 def _lines(path: pathlib.Path, offset: int) -> pl.LazyFrame:
-    lazy = pl.scan_lines(path, name=_LINE, row_index_name=ROW, row_index_offset=offset, glob=False)
-    return lazy.with_columns(pl.col(_LINE).str.strip_chars_end("\r"))
+    lazy = pl.scan_lines(path, name=LINE, row_index_name=ROW, row_index_offset=offset, glob=False)
+    return lazy.with_columns(pl.col(LINE).str.strip_chars_end("\r"))
 
 
 def _scan_delimited(
@@ -211,7 +220,7 @@ def _scan_delimited(
     fields = pl.col("__fields").list
     cells = {name: fields.get(i, null_on_oob=True).replace("", None) for i, name in enumerate([*header, _SURPLUS])}
     lines = _lines(path, offset=1).slice(skip)
-    return lines.select(ROW, __fields=pl.col(_LINE).str.split(separator)).select(ROW, **cells)
+    return lines.select(ROW, __fields=pl.col(LINE).str.split(separator)).select(ROW, **cells)
 
 
 def _json_keys(utf8: pathlib.Path, path: pathlib.Path) -> dict[str, pl.DataType]:
