@@ -271,16 +271,26 @@ class SidVocabulary:
 
     @classmethod
     def load(cls, directory: epath.PathLike) -> SidVocabulary:
-        """Reads a complete vocabulary; ArtifactError where there is none."""
+        """Reads a complete vocabulary.
+
+        Raises:
+          ArtifactError: nothing complete there, or files that are not those the manifest was written for.
+        """
         directory = epath.Path(directory)
-        artifact.read_manifest(directory, KIND)
+        manifest = artifact.read_manifest(directory, KIND)
         tokens = json.loads((directory / _TOKENS_FILE).read_text())
-        return cls(
+        vocabulary = cls(
             (directory / _MODEL_FILE).read_bytes(),
             tokens["codebook_sizes"],
             tokens["control_tokens"],
             [_field_from_json(field) for field in tokens["field_tokens"]],
         )
+        if vocabulary.fingerprint != manifest.fingerprint:
+            raise artifact.ArtifactError(
+                f"the vocabulary in {directory} has fingerprint {vocabulary.fingerprint}, but its manifest says "
+                f"{manifest.fingerprint}: the files were changed; delete {directory} and run the stage again"
+            )
+        return vocabulary
 
     def __reduce__(self) -> tuple[Any, ...]:
         # SentencePiece's processor is rebuilt where the vocabulary arrives, e.g. in a worker process.

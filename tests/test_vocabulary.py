@@ -136,6 +136,14 @@ def test_save_and_load_give_the_same_ids(vocabulary, tmp_path):
         SidVocabulary.load(tmp_path / "other")
 
 
+def test_changed_files_are_refused(vocabulary, tmp_path):
+    vocabulary.save(tmp_path / "vocabulary")
+    tokens = tmp_path / "vocabulary" / "tokens.json"
+    tokens.write_text(tokens.read_text().replace("<history>", "<past>"))
+    with pytest.raises(artifact.ArtifactError, match="the files were changed"):
+        SidVocabulary.load(tmp_path / "vocabulary")
+
+
 def test_fingerprint_depends_on_what_decides_an_id(vocabulary, model_path):
     make = SidVocabulary.from_model_file
     others = [
