@@ -34,7 +34,7 @@ help:  ## List the commands.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 quickstart: .venv/cpu-$(PYTHON_VERSION).stamp  ## MovieLens-100K from raw logs to a table of Recall@10 and report.html. DATA_DIR=... reads your own copy.
-	$(BIN)/plum --gin_file=gin/run/pipeline.gin --gin_file=gin/corpus/ml_100k.gin --gin_file=gin/model/cpu_tiny.gin \
+	$(BIN)/plum --gin_file=gin/run/quickstart.gin --gin_file=gin/corpus/ml_100k.gin --gin_file=gin/model/cpu_tiny.gin \
 	  --gin.MODEL_DIR="'$(abspath $(RUN_DIR))'" $(if $(DATA_DIR),--gin.DATA_DIR="'$(abspath $(DATA_DIR))'") $(GIN)
 
 test: lint  ## Linters, type checker, import rules, then every test but the slow ones.
