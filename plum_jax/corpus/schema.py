@@ -24,7 +24,8 @@ class CorpusError(ValueError):
 
     Attributes:
       file: path of the file, or None where there is no file.
-      row: 1-based line of a text file (its header is row 1), 1-based row of a Parquet file, or None.
+      row: 1-based row of the file, or None. A text file's header is row 1; rows are its lines, unless quoted fields
+        before it hold line breaks.
       field: column, in the file's own words, or None.
     """
 

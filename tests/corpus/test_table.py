@@ -4,6 +4,7 @@ import gzip
 import json
 import pathlib
 
+import gin
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from plum_jax.corpus.schema import CorpusError
 from plum_jax.corpus.sources import table
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLE = REPOSITORY / "gin" / "corpus" / "own_csv_example.gin"
 
 
 def write(path: pathlib.Path, text: str, encoding: str = "utf-8") -> str:
@@ -305,6 +309,25 @@ def test_inputs_change_with_the_content(tmp_path):
     (tmp_path / "users.csv").write_text("user_id,age\nu1,26\nu2,1\n")
     changed = {path for path, value in source.inputs().items() if before[path] != value}
     assert changed == {str(tmp_path / "users.csv")}
+
+
+def test_a_csv_of_your_own_by_the_example_gin_file(tmp_path):
+    random = np.random.default_rng(0)
+    lines = [
+        f'viewer {u}@example.org,tt{i},"Film, no. {i}",{1 + d % 28:02}/01/2024 20:{d % 60:02},{1 + d % 5}.5'
+        for d, (u, i) in enumerate(zip(random.integers(10, size=100), random.integers(30, size=100), strict=True))
+    ]
+    write(tmp_path / "watched.csv", "\n".join(["who,Film No,film,when (UTC),stars", *lines]))
+    gin.clear_config()
+    gin.add_config_file_search_path(str(REPOSITORY))
+    gin.parse_config_files_and_bindings([str(EXAMPLE)], [f"DATA_DIR = '{tmp_path}'"])
+    corpus = gin.query_parameter("%SOURCE").scoped_configurable_fn().read()
+    gin.clear_config()
+    assert corpus.num_events == 100 and corpus.num_users == 10 and corpus.name == "watched"
+    assert set(corpus.items["title"]) == {f"Film, no. {name[2:]}" for name in corpus.items["item_id"]}
+    assert corpus.events["time"].min() == 1704139200 and corpus.events["rating"].max() == 5.5
+    bindings = [line for line in EXAMPLE.read_text().splitlines() if not line.startswith(("#", "from", "include"))]
+    assert len(bindings) <= 10
 
 
 @settings(max_examples=25, deadline=None)
