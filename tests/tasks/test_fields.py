@@ -50,9 +50,10 @@ def test_tokens_are_quantiles_and_frequent_values(world):
 
 def test_tokens_do_not_see_held_out_events(world):
     corpus = world.corpus
-    held_out = world.split.fold != 0
+    held_out = pl.Series(world.split.fold != 0)
     planted = corpus.events.with_columns(
-        rating=pl.when(pl.Series(held_out)).then(pl.lit(1e6, pl.Float32)).otherwise(pl.col("rating"))
+        rating=pl.when(held_out).then(pl.lit(1e6, pl.Float32)).otherwise(pl.col("rating")),
+        time=pl.when(held_out).then(pl.col("time") + 10**8).otherwise(pl.col("time")),
     )
     other = LeaveOneOut().split(dataclasses.replace(corpus, events=planted))
     chooser = FieldTokenizer(("rating", SINCE_FINAL))

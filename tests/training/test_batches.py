@@ -162,6 +162,14 @@ def test_processes_share_the_records(tmp_path):
     assert collections.Counter(found) == collections.Counter(records)
 
 
+def test_rows_of_a_window_do_not_come_by_length(tmp_path):
+    write(tmp_path / "records", {"task": [((1,) * n, (1.0,) * n) for n in range(20, 60)]})
+    feed = batches.TokenBatches(tmp_path / "records", 40, 60, num_epochs=1)
+    lengths = next(feed.make_iterator())["decoder_positions"].max(axis=1)
+    longest_first = np.sort(lengths)[::-1]
+    assert not np.array_equal(lengths, longest_first)
+
+
 def test_steps_per_epoch(tmp_path):
     write(tmp_path / "records", {"task": [((1, 2, 3, 4), (1.0,) * 4)] * 12})
     assert batches.TokenBatches(tmp_path / "records", 2, 8).steps_per_epoch == 3
