@@ -4,13 +4,13 @@ import gzip
 import json
 import pathlib
 
-import gin
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gin
 from plum_jax.corpus.schema import CorpusError
 from plum_jax.corpus.sources import table
 
