@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
+from tasks import quiet_tensorflow  # isort: skip  # noqa: F401  (before seqio)
+
 import seqio
 import tensorflow as tf
 
