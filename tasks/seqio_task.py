@@ -64,6 +64,7 @@ def _dataset(make_sequences: Callable[[], Sequences]) -> tf.data.Dataset:
         for tokens, weights in make_sequences():
             yield tokens.values, weights.values, tokens.lengths
 
+    @tf.autograph.experimental.do_not_convert  # nothing to convert, and looking takes longer than a small task
     def sequences(values: tf.Tensor, weights: tf.Tensor, lengths: tf.Tensor) -> tf.data.Dataset:
         columns = {"targets": values, "weights": weights}
         rows = {name: tf.RaggedTensor.from_row_lengths(column, lengths) for name, column in columns.items()}
