@@ -132,7 +132,7 @@ def assemble(
     for frame, column in ((item_frame, "item"), (user_frame, "user")):
         index = frame.select(pl.col(f"{column}_id").cast(pl.Categorical)).with_row_index(column)
         events = events.join(index, on=f"{column}_id", how="left", maintain_order="left")
-    events = events.sort("time", maintain_order=True).sort("user", maintain_order=True)  # 4x faster than by both at once
+    events = events.sort("time", maintain_order=True).sort("user", maintain_order=True)  # faster than at once
     time = pl.lit(None, pl.Int64) if clock == "order" else pl.col("time")
     order = [column for column in (*ENGAGEMENT, *context_features) if column in events.columns]
     return Corpus(
