@@ -17,7 +17,7 @@ from typing import Any, Literal
 import polars as pl
 
 from plum_jax.corpus.schema import CorpusError
-from plum_jax.corpus.sources import encodings
+from plum_jax.corpus.sources import encodings, values
 
 ROW = "__row"
 LINE = "__line"
@@ -155,7 +155,7 @@ def open_lines(path: str | os.PathLike[str], stack: contextlib.ExitStack, *, ski
     """Opens UTF-8 text (.gz too) as one column `LINE`, for those who take the lines apart themselves."""
     path = _existing(path)
     utf8, replaced = stack.enter_context(encodings.as_utf8(path, "utf-8", skip_wrong_encoding))
-    lines = _lines(utf8, offset=1).with_columns(pl.col(LINE).replace("", None))
+    lines = _lines(utf8, offset=1).with_columns(values.or_null(pl.col(LINE)).alias(LINE))
     return DataFile(path, "delimited", lines, {LINE: pl.String()}, (_ENCODING,) if replaced else ())
 
 
@@ -218,7 +218,7 @@ def _scan_delimited(
             glob=False,
         )
     fields = pl.col("__fields").list
-    cells = {name: fields.get(i, null_on_oob=True).replace("", None) for i, name in enumerate([*header, _SURPLUS])}
+    cells = {name: values.or_null(fields.get(i, null_on_oob=True)) for i, name in enumerate([*header, _SURPLUS])}
     lines = _lines(path, offset=1).slice(skip)
     return lines.select(ROW, __fields=pl.col(LINE).str.split(separator)).select(ROW, **cells)
 

@@ -15,9 +15,14 @@ TIME_ADVICE = (
 )
 
 
+def or_null(column: pl.Expr) -> pl.Expr:
+    """A String column with null for "". (`Expr.replace` does the same, but Polars would read the whole file for it.)"""
+    return pl.when(column != "").then(column)
+
+
 def text(column: pl.Expr) -> pl.Expr:
     """String without white space around it; null where nothing is left."""
-    return column.cast(pl.String).str.strip_chars().replace("", None)
+    return or_null(column.cast(pl.String).str.strip_chars())
 
 
 def number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
