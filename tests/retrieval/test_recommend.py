@@ -23,12 +23,12 @@ def test_ragged_reads_empty_and_missing_lists():
 
 
 @hypothesis.settings(deadline=None, max_examples=40)
-@hypothesis.given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 4))
-def test_no_choice_of_lengths_pads_less(lengths, num_buckets):
+@hypothesis.given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 4), st.integers(0, 9))
+def test_no_choice_of_lengths_costs_less(lengths, num_buckets, shape_cost):
     lengths = np.array(lengths)
 
     def cost(limits):
-        return np.asarray(limits)[np.searchsorted(limits, lengths)].sum()
+        return np.asarray(limits)[np.searchsorted(limits, lengths)].sum() + shape_cost * len(limits)
 
     sizes = sorted(set(lengths.tolist()))
     best = min(
@@ -36,7 +36,7 @@ def test_no_choice_of_lengths_pads_less(lengths, num_buckets):
         for count in range(num_buckets)
         for chosen in itertools.combinations(sizes[:-1], min(count, len(sizes) - 1))
     )
-    limits = bucket_limits(lengths, num_buckets)
+    limits = bucket_limits(lengths, num_buckets, shape_cost)
     assert len(limits) <= num_buckets and limits[-1] == lengths.max()
     assert cost(limits) == best
 
@@ -44,14 +44,21 @@ def test_no_choice_of_lengths_pads_less(lengths, num_buckets):
 @hypothesis.settings(deadline=None, max_examples=30)
 @hypothesis.given(st.lists(st.integers(0, 60), max_size=40), st.integers(1, 7), st.integers(1, 4))
 def test_every_prompt_is_in_one_batch_that_holds_it(lengths, batch_size, num_buckets):
-    lengths = np.array(lengths, dtype=np.int64)
+    lengths = np.repeat(np.array(lengths, dtype=np.int64), 1000)  # enough for more than one length to pay
+    batch_size = 900 * batch_size
     batches = list(length_batches(lengths, batch_size, num_buckets))
     rows = [int(row) for batch, _ in batches for row in batch]
     assert sorted(rows) == list(range(len(lengths)))
     assert len({length for _, length in batches}) <= num_buckets, "more shapes than asked for"
     for batch, length in batches:
         assert len(batch) <= batch_size and lengths[batch].max() <= length
-        assert (length + 1) % 8 == 0, "prompts and their start token fill whole multiples of 8"
+        assert (length + 1) % 16 == 0, "prompts and their start token fill whole multiples of 16"
+
+
+def test_lengths_are_few_for_few_users_and_several_for_many():
+    lengths = np.random.default_rng(0).geometric(0.05, 20_000).clip(max=80)
+    assert len({length for _, length in length_batches(lengths, 16, 4)}) == 4
+    assert len({length for _, length in length_batches(lengths[:500], 16, 4)}) == 1, "compiling costs more than padding"
 
 
 @st.composite
