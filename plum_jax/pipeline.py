@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import polars as pl
 from etils import epath
 
-from plum_jax import artifact, token_records
+from plum_jax import artifact
 from plum_jax.corpus import schema, splits
 from plum_jax.corpus.features import ItemFeatures, build_features
 from plum_jax.corpus.features.artefact import FeatureBuilder
@@ -32,6 +32,7 @@ from plum_jax.training.batches import TokenBatches
 from plum_jax.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary, train_sentencepiece
 from plum_jax.vocabulary import KIND as VOCABULARY_KIND
 from tasks import materialize, mixtures, retrieval
+from tasks.fields import FieldTokenizer
 from tasks.retrieval import Retrieval
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory
@@ -64,13 +65,15 @@ class VocabularyConfig:
     Attributes:
       num_pieces: SentencePiece pieces to train on the items' text; unused when a model is given.
       sentencepiece_model: path of a `.model` to use instead.
-      field_tokens: `Buckets` and `Categories`.
+      field_tokens: `Buckets` and `Categories` of one's own making.
+      chosen_fields: fields whose buckets and categories are chosen from the training events.
       control_tokens: names that templates may write.
     """
 
     num_pieces: int = 2000
     sentencepiece_model: str | None = None
     field_tokens: tuple[FieldTokens, ...] = ()
+    chosen_fields: FieldTokenizer = FieldTokenizer()
     control_tokens: tuple[str, ...] = CONTROL_TOKENS
 
 
@@ -178,16 +181,15 @@ class Stages:
     @functools.cached_property
     def vocabulary(self) -> SidVocabulary:
         directory, config = self.directory / "vocabulary", self.config.vocabulary
-        inputs = {"corpus": self.corpus.fingerprint, "codebook_sizes": str(self.table.codebook_sizes)}
+        inputs = {"split": self.split.fingerprint, "codebook_sizes": str(self.table.codebook_sizes)}
         if artifact.is_current(directory, kind=VOCABULARY_KIND, config=config, inputs=inputs):
             return SidVocabulary.load(directory)
         model = config.sentencepiece_model
         if model is None:
             model = str(self.directory / "sentencepiece.model")
-            train_sentencepiece(_texts(self.corpus), config.num_pieces, model)
-        vocabulary = SidVocabulary.from_model_file(
-            model, self.table.codebook_sizes, config.control_tokens, config.field_tokens
-        )
+            train_sentencepiece(self.config.sid_text.texts(self.corpus), config.num_pieces, model)
+        fields = (*config.field_tokens, *config.chosen_fields.tokens(self.split))
+        vocabulary = SidVocabulary.from_model_file(model, self.table.codebook_sizes, config.control_tokens, fields)
         vocabulary.save(directory, config=config, inputs=inputs)
         return vocabulary
 
@@ -276,7 +278,7 @@ class Stages:
         fingerprints = {
             "sid_table": self.table.fingerprint,
             "vocabulary": self.vocabulary.fingerprint,
-            "records": artifact.read_manifest(records, token_records.KIND).fingerprint,
+            "records": feed.fingerprint,
             "decoder": artifact.fingerprint(self.config.decoder),
             "phase": artifact.fingerprint(phase),
             "warm_start": "none" if warm_start is None else _params_fingerprint(warm_start),
@@ -320,14 +322,3 @@ def initial_params(decoder: Decoder, warm_start: Any, key: jax.Array) -> Any:
 def _params_fingerprint(params: Any) -> str:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return artifact.fingerprint(*[part for path, leaf in leaves for part in (jax.tree_util.keystr(path), leaf)])
-
-
-def _texts(corpus: schema.Corpus) -> list[str]:
-    """All text of the items and the values of their categories, which templates may write as text."""
-    texts: list[str] = []
-    for field in corpus.text_fields:
-        texts += corpus.items[field].drop_nulls().to_list()
-    for field in corpus.item_features:
-        values = corpus.items[field]
-        texts += (values.list.join(", ") if values.dtype == pl.List else values.cast(pl.String)).drop_nulls().to_list()
-    return texts

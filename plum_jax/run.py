@@ -154,8 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _raised_here(error: BaseException) -> bool:
     """Whether our own code raised it on purpose; an error from the depths of a library keeps its traceback."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in frames if f"{os.sep}gin{os.sep}config.py" not in frame.filename]
+    gin_itself = f"{os.sep}gin{os.sep}config.py"  # it re-raises what a configurable raises
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if gin_itself not in f.filename]
     root = str(pathlib.Path(__file__).resolve().parents[1])
     inside = tuple(os.path.join(root, package) + os.sep for package in ("plum_jax", "tasks"))
     return bool(frames) and os.path.realpath(frames[-1].filename).startswith(inside)
