@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +16,12 @@ from etils import epath
 
 
 def run_record(name: str, metrics: Mapping[str, float], **facts: Any) -> dict[str, Any]:
-    """One JSON row: name, metrics, the given facts (seed, config, wall_seconds, parameters...), commit and machine."""
+    """One JSON row: name, metrics, the given facts (seed, config, wall_seconds...), command, commit and machine."""
     return {
         "name": name,
         **metrics,
         **facts,
+        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
         "commit": commit(),
         "machine": f"{os.cpu_count()} x {platform.machine()}, {jax.devices()[0].platform}",
         "python": platform.python_version(),
