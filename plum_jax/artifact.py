@@ -44,7 +44,7 @@ class Manifest:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash (16 hex characters) of arrays, strings, bytes and JSON-able values; equal content, equal hash, everywhere."""
+    """Hash (16 hex characters) of arrays, strings, bytes and JSON-able values; equal content has equal hashes."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
