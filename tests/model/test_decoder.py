@@ -95,6 +95,18 @@ def test_prompt_padding_changes_nothing():
     np.testing.assert_allclose(logits[:, :4], _full(decoder, variables, tokens), atol=2e-5)
 
 
+def test_bfloat16_computes_near_float32_and_keeps_float32_parameters():
+    decoder, variables = _model()
+    half = Decoder(dataclasses.replace(CONFIG, dtype="bfloat16"), VOCAB)
+    tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, VOCAB)
+    full, rounded = _full(decoder, variables, tokens), _full(half, variables, tokens)
+    assert rounded.dtype == jnp.float32
+    error = float(jnp.abs(full - rounded).max() / jnp.abs(full).max())
+    assert 1e-5 < error < 0.03  # really computed in bfloat16 (8 bits), and no worse than that
+    shapes = jax.eval_shape(half.init, jax.random.key(0), tokens, tokens, jnp.ones((2, 9, 9), bool))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_counts_are_the_shapes(tied):
     config = dataclasses.replace(CONFIG, tied_embeddings=tied)
