@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,20 +96,25 @@ def write_artifact(
 ) -> Manifest:
     """Runs `write(aside)` in a directory aside, adds the manifest last, and renames it to `directory`.
 
-    A process killed at any point leaves either the previous artefact or the new one.
+    A process killed at any point leaves the previous artefact, the new one or, between two renames, none; never a half.
     """
     directory = epath.Path(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     aside = directory.parent / f".{directory.name}.aside"
-    if aside.exists():
-        aside.rmtree()
+    retired = directory.parent / f".{directory.name}.retired"
+    for leftover in (aside, retired):
+        if leftover.exists():
+            leftover.rmtree()
     aside.mkdir()
     write(aside)
     manifest = Manifest(kind=kind, fingerprint=fingerprint, inputs=dict(inputs), config=describe(config))
     write_json(aside / MANIFEST, dataclasses.asdict(manifest))
+    # Removing takes time: the previous artefact goes out of the way first, whole.
     if directory.exists():
-        directory.rmtree()
-    shutil.move(aside, directory) if not str(directory).startswith("gs://") else aside.rename(directory)
+        directory.rename(retired)
+    aside.rename(directory)
+    if retired.exists():
+        retired.rmtree()
     return manifest
 
 

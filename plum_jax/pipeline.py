@@ -181,16 +181,22 @@ class Stages:
     @functools.cached_property
     def vocabulary(self) -> SidVocabulary:
         directory, config = self.directory / "vocabulary", self.config.vocabulary
-        inputs = {"split": self.split.fingerprint, "codebook_sizes": str(self.table.codebook_sizes)}
-        if artifact.is_current(directory, kind=VOCABULARY_KIND, config=config, inputs=inputs):
-            return SidVocabulary.load(directory)
         model = config.sentencepiece_model
+        made_from = {
+            "vocabulary": config,
+            "sid_text": self.config.sid_text,
+        }  # whose texts are what pieces are trained on
+        inputs = {"split": self.split.fingerprint, "codebook_sizes": str(self.table.codebook_sizes)}
+        if model is not None and epath.Path(model).exists():
+            inputs["sentencepiece_model"] = artifact.fingerprint(epath.Path(model).read_bytes())
+        if artifact.is_current(directory, kind=VOCABULARY_KIND, config=made_from, inputs=inputs):
+            return SidVocabulary.load(directory)
         if model is None:
             model = str(self.directory / "sentencepiece.model")
             train_sentencepiece(self.config.sid_text.texts(self.corpus), config.num_pieces, model)
         fields = (*config.field_tokens, *config.chosen_fields.tokens(self.split))
         vocabulary = SidVocabulary.from_model_file(model, self.table.codebook_sizes, config.control_tokens, fields)
-        vocabulary.save(directory, config=config, inputs=inputs)
+        vocabulary.save(directory, config=made_from, inputs=inputs)
         return vocabulary
 
     @functools.cached_property
