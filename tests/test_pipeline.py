@@ -60,9 +60,11 @@ def _command(own_csv: pathlib.Path, model_dir: pathlib.Path, *more: str, run: st
     return [sys.executable, "-m", "plum_jax.run", *(f"--gin_file={file}" for file in files), *bindings, *more]
 
 
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}  # one device, as a user has
+
+
 def _run(command: list[str]) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "XLA_FLAGS": ""}  # one device, as a user has
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(finished, own_cs
     whole, _ = finished
     killed = tmp_path / "killed"
     command = _command(own_csv, killed, "--gin.trainer.TrainingConfig.log_period=1")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 240
         while len(metrics_log.read_metrics(killed / "train" / "cpt")) < 12 and time.monotonic() < deadline:
