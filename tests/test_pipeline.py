@@ -170,3 +170,14 @@ def test_a_bad_row_is_one_clear_error(own_csv, tmp_path):
     done = _run(_command(tmp_path, tmp_path / "model", run="semantic_ids"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"{tmp_path / 'odd.csv'}, row 8" in done.stderr and "'when (UTC)'" in done.stderr
+
+
+def test_chosen_fields_become_tokens(own_csv, tmp_path):
+    model_dir = tmp_path / "model"
+    more = ["--gin.TOKEN_FIELDS=('rating',)", "--gin.EVENT='{sid} {rating}'", "--gin.CPT_STEPS=1"]
+    done = _run(_command(own_csv, model_dir, *more, "--gin.RETRIEVAL_STEPS=1", run="recommend"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    tokens = json.loads((model_dir / "vocabulary" / "tokens.json").read_text())
+    assert [field["name"] for field in tokens["field_tokens"]] == ["rating"]
+    prompt = pl.read_parquet(model_dir / "prompts" / "test" / "prompts.parquet")["prompt"][0]
+    assert len(prompt) == 1 + 9 * (3 + 1)  # <history>, then three SID tokens and a rating for each of nine films
