@@ -99,6 +99,7 @@ def curves(
                 x, y, color=_SERIES[i % len(_SERIES)], linewidth=1.6, label=name, marker="" if smooth else "o", ms=4
             )
         axes.set(title=title, xlabel="training step", ylabel=ylabel)
+        axes.set_xlim(left=0)
         if tokens_per_step:
             _token_axis(axes, tokens_per_step)
         if len(series) > 1:

@@ -234,8 +234,9 @@ def _samples(run: epath.Path) -> Section:
 def _provenance(run: epath.Path, rows: Sequence[Mapping[str, Any]]) -> Section:
     """All that is needed to get the same figures: commands, commits, seeds, artefacts, configuration, versions."""
     config = run / "config.gin"
-    records = ("seed", "commit", "parameters", "wall_seconds", "command", "config")
+    records = ("seed", "parameters", "wall_seconds", "commit", "config", "machine", "python", "jax")
     return {
+        "commands": list(dict.fromkeys(row["command"] for row in rows if row.get("command"))),
         "records": [{"name": label(row, rows), **{key: row.get(key) for key in records}} for row in rows],
         "artifacts": _artifacts(run),
         "config": config.read_text() if config.exists() else None,

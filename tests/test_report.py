@@ -32,7 +32,8 @@ ROWS = [
         "valid_share": 0.8642,
         "coverage@10": 0.31,
         "seed": 3,
-        "commit": "abc1234",
+        "commit": "abc1234567890+changes",
+        "command": "plum --gin_file=gin/run/pipeline.gin",
         "wall_seconds": 512.5,
         "parameters": 1234567,
     },
@@ -128,7 +129,15 @@ def test_every_part_of_a_run_is_on_the_page(full_page: str):
     assert "Missing:" not in text
     for figure in ("0.1611", "± 0.0120", "0.1777", "0.1999", "0.8642", "0.0811", "0.3100"):
         assert figure in text, f"{figure} of results.jsonl is not on the page"
-    for fact in ("7 unknown item", "abc1234", "1234567", "512.5", "MODEL_DIR = '<here>'", "six films"):
+    for fact in (
+        "7 unknown item",
+        "abc1234567+changes",
+        "1,234,567",
+        "512.5",
+        "plum --gin_file=gin/run/pipeline.gin",
+        "MODEL_DIR = '<here>'",
+        "six films",
+    ):
         assert fact in text, f"{fact} is not on the page"
     assert "Model with CPT − Most popular: +0.0800 Recall@10, +5.4 standard errors" in text
     assert "(after 20 earlier ones)" in text
