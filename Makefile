@@ -35,7 +35,7 @@ help:  ## List the commands.
 
 quickstart: .venv/cpu-$(PYTHON_VERSION).stamp  ## MovieLens-100K from raw logs to a table of Recall@10 and report.html. DATA_DIR=... reads your own copy.
 	$(BIN)/plum --gin_file=gin/run/quickstart.gin --gin_file=gin/corpus/ml_100k.gin --gin_file=gin/model/cpu_tiny.gin \
-	  --gin.MODEL_DIR="'$(abspath $(RUN_DIR))'" $(if $(DATA_DIR),--gin.DATA_DIR="'$(abspath $(DATA_DIR))'") $(GIN)
+	  --gin.MODEL_DIR="'$(RUN_DIR)'" $(if $(DATA_DIR),--gin.DATA_DIR="'$(DATA_DIR)'") $(GIN)
 
 test: lint  ## Linters, type checker, import rules, then every test but the slow ones.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
