@@ -38,10 +38,10 @@ quickstart: .venv/cpu-$(PYTHON_VERSION).stamp  ## MovieLens-100K from raw logs t
 	  --gin.MODEL_DIR="'$(RUN_DIR)'" $(if $(DATA_DIR),--gin.DATA_DIR="'$(DATA_DIR)'") $(GIN)
 
 test: lint  ## Linters, type checker, import rules, then every test but the slow ones.
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -m "not slow" $(TESTS)
 
 test-all: lint  ## The slow tests too.
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest $(TESTS)
 
 lint: .venv/test-$(PYTHON_VERSION).stamp  ## Linters, type checker and import rules alone.
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ setuptools.setup(
         "cpu": ["jax"],
         "tpu": ["jax[tpu]"],
         "gpu": ["jax[cuda13]"],
-        "test": ["hypothesis", "import-linter", "mypy", "pytest", "pytest-xdist", "ruff"],
+        "test": ["hypothesis", "import-linter", "mypy", "pytest", "ruff"],
         "notebooks": ["ipykernel", "nbclient", "nbformat"],
     },
     entry_points={"console_scripts": ["plum = plum_jax.run:main"]},
