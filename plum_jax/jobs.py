@@ -160,7 +160,7 @@ def _samples(stages: Stages) -> list[dict[str, Any]]:
             "history": [titles[i] for i in histories[row["user"]][-10:]],
             "target": titles[row["target_item"]],
             "recommended": [
-                {"title": titles[item], "score": round(float(score), 3)}
+                {"title": titles[item], "score": round(float(score), 3), "hit": bool(item == row["target_item"])}
                 for item, score in zip(items[number], scores[number], strict=True)
                 if item >= 0
             ],

@@ -174,8 +174,9 @@ class _Loop:
                     bar.set_postfix(_for_the_bar(row))
                     pending, window = [], time.perf_counter()
                 if self._due(step, config.evaluation_period):
+                    paused = time.perf_counter()
                     self._evaluate(step, state)
-                    window = time.perf_counter()
+                    window += time.perf_counter() - paused  # speed is that of training alone
                 if self._due(step, config.checkpoint_period):
                     self.saver.save(step, state, iterator.get_state())
         return state

@@ -160,6 +160,22 @@ def test_the_best_parameters_are_kept_and_patience_stops(tmp_path):
         _train(tmp_path / "other", config, evaluators={"validation": lambda params: {"recall@10": 0.0}})
 
 
+def test_the_speed_that_is_logged_is_of_training_and_leaves_evaluation_out(tmp_path, monkeypatch):
+    clock = iter(range(1000))  # every look at the clock is a second later; an evaluation takes 100 more
+    late = [0.0]
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: float(next(clock)) + late[0])
+
+    def evaluate(params):
+        late[0] += 100.0
+        return {"recall@10": 0.1}
+
+    config = dataclasses.replace(TRAINING, steps=6, log_period=3, evaluation_period=4, checkpoint_period=100)
+    _train(tmp_path, config, evaluators={"validation": evaluate}, tokens_per_step=1000)
+    rows = [row for row in metrics_log.read_metrics(tmp_path) if "tokens_per_second" in row]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert all(3000 / 20 < row["tokens_per_second"] <= 3000 for row in rows)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     def objective(params, batch, rng):
         return jnp.float32(jnp.nan) * params["embedding"].sum(), jnp.float32(1), {}
