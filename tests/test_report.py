@@ -106,7 +106,10 @@ def make_run(run: pathlib.Path) -> pathlib.Path:
         log.close()
     (run / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     sample = {"user_id": "u1", "history": [f"film {i}" for i in range(30)], "target": "Dune"}
-    sample["recommended"] = [{"title": "Brazil", "score": -1.25, "hit": False}, {"title": "Dune", "score": -2.5, "hit": True}]
+    sample["recommended"] = [
+        {"title": "Brazil", "score": -1.25, "hit": False},
+        {"title": "Dune", "score": -2.5, "hit": True},
+    ]
     artifact.write_json(run / "samples.json", [sample])
     (run / "config.gin").write_text("MODEL_DIR = '<here>'\n")
     return run
