@@ -52,9 +52,9 @@ def compare(
     baselines = {"popularity": Popularity(), "item_knn": ItemKnn()} if baselines is None else baselines
     rows = [_evaluated(stages, name, _judge_baseline(stages, baseline)) for name, baseline in baselines.items()]
     if without_cpt:
-        judge = _judge_model(stages, "params_without_cpt", ["retrieval_without_cpt"])
+        judge = _judge_model(stages, stages.params_without_cpt, ["retrieval_without_cpt"])
         rows.append(_evaluated(stages, "without_cpt", judge))
-    rows.append(_evaluated(stages, "with_cpt", _judge_model(stages, "params", ["cpt", "retrieval"])))
+    rows.append(_evaluated(stages, "with_cpt", _judge_model(stages, stages.params, ["cpt", "retrieval"])))
     write_rows(stages.directory / "results.jsonl", rows)
     if results_file:
         write_rows(results_file, rows)
@@ -118,8 +118,7 @@ def _judge_baseline(stages: Stages, baseline: Popularity | ItemKnn) -> tuple[str
     return fingerprint, make
 
 
-def _judge_model(stages: Stages, which: str, phases: Sequence[str]) -> tuple[str, Callable[[], dict[str, Any]]]:
-    params = getattr(stages, which)
+def _judge_model(stages: Stages, params: Any, phases: Sequence[str]) -> tuple[str, Callable[[], dict[str, Any]]]:
     evaluation = stages.config.evaluation
     fingerprint = artifact.fingerprint(*map(np.asarray, jax.tree.leaves(params)), evaluation, stages.table.fingerprint)
 
