@@ -179,7 +179,7 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
             lines.append(f"{row['name']:32s}" + "".join(f"{cell:>18s}" for cell in cells))
     for row in rows:
         if "valid_share" in row:
-            share = f"{row['valid_share']:.1%}"
+            share = f"{row['valid_share']:.2%}"
             lines.append(f"{row['name']}: {share} of the IDs generated without the constraint exist")
     return "\n".join(lines)
 
