@@ -59,4 +59,4 @@ def join(parts: Sequence[Ragged]) -> Ragged:
     for part in parts:
         values[np.arange(len(part.values)) + np.repeat(at - part.starts, part.lengths)] = part.values
         at = at + part.lengths
-    return Ragged(values, lengths)
+    return Ragged(values, np.asarray(lengths))

@@ -51,7 +51,7 @@ class Categorical:
         values = np.zeros((corpus.num_items, max(1, kept.height)), np.float32)
         ones = having.join(kept, on=["field", "value"], how="inner")
         values[ones["item"].to_numpy(), ones["dimension"].to_numpy()] = 1.0
-        return FeatureBlock(self.name, normalised(values), values.any(axis=1))
+        return FeatureBlock(self.name, normalised(values), np.asarray(values.any(axis=1)))
 
 
 def _values_of(items: pl.DataFrame, field: str) -> pl.DataFrame:

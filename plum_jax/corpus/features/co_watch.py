@@ -53,7 +53,7 @@ class CoWatchEmbedding:
         factors[lengths < 1e-6 * lengths.max()] = 0
         values[present, : factors.shape[1]] = factors
         # BLAS adds up in another order with other threads; rounded, the block is the same with any number of them.
-        return FeatureBlock(self.name, normalised(values).round(5), values.any(axis=1))
+        return FeatureBlock(self.name, normalised(values).round(5), np.asarray(values.any(axis=1)))
 
 
 def scaled_eigenvectors(matrix: scipy.sparse.csr_array, dim: int) -> np.ndarray:

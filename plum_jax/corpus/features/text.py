@@ -60,7 +60,7 @@ class TextEmbedding:
                 encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
                 values[start : start + len(batch)] = _mean_of_tokens([text.ids for text in encoded], weights)
                 progress.update(len(batch))
-        return FeatureBlock(self.name, normalised(values), values.any(axis=1))
+        return FeatureBlock(self.name, normalised(values), np.asarray(values.any(axis=1)))
 
 
 @dataclasses.dataclass(frozen=True)
