@@ -23,6 +23,7 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.objectives import NextToken
 from plum_jax.retrieval.evaluator import RetrievalEvaluator
 from plum_jax.retrieval.recommend import Recommender
+from plum_jax.semantic_ids.balance import BalancedLastLevel
 from plum_jax.semantic_ids.build import build_sid_table
 from plum_jax.semantic_ids.collisions import CollisionPolicy
 from plum_jax.semantic_ids.quantization import Quantizer
@@ -118,7 +119,7 @@ class Pipeline:
     """What to read and how to learn from it; `stages(model_dir)` does it.
 
     Attributes:
-      source, splitter, feature_builders, quantizer, collision_policy: up to the SidTable.
+      source, splitter, feature_builders, quantizer, collision_policy, balance: up to the SidTable.
       vocabulary: text pieces, field and control tokens.
       watch_history, sid_text, behaviour_rate: the tasks of continued pre-training, and the share of the first.
       retrieval_task: the task of fine-tuning, whose prompts evaluation continues.
@@ -131,6 +132,7 @@ class Pipeline:
     feature_builders: Sequence[FeatureBuilder]
     quantizer: Quantizer
     collision_policy: CollisionPolicy = "keep"
+    balance: BalancedLastLevel | None = None
     vocabulary: VocabularyConfig = VocabularyConfig()
     watch_history: WatchHistory = WatchHistory()
     sid_text: SidText = SidText()
@@ -175,7 +177,12 @@ class Stages:
     def table(self) -> SidTable:
         config = self.config
         return build_sid_table(
-            self.split, self.features, config.quantizer, config.collision_policy, self.directory / "sids"
+            self.split,
+            self.features,
+            config.quantizer,
+            config.collision_policy,
+            self.directory / "sids",
+            balance=config.balance,
         )
 
     @functools.cached_property

@@ -19,7 +19,7 @@ from plum_jax import artifact
 from plum_jax.corpus import leaks
 from plum_jax.corpus.schema import Corpus
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
+NOT_LEARNT, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 FOLDS: dict[str, int] = {"validation": VALIDATION, "test": TEST}
 FoldName = Literal["validation", "test"]
 
@@ -64,20 +64,39 @@ class Split:
 
     Attributes:
       corpus: what was split.
-      fold: int8 [num_events]: TRAIN, VALIDATION or TEST.
+      fold: int8 [num_events]: TRAIN, VALIDATION, TEST, or NOT_LEARNT for earlier events of held-out items, which are
+        in the histories of evaluations and in no training.
       targets: fold name -> int64 [E], ascending rows of `corpus.events` that are to be predicted, at most one a user.
       config: the splitter that made it.
+      held_out_items: bool [N], items that count as new: nothing is learnt from them or their events. None: no item.
     """
 
     corpus: Corpus
     fold: np.ndarray
     targets: Mapping[str, np.ndarray]
     config: Any
+    held_out_items: np.ndarray | None = None
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the corpus, of each event's fold and of the targets."""
-        return artifact.fingerprint(self.corpus.fingerprint, self.fold, *(self.targets[name] for name in FOLDS))
+        held_out = () if self.held_out_items is None else (self.held_out_items,)
+        targets = (self.targets[name] for name in FOLDS)
+        return artifact.fingerprint(self.corpus.fingerprint, self.fold, *targets, *held_out)
+
+    @functools.cached_property
+    def learnt_items(self) -> np.ndarray:
+        """bool [N]: the items that quantisers may be fitted to."""
+        if self.held_out_items is None:
+            return np.ones(self.corpus.num_items, bool)
+        return ~self.held_out_items
+
+    @functools.cached_property
+    def item_popularity(self) -> np.ndarray:
+        """Training events of each item, int64 [N]."""
+        events = self.training_events()
+        self.check_no_leak(events, used_by="item popularity")
+        return np.bincount(events["item"].to_numpy(), minlength=self.corpus.num_items)
 
     def training_events(self) -> pl.DataFrame:
         """The rows of `corpus.events` that may be learnt from, in order, with "event" Int64: the row number there."""

@@ -80,8 +80,6 @@ def _reassign(quantization: Quantization, popularity: np.ndarray) -> Resolution:
     displaced = displaced[np.lexsort((displaced, -np.asarray(popularity)[displaced], prefix[displaced]))]
     by_prefix = np.argsort(prefix, kind="stable")
     starts = np.searchsorted(prefix[by_prefix], np.arange(prefix.max() + 2))
-    codebook = quantization.codebooks[-1]
-    squared_norms = np.sum(codebook**2, axis=1)
     crowded, first = np.unique(prefix[displaced], return_index=True)
     for number, movers in tqdm(
         zip(crowded, np.split(displaced, first[1:]), strict=False),
@@ -91,7 +89,7 @@ def _reassign(quantization: Quantization, popularity: np.ndarray) -> Resolution:
         delay=1,
     ):
         members = by_prefix[starts[number] : starts[number + 1]]
-        distances = squared_norms - 2 * quantization.residual(len(sizes) - 1, movers) @ codebook.T
+        distances = quantization.last_level_distances(movers)
         distances[:, np.unique(codes[members, -1])] = np.inf
         for item, distance in zip(movers, distances, strict=True):
             code = np.argmin(distance)

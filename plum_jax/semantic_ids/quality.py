@@ -81,12 +81,15 @@ def code_usage(codes: np.ndarray, codebook_sizes: Sequence[int]) -> list[dict[st
     return levels
 
 
-def reconstruction_error(quantization: Quantization) -> list[float]:
-    """Squared error after each level, divided by the latents' variance about their mean."""
-    latents = quantization.latents.astype(np.float64)
-    total = float(np.square(latents - latents.mean(axis=0)).sum())
-    levels = range(1, len(quantization.codebooks) + 1)
-    return [float(np.square(quantization.residual(level).astype(np.float64)).sum()) / total for level in levels]
+def reconstruction_error(quantization: Quantization) -> list[float] | None:
+    """Squared error after each level, divided by the latents' variance about their mean; None without latents."""
+    codec, latents = quantization.codec, quantization.latents
+    if codec is None or latents is None:
+        return None
+    total = float(np.square(latents - latents.mean(axis=0, dtype=np.float64)).sum())
+    levels = range(1, len(codec.codebooks) + 1)
+    residuals = (codec.residual(latents, quantization.codes, level) for level in levels)
+    return [float(np.square(residual, dtype=np.float64).sum()) / total for residual in residuals]
 
 
 def prefix_cosine(prefixes: np.ndarray, values: np.ndarray, present: np.ndarray) -> dict[str, Any]:

@@ -1,19 +1,19 @@
-"""Quantization: what every quantiser hands on, and how it reads the features."""
+"""Quantization: what every quantiser hands on, and the one thing it must be able to do."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-import faiss
 import numpy as np
 from etils import epath
 
-from plum_jax.corpus.features import FeatureBlock, ItemFeatures
-from plum_jax.corpus.features.block import normalised
+from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
+
+if TYPE_CHECKING:
+    from plum_jax.semantic_ids.codec import Codec
 
 
 class QuantizerError(ValueError):
@@ -24,84 +24,39 @@ class QuantizerError(ValueError):
 class Quantization:
     """Codes of all items before collisions are treated, and what they were found with.
 
-    The code of each level is the nearest row of its codebook to what the levels before have left of the latent.
-
     Attributes:
       codes: int32 [N, L].
-      codebooks: L arrays, float32 [W_l, D].
-      latents: float32 [N, D], the vectors that were quantised.
+      codebook_sizes: W_l.
+      codec: gives new items their codes, and says how near an item is to a code; None for IDs that no content explains
+        (random ones, or from a file).
+      latents: float32 [N, D], what the codec made of the items; None without a codec.
       report: JSON values of the quantiser's own, for the quality report.
     """
 
     codes: np.ndarray
-    codebooks: tuple[np.ndarray, ...]
-    latents: np.ndarray
+    codebook_sizes: tuple[int, ...]
+    codec: Codec | None
+    latents: np.ndarray | None
     report: Mapping[str, Any]
 
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return tuple(len(codebook) for codebook in self.codebooks)
+    def last_level_distances(self, items: np.ndarray) -> np.ndarray:
+        """float32 [items, W_L]: how far each code of the last level is for an item that keeps its other levels.
 
-    def residual(self, level: int, items: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """What the levels before `level` leave of the latents, float32 [items, D]; level L is the final error."""
-        residual = self.latents[items].copy()
-        for codebook, codes in zip(self.codebooks[:level], self.codes[items].T, strict=False):
-            residual -= codebook[codes]
-        return residual
+        Squared distances to the codewords, biased as the codec assigns; without a codec all codes are equally far.
+        """
+        if self.codec is None or self.latents is None:
+            return np.zeros((len(items), self.codebook_sizes[-1]), np.float32)
+        return self.codec.last_level_distances(self.latents[items], self.codes[items])
 
 
 class Quantizer(Protocol):
     """A frozen dataclass whose fields decide the codes."""
 
     def quantize(self, features: ItemFeatures, split: Split, work_dir: epath.PathLike) -> Quantization:
-        """Codes of all items; `work_dir` keeps what a killed run resumes from."""
+        """Codes of all items; `work_dir` keeps what a killed run resumes from.
 
-
-def mix_blocks(
-    features: ItemFeatures, block_weights: Mapping[str, float] | None = None, normalise: bool = True
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Feature blocks side by side, each row of a block scaled to length 1 and then by the block's weight.
-
-    So a weight says how much a block counts, whatever its dimension and scale. An item without a block gets the mean of
-    that block over the items that have it: then the missing block draws it to no code in particular.
-
-    Args:
-      features: blocks of N items.
-      block_weights: block name -> weight; blocks that are not named are left out. None: all, with weight 1.
-      normalise: whether rows are scaled to length 1.
-
-    Returns:
-      float32 [N, sum of D] in the order of `features.blocks`, and the number of imputed items of each block.
-
-    Raises:
-      FeatureError: a name of no block.
-      QuantizerError: a weight that is not above 0, NaN or infinity, a block that no item has, or features that are the
-        same for all items.
-    """
-    weights = {block.name: 1.0 for block in features.blocks} if block_weights is None else dict(block_weights)
-    if not weights or min(weights.values()) <= 0:
-        raise QuantizerError(f"expected weights above 0 for one or more feature blocks, got {weights}")
-    chosen = {name: features.block(name) for name in weights}
-    parts, imputed = [], {}
-    for block in features.blocks:
-        if block.name in chosen:
-            parts.append(_complete(block, normalise) * np.float32(weights[block.name]))
-            imputed[block.name] = int((~block.present).sum())
-    mixed = np.concatenate(parts, axis=1)
-    if len(mixed) > 1 and (mixed == mixed[0]).all():
-        raise QuantizerError(f"all {len(mixed)} items have the same features: nothing can tell their SIDs apart")
-    return mixed, imputed
-
-
-def _complete(block: FeatureBlock, normalise: bool) -> np.ndarray:
-    """A block's values with the mean in place of missing rows."""
-    if not block.present.any():
-        raise QuantizerError(f"no item has feature block {block.name!r}: leave it out of `block_weights`")
-    wrong = block.present & ~np.isfinite(block.values).all(axis=1)
-    if wrong.any():
-        raise QuantizerError(f"feature block {block.name!r} has NaN or infinity at item row {np.argmax(wrong)}")
-    values = normalised(block.values) if normalise else block.values
-    return np.where(block.present[:, None], values, values[block.present].mean(axis=0))
+        Codebooks are fitted to the items that `split.learnt_items` marks; the others get theirs as new items would.
+        """
 
 
 def check_codebook_sizes(codebook_sizes: Sequence[int], num_items: int) -> None:
@@ -114,29 +69,3 @@ def check_codebook_sizes(codebook_sizes: Sequence[int], num_items: int) -> None:
                 f"level {level} has {size} codes, but there are only {num_items} items: choose codebook_sizes of at "
                 f"most {num_items}; a quarter of the items or less is sensible"
             )
-
-
-def assign(latents: np.ndarray, codebooks: Sequence[np.ndarray], threads: int = 1) -> np.ndarray:
-    """int32 [N, L]: the nearest codeword of each level to what the levels before have left of latents [N, D]."""
-    residual = np.array(latents, np.float32, order="C")
-    codes = np.empty((len(residual), len(codebooks)), np.int32)
-    with bounded_threads(threads):
-        for level, codebook in enumerate(codebooks):
-            _, nearest = faiss.knn(residual, np.ascontiguousarray(codebook, np.float32), 1)
-            codes[:, level] = nearest[:, 0]
-            residual -= codebook[codes[:, level]]
-    return codes
-
-
-@contextlib.contextmanager
-def bounded_threads(threads: int) -> Iterator[None]:
-    """Bounds faiss's thread pool: on shared cores its threads spin while they wait for each other.
-
-    Measured on two busy cores: k-means assignment ran 4-8 times slower with two threads than with one.
-    """
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

@@ -12,7 +12,10 @@ from tqdm import tqdm
 
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
-from plum_jax.semantic_ids.quantization import Quantization, assign, bounded_threads, check_codebook_sizes, mix_blocks
+from plum_jax.semantic_ids.assignment import assign, bounded_threads
+from plum_jax.semantic_ids.codec import Codec, LinearEncoder, fitted_items, quantize_with
+from plum_jax.semantic_ids.inputs import fit_inputs
+from plum_jax.semantic_ids.quantization import Quantization, check_codebook_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,7 @@ class ResidualKMeans:
 
     Attributes:
       codebook_sizes: W_l.
-      block_weights: feature blocks to quantise and how much each counts; None: all, equally (see `mix_blocks`).
+      block_weights: feature blocks to quantise and how much each counts; None: all, equally (see `fit_inputs`).
       normalise: whether the rows of each block are scaled to length 1 first.
       iterations: of Lloyd's algorithm at each level.
       points_per_code: a level is fitted to at most this many items for each of its codes, drawn by `seed`; all items
@@ -42,21 +45,21 @@ class ResidualKMeans:
         """Codes of all items.
 
         Raises:
-          QuantizerError: fewer items than codes in a level, or features that `mix_blocks` refuses.
+          QuantizerError: fewer items than codes in a level, or features that `fit_inputs` refuses.
         """
-        del split, work_dir  # item features only, and nothing worth resuming
-        latents, imputed = mix_blocks(features, self.block_weights, self.normalise)
-        check_codebook_sizes(self.codebook_sizes, len(latents))
+        del work_dir  # nothing worth resuming
+        fitted = fitted_items(features, split.learnt_items)
+        check_codebook_sizes(self.codebook_sizes, fitted.num_items)
+        encoder = LinearEncoder(fit_inputs(fitted, self.block_weights, self.normalise))
         codebooks = fit_codebooks(
-            latents,
+            encoder(fitted),
             self.codebook_sizes,
             iterations=self.iterations,
             points_per_code=self.points_per_code,
             seed=self.seed,
             threads=self.threads,
         )
-        codes = assign(latents, codebooks, self.threads)
-        return Quantization(codes=codes, codebooks=codebooks, latents=latents, report={"imputed_items": imputed})
+        return quantize_with(Codec(encoder, codebooks), features, {})
 
 
 def fit_codebooks(
@@ -71,18 +74,32 @@ def fit_codebooks(
     """Residual k-means codebooks, L arrays float32 [W_l, D], of vectors [N, D] with N >= W_l."""
     residual = np.array(vectors, np.float32, order="C")
     codebooks = []
-    with bounded_threads(threads):
-        for level, size in enumerate(tqdm(codebook_sizes, desc="residual k-means", unit="level", delay=1)):
-            kmeans = faiss.Kmeans(
-                residual.shape[1],
-                size,
-                niter=iterations,
-                seed=seed + level,
-                min_points_per_centroid=1,  # only silences faiss's advice to bring more points
-                max_points_per_centroid=points_per_code,
-            )
-            kmeans.train(residual)
-            codebook = np.asarray(kmeans.centroids)
-            residual -= codebook[assign(residual, [codebook], threads)[:, 0]]
-            codebooks.append(codebook)
+    for level, size in enumerate(tqdm(codebook_sizes, desc="residual k-means", unit="level", delay=1)):
+        codebook = fit_codebook(
+            residual,
+            size,
+            iterations=iterations,
+            points_per_code=points_per_code,
+            seed=seed + level,
+            threads=threads,
+        )
+        residual -= codebook[assign(residual, [codebook], threads=threads).codes[:, 0]]
+        codebooks.append(codebook)
     return tuple(codebooks)
+
+
+def fit_codebook(
+    vectors: np.ndarray, size: int, *, iterations: int, points_per_code: int, seed: int, threads: int
+) -> np.ndarray:
+    """k-means centroids, float32 [size, D], of vectors [N, D] with N >= size (faiss)."""
+    kmeans = faiss.Kmeans(
+        vectors.shape[1],
+        size,
+        niter=iterations,
+        seed=seed,
+        min_points_per_centroid=1,  # only silences faiss's advice to bring more points
+        max_points_per_centroid=points_per_code,
+    )
+    with bounded_threads(threads):
+        kmeans.train(vectors)
+    return np.asarray(kmeans.centroids)

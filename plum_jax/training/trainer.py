@@ -21,6 +21,9 @@ from plum_jax.training.optimizer import AdamW, Optimizer
 from plum_jax.training.step import Objective, TrainState, initial_state, make_train_step
 
 Evaluator = Callable[[Any], dict[str, float]]
+# (parameters as host arrays, step) -> (parameters of the same shapes, metrics); a function of these alone.
+Maintenance = Callable[[Any, int], tuple[Any, dict[str, float]]]
+LAST_MAINTENANCE = 0.8  # of the steps: what is moved later has no time to settle
 
 
 class Feed(Protocol):
@@ -68,6 +71,8 @@ def train(
     evaluators: Mapping[str, Evaluator] | None = None,
     step_flops: float | None = None,
     tokens_per_step: int | None = None,
+    maintain: Maintenance | None = None,
+    maintenance_period: int = 0,
     description: str = "train",
 ) -> Any:
     """Trains, or goes on where a killed run of the same directory was, and returns the parameters (host arrays).
@@ -82,6 +87,9 @@ def train(
       evaluators: name -> `(params) -> {metric: value}`; logged as `name/metric`.
       step_flops: model FLOPs of a step, for the progress bar and the log.
       tokens_per_step: likewise.
+      maintain: changes parameters between steps, every `maintenance_period` steps of the first four fifths, e.g. restarts
+        dead codes; its metrics are logged.
+      maintenance_period: in steps; 0: never.
       description: shown on the bar.
 
     Raises:
@@ -117,6 +125,8 @@ def train(
         mesh=mesh,
         step_flops=step_flops,
         tokens_per_step=tokens_per_step,
+        maintain=maintain,
+        maintenance_period=maintenance_period,
     )
     try:
         state = loop.run(state, iterator, start, description)
@@ -142,6 +152,8 @@ class _Loop:
     mesh: Mesh
     step_flops: float | None
     tokens_per_step: int | None
+    maintain: Maintenance | None
+    maintenance_period: int
 
     def __post_init__(self) -> None:
         # A best one from before a kill may be of a later step than the checkpoint: it will be met again, and equalled.
@@ -173,16 +185,29 @@ class _Loop:
                     self.log.write(step, row)
                     bar.set_postfix(_for_the_bar(row))
                     pending, window = [], time.perf_counter()
+                paused = time.perf_counter()
+                if self._maintenance_due(step):
+                    state = self._maintained(step, state)
                 if self._due(step, config.evaluation_period):
-                    paused = time.perf_counter()
                     self._evaluate(step, state)
-                    window += time.perf_counter() - paused  # speed is that of training alone
+                window += time.perf_counter() - paused  # speed is that of training alone
                 if self._due(step, config.checkpoint_period):
                     self.saver.save(step, state, iterator.get_state())
         return state
 
     def _due(self, step: int, period: int) -> bool:
         return step == self.config.steps or (period > 0 and step % period == 0)
+
+    def _maintenance_due(self, step: int) -> bool:
+        period = self.maintenance_period if self.maintain else 0
+        return bool(period) and step % period == 0 and step <= LAST_MAINTENANCE * self.config.steps
+
+    def _maintained(self, step: int, state: TrainState) -> TrainState:
+        assert self.maintain is not None
+        params, row = self.maintain(jax.device_get(state.params), step)
+        self.log.write(step, row)
+        placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
+        return state.replace(params=placed)
 
     def _evaluate(self, step: int, state: TrainState) -> None:
         row: dict[str, float] = {}

@@ -65,6 +65,12 @@ class ItemFeatures:
                 return block
         raise FeatureError(f"no feature block {name!r}; there are {[block.name for block in self.blocks]}")
 
+    def take(self, items: np.ndarray) -> ItemFeatures:
+        """The features of these items, int [n], in this order."""
+        return ItemFeatures(
+            tuple(FeatureBlock(b.name, b.values[items], b.present[items]) for b in self.blocks)  # copies
+        )
+
     def save(self, directory: epath.PathLike, config: Any, inputs: Mapping[str, str]) -> artifact.Manifest:
         """Writes the artefact "item_features": a folder for each block, `blocks.json`, and the manifest last."""
         directory = epath.Path(directory)

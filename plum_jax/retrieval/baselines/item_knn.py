@@ -9,7 +9,6 @@ import scipy.sparse
 from tqdm import tqdm
 
 from plum_jax.corpus.splits import EvaluationSet, Split
-from plum_jax.retrieval.baselines.popularity import item_popularity
 from plum_jax.retrieval.metrics import NOTHING, RankedItems
 
 _ITEM_BLOCK = 2048
@@ -34,7 +33,7 @@ class ItemKnn:
 
     def recommend(self, split: Split, evaluation: EvaluationSet, k: int) -> RankedItems:
         """The first `k` items for each user of the evaluation set; equal scores go to the more popular item."""
-        popularity = item_popularity(split, used_by="item-kNN")
+        popularity = split.item_popularity
         order = np.argsort(-popularity, kind="stable").astype(np.int32)
         similarity = self.similarity(split)[:, order]
         place = np.argsort(order)  # column of each item

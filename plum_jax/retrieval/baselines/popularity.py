@@ -10,20 +10,13 @@ from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.retrieval.metrics import NOTHING, RankedItems
 
 
-def item_popularity(split: Split, used_by: str = "popularity") -> np.ndarray:
-    """int64 [N]: training events of each item."""
-    events = split.training_events()
-    split.check_no_leak(events, used_by=used_by)
-    return np.bincount(events["item"].to_numpy(), minlength=split.corpus.num_items)
-
-
 @dataclasses.dataclass(frozen=True)
 class Popularity:
     """Most training events first, item index where they tie."""
 
     def recommend(self, split: Split, evaluation: EvaluationSet, k: int) -> RankedItems:
         """The first `k` items for each user of the evaluation set."""
-        popularity = item_popularity(split)
+        popularity = split.item_popularity
         order = np.argsort(-popularity, kind="stable").astype(np.int32)
         place = np.argsort(order)  # of each item in `order`
         items = np.full((len(evaluation), k), NOTHING, np.int32)

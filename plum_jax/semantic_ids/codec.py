@@ -1,0 +1,166 @@
+"""Codec: what gives an item its codes, frozen once it is fitted, and saved beside the table it made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.corpus.features import ItemFeatures
+from plum_jax.semantic_ids.assignment import Assignment, assign
+from plum_jax.semantic_ids.inputs import BlockInput, imputed_items
+from plum_jax.semantic_ids.quantization import Quantization
+
+CODEC_FILE = "codec.json"
+ARRAYS_FILE = "codec.npz"
+
+
+class Encoder(Protocol):
+    """From feature blocks to the latents that codebooks are searched with."""
+
+    inputs: tuple[BlockInput, ...]
+
+    def __call__(self, features: ItemFeatures) -> np.ndarray:
+        """Latents float32 [N, D]. A row does not depend on the rows around it."""
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """JSON values and arrays that make the same encoder again."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearEncoder:
+    """Blocks side by side, turned by `rotation` [sum of D, D'] where there is one."""
+
+    inputs: tuple[BlockInput, ...]
+    rotation: np.ndarray | None = None
+
+    def __call__(self, features: ItemFeatures) -> np.ndarray:
+        mixed = np.concatenate([block_input(features)[0] for block_input in self.inputs], axis=1)
+        return mixed if self.rotation is None else mixed @ self.rotation
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        return {}, {} if self.rotation is None else {"rotation": self.rotation}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Codec:
+    """Encoder and codebooks: `assign(encode(features))` are the codes of any items, old or new.
+
+    Attributes:
+      encoder: feature blocks -> latents.
+      codebooks: L arrays, float32 [W_l, D].
+      last_level_bias: float32 [W_L], subtracted from the squared distances of the last level; None: plain nearest.
+    """
+
+    encoder: Encoder
+    codebooks: tuple[np.ndarray, ...]
+    last_level_bias: np.ndarray | None = None
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return tuple(len(codebook) for codebook in self.codebooks)
+
+    def encode(self, features: ItemFeatures) -> np.ndarray:
+        """Latents, float32 [N, D].
+
+        Raises:
+          FeatureError, QuantizerError: blocks that are missing, of another dimension, or not finite.
+        """
+        return self.encoder(features)
+
+    def assign(self, latents: np.ndarray, threads: int | None = None) -> Assignment:
+        """Codes and errors of latents [N, D]."""
+        return assign(latents, self.codebooks, self.last_level_bias, threads)
+
+    def residual(self, latents: np.ndarray, codes: np.ndarray, level: int) -> np.ndarray:
+        """What the codes of the levels before `level` leave of the latents, float32 [N, D]."""
+        residual = latents.copy()
+        for codebook, code in zip(self.codebooks[:level], codes.T, strict=False):
+            residual -= codebook[code]
+        return residual
+
+    def last_level_distances(self, latents: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """float32 [N, W_L], squared distances of the last level's codewords as `assign` compares them, plus |r|^2."""
+        last = self.codebooks[-1]
+        residual = self.residual(latents, codes, len(self.codebooks) - 1)
+        squared = np.square(residual).sum(axis=1, keepdims=True)
+        distances = squared - 2 * residual @ last.T + np.square(last).sum(axis=1)
+        return distances if self.last_level_bias is None else distances - self.last_level_bias
+
+    def write_files(self, directory: epath.Path) -> None:
+        """Writes the codec into an artefact that is being made."""
+        facts, arrays = self.encoder.to_arrays()
+        inputs = self.encoder.inputs
+        arrays = {f"encoder/{name}": value for name, value in arrays.items()}
+        arrays |= {f"mean_{number}": block_input.mean for number, block_input in enumerate(inputs)}
+        arrays |= {f"level_{level}": codebook for level, codebook in enumerate(self.codebooks)}
+        if self.last_level_bias is not None:
+            arrays["last_level_bias"] = self.last_level_bias
+        with (directory / ARRAYS_FILE).open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        described = {
+            "encoder": type(self.encoder).__name__,
+            "encoder_facts": facts,
+            "inputs": [{"name": i.name, "normalise": i.normalise, "scale": i.scale} for i in inputs],
+            "levels": len(self.codebooks),
+            "fingerprint": artifact.fingerprint(facts, *(arrays[name] for name in sorted(arrays))),
+        }
+        artifact.write_json(directory / CODEC_FILE, described)
+
+    @classmethod
+    def load(cls, directory: epath.PathLike) -> Codec:
+        """Reads the codec of a SidTable's directory.
+
+        Raises:
+          ArtifactError: the table has none (random IDs, IDs from a file), or its files are not those that were written.
+        """
+        directory = epath.Path(directory)
+        if not (directory / CODEC_FILE).exists():
+            raise artifact.ArtifactError(
+                f"{directory} has no {CODEC_FILE}: IDs that are random or come from a file say nothing about new items. "
+                "Use a table made by a quantiser (RqVae, ResidualKMeans, ProductQuantizer)"
+            )
+        described = json.loads((directory / CODEC_FILE).read_text())
+        with (directory / ARRAYS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        found = artifact.fingerprint(described["encoder_facts"], *(arrays[name] for name in sorted(arrays)))
+        if found != described["fingerprint"]:
+            raise artifact.ArtifactError(
+                f"the codec in {directory} has fingerprint {found}, {CODEC_FILE} says {described['fingerprint']}: its "
+                "files were changed; make the table again"
+            )
+        inputs = tuple(BlockInput(mean=arrays[f"mean_{n}"], **facts) for n, facts in enumerate(described["inputs"]))
+        encoder_arrays = {n.removeprefix("encoder/"): a for n, a in arrays.items() if n.startswith("encoder/")}
+        return cls(
+            encoder=_load_encoder(described["encoder"], described["encoder_facts"], inputs, encoder_arrays),
+            codebooks=tuple(arrays[f"level_{level}"] for level in range(described["levels"])),
+            last_level_bias=arrays.get("last_level_bias"),
+        )
+
+
+def _load_encoder(
+    kind: str, facts: Mapping[str, Any], inputs: tuple[BlockInput, ...], arrays: Mapping[str, np.ndarray]
+) -> Encoder:
+    if kind == "LinearEncoder":
+        return LinearEncoder(inputs, arrays.get("rotation"))
+    from plum_jax.semantic_ids.rqvae.encoder import RqVaeEncoder  # linear codecs need no network
+
+    return RqVaeEncoder.from_arrays(facts, inputs, arrays)
+
+
+def quantize_with(codec: Codec, features: ItemFeatures, report: Mapping[str, Any]) -> Quantization:
+    """The quantization of all these items by a codec, with the number of imputed items of each block in its report."""
+    latents = codec.encode(features)
+    codes = codec.assign(latents).codes
+    imputed = imputed_items(codec.encoder.inputs, features)
+    return Quantization(codes, codec.codebook_sizes, codec, latents, {"imputed_items": imputed, **report})
+
+
+def fitted_items(features: ItemFeatures, learnt: Sequence[bool] | np.ndarray) -> ItemFeatures:
+    """The features of the items that codebooks may be fitted to."""
+    return features if np.all(learnt) else features.take(np.flatnonzero(learnt))
