@@ -77,11 +77,16 @@ def describe(value: Any) -> Any:
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes JSON aside and renames it, so that a reader sees the old file or the new one, never a half."""
+    """Writes a value as JSON, as `write_text` does."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True))
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes text aside and renames it, so that a reader sees the old file or the new one, never a half."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.aside"
-    aside.write_text(json.dumps(value, indent=1, sort_keys=True))
+    aside.write_text(text)
     aside.replace(path)
 
 

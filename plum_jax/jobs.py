@@ -18,18 +18,10 @@ from plum_jax.retrieval.baselines.popularity import Popularity
 from plum_jax.retrieval.metrics import ranking_metrics
 from plum_jax.retrieval.offline import recommend_all
 from plum_jax.retrieval.recommend import Ragged, rank_items
-from plum_jax.semantic_ids.build import QUALITY_FILE
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.run_record import run_record, write_rows
 
 SAMPLES = 5
-
-
-def semantic_ids(model_dir: str, pipeline: Pipeline) -> None:
-    """Corpus, features and SidTable with its quality report; no model."""
-    stages = pipeline.stages(model_dir)
-    print(f"SidTable {stages.table.fingerprint}")
-    print((stages.directory / "sids" / QUALITY_FILE).read_text())
 
 
 def compare(

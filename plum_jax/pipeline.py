@@ -150,14 +150,25 @@ class Pipeline:
 
 @dataclasses.dataclass(frozen=True)
 class Stages:
-    """The artefacts of one run. A property makes what is not there yet, and whatever it needs, and reads it."""
+    """The artefacts of one run. A property makes what is not there yet, and whatever it needs, and reads it.
+
+    Attributes:
+      config: what to make.
+      directory: of the run.
+      shared_directory: corpus, features and SidTable of several runs; None: the run's own.
+    """
 
     config: Pipeline
     directory: epath.Path
+    shared_directory: epath.Path | None = None
+
+    @property
+    def _shared(self) -> epath.Path:
+        return self.shared_directory or self.directory
 
     @functools.cached_property
     def corpus(self) -> schema.Corpus:
-        directory, source = self.directory / "corpus", self.config.source
+        directory, source = self._shared / "corpus", self.config.source
         inputs = source.inputs()
         if artifact.is_current(directory, kind=schema.KIND, config=source, inputs=inputs):
             return schema.Corpus.load(directory)
@@ -171,7 +182,7 @@ class Stages:
 
     @functools.cached_property
     def features(self) -> ItemFeatures:
-        return build_features(self.split, self.config.feature_builders, self.directory / "features")
+        return build_features(self.split, self.config.feature_builders, self._shared / "features")
 
     @functools.cached_property
     def table(self) -> SidTable:
@@ -181,7 +192,7 @@ class Stages:
             self.features,
             config.quantizer,
             config.collision_policy,
-            self.directory / "sids",
+            self._shared / "sids",
             balance=config.balance,
         )
 

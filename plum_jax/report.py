@@ -48,9 +48,8 @@ def write_report(run_directory: epath.PathLike) -> epath.Path:
         samples=_section(_samples, run),
         provenance=_section(_provenance, run, rows),
     )
-    aside = run / ".report.html.aside"
-    aside.write_text(page)
-    return aside.replace(run / "report.html")
+    artifact.write_text(run / "report.html", page)
+    return run / "report.html"
 
 
 def read_results(run: epath.Path) -> list[dict[str, Any]]:

@@ -98,3 +98,34 @@ def verdicts(rows: Sequence[Row], metric: str) -> list[str]:
             metric_name = metric.replace("recall", "Recall")
             sentences.append(f"{LABELS[first]} − {LABELS[second]}: {difference:+.4f} {metric_name}, {errors}")
     return sentences
+
+
+def quality_text(quality: Mapping[str, Any]) -> str:
+    """The quality report of a SidTable as text: one line of totals, then a line for each level or prefix of 1..L."""
+    errors = quality.get("reconstruction_error") or [None] * len(quality["levels"])
+    columns: dict[str, list[str]] = {
+        "level": [level["level"] for level in quality["levels"]],
+        "codes": [str(level["size"]) for level in quality["levels"]],
+        "used": [f"{level['usage']:.1%}" for level in quality["levels"]],
+        "perplexity": [f"{level['perplexity']:.0f}" for level in quality["levels"]],
+        "error left": [_share(error) for error in errors],
+    }
+    measured = {"cosine": "prefix_cosine", "purity": "prefix_purity"}
+    for word, measure in measured.items():
+        for of, values in (quality.get(measure) or {}).items():
+            columns[f"{word}: {of}"] = [_share(value) for value in values["by_prefix"]]
+    if quality.get("co_watch_prefix_overlap"):
+        columns["co-watches inside"] = [_share(value) for value in quality["co_watch_prefix_overlap"]["by_prefix"]]
+    levels = len(quality["levels"])
+    rows = [list(columns), *([cells[n] if n < len(cells) else "" for cells in columns.values()] for n in range(levels))]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(columns))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    total = (
+        f"{quality['items']:,} items, {quality['unique_sids']:,} SIDs, {quality['uniqueness']:.1%} of the items alone on "
+        f"theirs, at most {quality['max_items_per_sid']} on one; collisions: {quality['collision_policy']}"
+    )
+    return "\n".join([total, *lines])
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

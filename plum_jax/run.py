@@ -14,6 +14,7 @@ from typing import Any
 from etils import epath
 
 from gin import config as gin  # type: ignore[attr-defined]
+from plum_jax import artifact
 
 HELP = """\
 Runs what gin files say: usually one file for the run, one for the corpus and one for the model's size.
@@ -44,9 +45,7 @@ def run(job: Callable[[str], Any], model_dir: str) -> Any:
     """
     directory = epath.Path(model_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    aside = directory / ".config.gin.aside"
-    aside.write_text(gin.config_str(max_line_length=120))
-    aside.replace(directory / "config.gin")
+    artifact.write_text(directory / "config.gin", gin.config_str(max_line_length=120))
     return job(model_dir)
 
 

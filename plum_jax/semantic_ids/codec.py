@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -41,7 +42,10 @@ class LinearEncoder:
 
     def __call__(self, features: ItemFeatures) -> np.ndarray:
         mixed = np.concatenate([block_input(features)[0] for block_input in self.inputs], axis=1)
-        return mixed if self.rotation is None else mixed @ self.rotation
+        if self.rotation is None:
+            return mixed
+        # In single precision a row's last bits depend on its place in the product, and so would near codes.
+        return (mixed.astype(np.float64) @ self.rotation.astype(np.float64)).astype(np.float32)
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         return {}, {} if self.rotation is None else {"rotation": self.rotation}
@@ -92,8 +96,21 @@ class Codec:
         distances = squared - 2 * residual @ last.T + np.square(last).sum(axis=1)
         return distances if self.last_level_bias is None else distances - self.last_level_bias
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that decides codes: two codecs of one fingerprint give every item the same."""
+        described, arrays = self._to_arrays()
+        return artifact.fingerprint(described, *(arrays[name] for name in sorted(arrays)))
+
     def write_files(self, directory: epath.Path) -> None:
         """Writes the codec into an artefact that is being made."""
+        described, arrays = self._to_arrays()
+        with (directory / ARRAYS_FILE).open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        artifact.write_json(directory / CODEC_FILE, {**described, "fingerprint": self.fingerprint})
+
+    def _to_arrays(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """JSON values and arrays that make the same codec again."""
         facts, arrays = self.encoder.to_arrays()
         inputs = self.encoder.inputs
         arrays = {f"encoder/{name}": value for name, value in arrays.items()}
@@ -101,16 +118,13 @@ class Codec:
         arrays |= {f"level_{level}": codebook for level, codebook in enumerate(self.codebooks)}
         if self.last_level_bias is not None:
             arrays["last_level_bias"] = self.last_level_bias
-        with (directory / ARRAYS_FILE).open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
         described = {
             "encoder": type(self.encoder).__name__,
             "encoder_facts": facts,
             "inputs": [{"name": i.name, "normalise": i.normalise, "scale": i.scale} for i in inputs],
             "levels": len(self.codebooks),
-            "fingerprint": artifact.fingerprint(facts, *(arrays[name] for name in sorted(arrays))),
         }
-        artifact.write_json(directory / CODEC_FILE, described)
+        return described, arrays
 
     @classmethod
     def load(cls, directory: epath.PathLike) -> Codec:
@@ -128,19 +142,19 @@ class Codec:
         described = json.loads((directory / CODEC_FILE).read_text())
         with (directory / ARRAYS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-        found = artifact.fingerprint(described["encoder_facts"], *(arrays[name] for name in sorted(arrays)))
-        if found != described["fingerprint"]:
-            raise artifact.ArtifactError(
-                f"the codec in {directory} has fingerprint {found}, {CODEC_FILE} says {described['fingerprint']}: its "
-                "files were changed; make the table again"
-            )
         inputs = tuple(BlockInput(mean=arrays[f"mean_{n}"], **facts) for n, facts in enumerate(described["inputs"]))
         encoder_arrays = {n.removeprefix("encoder/"): a for n, a in arrays.items() if n.startswith("encoder/")}
-        return cls(
+        codec = cls(
             encoder=_load_encoder(described["encoder"], described["encoder_facts"], inputs, encoder_arrays),
             codebooks=tuple(arrays[f"level_{level}"] for level in range(described["levels"])),
             last_level_bias=arrays.get("last_level_bias"),
         )
+        if codec.fingerprint != described["fingerprint"]:
+            raise artifact.ArtifactError(
+                f"the codec in {directory} has fingerprint {codec.fingerprint}, {CODEC_FILE} says "
+                f"{described['fingerprint']}: its files were changed; make the table again"
+            )
+        return codec
 
 
 def _load_encoder(

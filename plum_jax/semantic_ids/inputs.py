@@ -84,7 +84,9 @@ def fit_inputs(
         varies |= bool((values != values[0]).any())
         inputs.append(BlockInput(block.name, normalise, values.mean(axis=0), weights[block.name]))
     if not varies and features.num_items > 1:
-        raise QuantizerError(f"all {features.num_items} items have the same features: nothing can tell their SIDs apart")
+        raise QuantizerError(
+            f"all {features.num_items} items have the same features: nothing can tell their SIDs apart"
+        )
     return tuple(inputs)
 
 

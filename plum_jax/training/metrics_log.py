@@ -10,6 +10,8 @@ import tensorboardX
 from etils import epath
 from tqdm import tqdm
 
+from plum_jax import artifact
+
 
 class MetricsLog:
     """Appends rows `{"step": n, name: value, ...}`; a resumed run first drops the rows after its checkpoint.
@@ -24,9 +26,7 @@ class MetricsLog:
         self._path = directory / "metrics.jsonl"
         kept = [row for row in read_metrics(directory) if row["step"] <= resume_step]
         self.seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
-        aside = directory / ".metrics.jsonl.aside"
-        aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        aside.replace(self._path)
+        artifact.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a")
         self._board = tensorboardX.SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step + 1)
 

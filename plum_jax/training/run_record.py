@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from etils import epath
+
+from plum_jax import artifact
 
 
 def run_record(name: str, metrics: Mapping[str, float], **facts: Any) -> dict[str, Any]:
@@ -49,12 +53,25 @@ def commit() -> str | None:
 
 
 def write_rows(path: epath.PathLike, rows: list[dict[str, Any]]) -> None:
-    """Replaces the rows of the same name and seed in a `results.jsonl`, keeps the others, and appends the new ones."""
+    """Replaces the rows of the same name and seed in a `results.jsonl`, keeps the others, and appends the new ones.
+
+    Several processes of one machine may write to one local file; on gs:// give each run a file of its own.
+    """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = {(row["name"], row.get("seed")) for row in rows}
-    old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    kept = [row for row in old if (row["name"], row.get("seed")) not in new]
-    aside = path.parent / f".{path.name}.aside"
-    aside.write_text("".join(json.dumps(row) + "\n" for row in [*kept, *rows]))
-    aside.replace(path)
+    with _alone(path):
+        old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        kept = [row for row in old if (row["name"], row.get("seed")) not in new]
+        artifact.write_text(path, "".join(json.dumps(row) + "\n" for row in [*kept, *rows]))
+
+
+@contextlib.contextmanager
+def _alone(path: epath.Path) -> Iterator[None]:
+    """Keeps other processes from reading a local file that this one is about to replace."""
+    if "://" in os.fspath(path):
+        yield
+        return
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

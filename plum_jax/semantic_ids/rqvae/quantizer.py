@@ -39,7 +39,8 @@ class RqVae:
 
     Every block is centred, and scaled to a mean squared length of `latent_dim` times its weight: features and latents
     are then of one size, and so are the reconstruction and the quantisation loss. (At variance 1 in each dimension the
-    first drowned the second, and residual k-means reconstructed better.) Codebooks start from residual k-means of the
+    first drowned the second, and residual k-means reconstructed better.) The contrastive loss does not grow with the
+    features, so it is multiplied by `latent_dim`: weights of 1 are PLUM's for features of length 1. Codebooks start from residual k-means of the
     untrained encoder's latents (TIGER: k-means of the first batch).
 
     Attributes:
@@ -76,8 +77,8 @@ class RqVae:
     temperature: float = 1.0
     progressive_masking: bool = True
     contrastive_dims: tuple[int, ...] = (64, 32)
-    co_watch_window: int = 1
-    popularity_exponent: float = 1.0
+    co_watch_window: int = 3
+    popularity_exponent: float = 0.5
     batch_size: int = 512
     restart_period: int = 200
     training: TrainingConfig = TrainingConfig(
@@ -138,7 +139,7 @@ class RqVae:
             beta=self.beta,
             reconstruction_weight=self.reconstruction_weight,
             quantisation_weight=self.quantisation_weight,
-            contrastive_weight=self.contrastive_weight,
+            contrastive_weight=self.contrastive_weight * self.latent_dim,
             temperature=self.temperature,
             progressive_masking=self.progressive_masking,
         )
