@@ -30,8 +30,9 @@ def assign(
 ) -> Assignment:
     """The codeword of each level that is nearest to what the levels before have left over.
 
-    A row's codes do not depend on the rows around it: rows go through the matrix product in blocks of one shape, the
-    last one filled up. So a catalogue assigned in one piece, in a stream or on many machines gets the same codes.
+    A row's codes do not depend on the rows around it, nor on the machine: where the rounding of the matrix product
+    could decide between codes, they are compared again in double precision. So a catalogue assigned in one piece, in a
+    stream or on many machines gets the same codes.
 
     Args:
       latents: float32 [N, D].
@@ -43,7 +44,7 @@ def assign(
     latents = np.ascontiguousarray(latents, np.float32)
     levels = [_Level(codebook) for codebook in codebooks]
     if last_level_bias is not None:
-        levels[-1].offset -= last_level_bias
+        levels[-1] = _Level(codebooks[-1], last_level_bias)
     codes = np.empty((len(latents), len(levels)), np.int32)
     errors = np.empty(codes.shape, np.float32)
     rows = max(64, SCORES_AT_ONCE // max(len(codebook) for codebook in codebooks))
@@ -58,7 +59,10 @@ def assign(
             codes[start : start + rows, number] = nearest[: len(block)]
             errors[start : start + rows, number] = np.einsum("nd,nd->n", residual, residual)[: len(block)]
 
-    with threadpoolctl.threadpool_limits(1, "blas"), concurrent.futures.ThreadPoolExecutor(num_threads(threads)) as pool:
+    with (
+        threadpoolctl.threadpool_limits(1, "blas"),
+        concurrent.futures.ThreadPoolExecutor(num_threads(threads)) as pool,
+    ):
         for _ in pool.map(work, range(0, len(latents), rows)):
             pass
     return Assignment(codes, errors)
@@ -67,16 +71,32 @@ def assign(
 class _Level:
     """A codebook prepared for one product: |r - e|^2 = |r|^2 - 2 r.e + |e|^2, and |r|^2 is the same for all codes."""
 
-    def __init__(self, codebook: np.ndarray) -> None:
+    def __init__(self, codebook: np.ndarray, bias: np.ndarray | None = None) -> None:
         self.codebook = np.ascontiguousarray(codebook, np.float32)
+        self.bias = np.zeros(len(codebook)) if bias is None else bias.astype(np.float64)
+        squared_lengths = np.square(self.codebook, dtype=np.float64).sum(axis=1)
         self.factor = np.ascontiguousarray(-2 * self.codebook.T)
-        self.offset = np.einsum("wd,wd->w", self.codebook, self.codebook)
+        self.offset = (squared_lengths - self.bias).astype(np.float32)
+        self.length = float(np.sqrt(squared_lengths.max()))
+        # Of a sum of D products and two more terms in float32, relative to the terms' lengths, on both sides.
+        self.rounding = 2 * (self.codebook.shape[1] + 2) * float(np.finfo(np.float32).eps)
 
     def nearest(self, residual: np.ndarray) -> np.ndarray:
-        """int64 [rows], the code of each row of residual [rows, D]."""
+        """int64 [rows], the code of each row of residual [rows, D]; of codes at the same distance the first."""
         scores = residual @ self.factor
         scores += self.offset
-        return scores.argmin(axis=1)
+        nearest = scores.argmin(axis=1)
+        rows = np.arange(len(scores))
+        best = scores[rows, nearest]
+        scores[rows, nearest] = np.inf
+        margin = scores.min(axis=1) - best
+        lengths = np.sqrt(np.einsum("nd,nd->n", residual, residual))
+        doubt = self.rounding * (self.length * (2 * lengths + self.length) + np.abs(self.bias).max())
+        for row in np.flatnonzero(margin <= doubt):
+            near = np.union1d(np.flatnonzero(scores[row] <= best[row] + doubt[row]), nearest[row])
+            difference = residual[row].astype(np.float64) - self.codebook[near]
+            nearest[row] = near[np.argmin(np.square(difference).sum(axis=1) - self.bias[near])]
+        return nearest
 
 
 def num_threads(threads: int | None) -> int:

@@ -9,9 +9,10 @@ from plum_jax.corpus.co_watch import co_watch_pairs
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.balance import BalancedLastLevel
-from plum_jax.semantic_ids.collisions import CollisionPolicy, resolve
+from plum_jax.semantic_ids.collisions import CollisionPolicy, Resolution, resolve
+from plum_jax.semantic_ids.fit_statistics import FitStatistics
 from plum_jax.semantic_ids.quality import quality
-from plum_jax.semantic_ids.quantization import Quantizer
+from plum_jax.semantic_ids.quantization import Quantization, Quantizer, QuantizerError, Settled
 from plum_jax.semantic_ids.table import KIND, SidTable
 
 QUALITY_FILE = "quality.json"
@@ -49,9 +50,12 @@ def build_sid_table(
         return SidTable.load(directory)
     work_dir = directory.parent / f"{directory.name}_training" if work_dir is None else epath.Path(work_dir)
     quantization = quantizer.quantize(features, split, work_dir)
-    if balance is not None:
-        quantization = balance(quantization)
-    resolution = resolve(quantization, collision_policy, split.item_popularity)
+    if quantization.settled is not None:
+        _require_policy(quantization.settled, collision_policy, balance)
+        resolution = Resolution(quantization.codes, quantization.codebook_sizes, {"policy": collision_policy})
+    else:
+        quantization = quantization if balance is None else balance(quantization)
+        resolution = resolve(quantization, collision_policy, split.item_popularity)
     table = SidTable.create(
         resolution.codes,
         resolution.codebook_sizes,
@@ -74,8 +78,24 @@ def build_sid_table(
         artifact.write_json(aside / QUALITY_FILE, report)
         if quantization.codec is not None:
             quantization.codec.write_files(aside)
+            _fit_statistics(quantization, split).write_files(aside)
 
     artifact.write_artifact(
         directory, kind=KIND, fingerprint=table.fingerprint, config=config, inputs=inputs, write=write
     )
     return table
+
+
+def _fit_statistics(quantization: Quantization, split: Split) -> FitStatistics:
+    if quantization.settled is not None:
+        return quantization.settled.fit_statistics
+    assert quantization.codec is not None and quantization.latents is not None
+    return FitStatistics.of_fit(quantization.codec, quantization.latents, quantization.codes, split.learnt_items)
+
+
+def _require_policy(settled: Settled, collision_policy: str, balance: BalancedLastLevel | None) -> None:
+    if collision_policy != settled.collision_policy or balance is not None:
+        raise QuantizerError(
+            f"the IDs are those of a table made with collision policy {settled.collision_policy!r}, which they keep: "
+            f"expected that policy and no balance, got {collision_policy!r} and {balance}"
+        )

@@ -14,6 +14,7 @@ from plum_jax.corpus.splits import Split
 
 if TYPE_CHECKING:
     from plum_jax.semantic_ids.codec import Codec
+    from plum_jax.semantic_ids.fit_statistics import FitStatistics
 
 
 class QuantizerError(ValueError):
@@ -21,8 +22,21 @@ class QuantizerError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Settled:
+    """Says of codes that they stay as they are: collisions are treated, and the codec's statistics are known.
+
+    Attributes:
+      collision_policy: how they were treated.
+      fit_statistics: of the items that the codebooks were fitted to, once.
+    """
+
+    collision_policy: str
+    fit_statistics: FitStatistics
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Quantization:
-    """Codes of all items before collisions are treated, and what they were found with.
+    """Codes of all items before collisions are treated (unless `settled`), and what they were found with.
 
     Attributes:
       codes: int32 [N, L].
@@ -31,6 +45,7 @@ class Quantization:
         (random ones, or from a file).
       latents: float32 [N, D], what the codec made of the items; None without a codec.
       report: JSON values of the quantiser's own, for the quality report.
+      settled: None but for IDs that were given before and must not change.
     """
 
     codes: np.ndarray
@@ -38,6 +53,7 @@ class Quantization:
     codec: Codec | None
     latents: np.ndarray | None
     report: Mapping[str, Any]
+    settled: Settled | None = None
 
     def last_level_distances(self, items: np.ndarray) -> np.ndarray:
         """float32 [items, W_L]: how far each code of the last level is for an item that keeps its other levels.

@@ -1,0 +1,1 @@
+"""The living catalogue: Semantic IDs for items that came after the codebooks."""
