@@ -15,6 +15,7 @@ from etils import epath
 
 from gin import config as gin  # type: ignore[attr-defined]
 from plum_jax import artifact
+from plum_jax.allocator import keep_freed_memory
 
 HELP = """\
 Runs what gin files say: usually one file for the run, one for the corpus and one for the model's size.
@@ -138,6 +139,7 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: an error that a user can mend is one message and exit code 1, never a traceback."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keep_freed_memory()
     files, bindings = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
         configure(files, bindings)

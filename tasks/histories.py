@@ -50,12 +50,14 @@ class Slider:
       minimum_history: an event with fewer events before it is not predicted.
       every_prefix: history events are predicted too, each in the one window where it has most history; so a history
         that fits one window is one record, not one for every prefix.
+      max_windows: of a user, the newest; None: all.
     """
 
     history_length: int
     stride: int
     minimum_history: int = 1
     every_prefix: bool = True
+    max_windows: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= self.history_length or self.minimum_history < 0:
@@ -63,12 +65,14 @@ class Slider:
                 f"expected 1 <= stride <= history_length and minimum_history >= 0, got {self.stride=} "
                 f"{self.history_length=} {self.minimum_history=}"
             )
+        if self.max_windows is not None and self.max_windows < 1:
+            raise ValueError(f"expected {self.max_windows=} to be 1 or more, or None for all windows")
 
     def bounds(self, num_events: int) -> list[tuple[int, int, int]]:
         """(first, target, learnt_from), positions among a user's events: history [first, target), learnt from there."""
         windows = []
         target = num_events - 1
-        while target >= self.minimum_history:
+        while target >= self.minimum_history and (self.max_windows is None or len(windows) < self.max_windows):
             first = max(0, target - self.history_length)
             last = first == 0 and self.every_prefix
             learnt_from = self.minimum_history if last else max(target - self.stride + 1, self.minimum_history)

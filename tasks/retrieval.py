@@ -80,6 +80,7 @@ class Retrieval:
       stride: events from one window's end to the next one's; None: half of `history_length` with a history weight (each
         target then has at least that much history), else 1 (each event is a target once).
       minimum_history: events with fewer before them are no targets.
+      windows_per_user: examples of a user, the newest; None: all. Keeps long histories from being most of the examples.
       history_weight: 0 is PLUM's.
       eos_weight: times the reward, on the EOS after the target.
       reward: of an event.
@@ -94,6 +95,7 @@ class Retrieval:
     history_length: int = 20
     stride: int | None = None
     minimum_history: int = 1
+    windows_per_user: int | None = None
     history_weight: float = 1.0
     eos_weight: float = 0.0
     reward: Reward = Reward()
@@ -160,7 +162,13 @@ class Retrieval:
     def _slider(self) -> Slider:
         every_prefix = self.history_weight > 0
         default_stride = max(1, self.history_length // 2) if every_prefix else 1
-        return Slider(self.history_length, self.stride or default_stride, self.minimum_history, every_prefix)
+        return Slider(
+            self.history_length,
+            self.stride or default_stride,
+            self.minimum_history,
+            every_prefix,
+            self.windows_per_user,
+        )
 
 
 def write_prompts(

@@ -14,6 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from plum_jax import artifact
+from plum_jax.allocator import keep_freed_memory
 from plum_jax.training import checkpoints
 from plum_jax.training.mesh import MeshShape, batch_sharding
 from plum_jax.training.metrics_log import MetricsLog, progress_bar
@@ -96,6 +97,7 @@ def train(
       checkpoints.CheckpointMismatch: the directory holds a run with other inputs.
       FloatingPointError: the loss is not finite.
     """
+    keep_freed_memory()
     directory = epath.Path(directory)
     done = directory / "params"
     inputs = {**fingerprints, "config": artifact.fingerprint(config)}
