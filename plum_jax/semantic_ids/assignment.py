@@ -54,7 +54,7 @@ def assign(
         residual = np.zeros((rows, latents.shape[1]), np.float32)
         residual[: len(block)] = block
         for number, level in enumerate(levels):
-            nearest = level.nearest(residual)
+            nearest = level.nearest(residual, len(block))
             residual -= level.codebook[nearest]
             codes[start : start + rows, number] = nearest[: len(block)]
             errors[start : start + rows, number] = np.einsum("nd,nd->n", residual, residual)[: len(block)]
@@ -81,8 +81,11 @@ class _Level:
         # Of a sum of D products and two more terms in float32, relative to the terms' lengths, on both sides.
         self.rounding = 2 * (self.codebook.shape[1] + 2) * float(np.finfo(np.float32).eps)
 
-    def nearest(self, residual: np.ndarray) -> np.ndarray:
-        """int64 [rows], the code of each row of residual [rows, D]; of codes at the same distance the first."""
+    def nearest(self, residual: np.ndarray, count: int) -> np.ndarray:
+        """int64 [rows], the code of each row of residual [rows, D]; of codes at the same distance the first.
+
+        Rows from `count` on fill the block up: their codes are of no account.
+        """
         scores = residual @ self.factor
         scores += self.offset
         nearest = scores.argmin(axis=1)
@@ -92,7 +95,7 @@ class _Level:
         margin = scores.min(axis=1) - best
         lengths = np.sqrt(np.einsum("nd,nd->n", residual, residual))
         doubt = self.rounding * (self.length * (2 * lengths + self.length) + np.abs(self.bias).max())
-        for row in np.flatnonzero(margin <= doubt):
+        for row in np.flatnonzero(margin[:count] <= doubt[:count]):
             near = np.union1d(np.flatnonzero(scores[row] <= best[row] + doubt[row]), nearest[row])
             difference = residual[row].astype(np.float64) - self.codebook[near]
             nearest[row] = near[np.argmin(np.square(difference).sum(axis=1) - self.bias[near])]

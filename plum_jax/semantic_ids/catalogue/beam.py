@@ -42,9 +42,12 @@ def assign_files_on_beam(
         ) from None
     codec = Codec.load(table_dir)  # a table without one is told here, not by a worker
     work = functools.partial(_assign, str(table_dir), codec.fingerprint, str(directory))
-    with beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options])) as pipeline:
-        files = pipeline | "Files" >> beam.Create([str(path) for path in paths])
-        _ = files | "Spread" >> beam.Reshuffle() | "Assign" >> beam.Map(work)
+    try:
+        with beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options])) as pipeline:
+            files = pipeline | "Files" >> beam.Create([str(path) for path in paths])
+            _ = files | "Spread" >> beam.Reshuffle() | "Assign" >> beam.Map(work)
+    except CatalogueError as error:  # a worker's; where Beam raised it says nothing to who reads it
+        raise CatalogueError(str(error)) from None
     return [shard_path(directory, path) for path in paths]
 
 

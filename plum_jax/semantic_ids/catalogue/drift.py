@@ -14,7 +14,7 @@ DRIFT_FILE = "drift.json"
 DRAWS = 20  # of what chance gives
 # Above the second number: retrain; above the first: watch. Usage alone never says retrain: a hundred new films of one
 # genre use few codes, and those fit them well.
-ERROR_RATIO = (1.2, 1.5)
+ERROR_RATIO = (1.25, 1.5)
 LARGE_ERRORS = (0.03, 0.10)
 CROWDED = (0.01, 0.05)
 DIVERGENCE = 0.1  # bits beyond chance

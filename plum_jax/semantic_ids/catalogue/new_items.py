@@ -19,7 +19,7 @@ from plum_jax.corpus.features import FeatureBlock, ItemFeatures
 from plum_jax.semantic_ids.inputs import BlockInput
 
 ITEM_ID = "item_id"
-NUMBERS_AT_ONCE = 1 << 24  # float32 feature values of a chunk: 64 MB
+NUMBERS_AT_ONCE = 1 << 22
 _FOOTER = 1 << 16  # bytes at a file's end that go into its fingerprint
 
 
@@ -110,7 +110,7 @@ class NewItemFile:
             raise self._unreadable(error) from None
 
     def chunks(self) -> Iterator[Chunk]:
-        """The items in order, in chunks whose features take 64 MB.
+        """The items in order, in chunks whose features take 16 MB.
 
         Raises:
           CatalogueError: the file cannot be read to its end, or a row has no id, a vector of another length than the
@@ -130,8 +130,10 @@ class NewItemFile:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> CatalogueError:
+        if "Expected all lists to be of size" in str(error):  # a limit of Arrow's reader
+            return CatalogueError(f"{self.path} has null in a column of fixed-size arrays: write the column as lists")
         return CatalogueError(
-            f"{self.path} cannot be read as Parquet ({error}): it is damaged or half-written; write it again"
+            f"{self.path} cannot be read as Parquet ({one_line(error)}): it is damaged or half-written; write it again"
         )
 
     def _check_columns(self, schema: pa.Schema) -> None:
@@ -202,6 +204,11 @@ class NewItemFile:
 
     def _where(self, first_row: int, item_ids: pa.Array, row: int) -> str:
         return f"{self.path}, row {first_row + row + 1}, item {item_ids[row].as_py()!r}"
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error that another library wrote."""
+    return " ".join(str(error).split())
 
 
 def _wrong_length(where: object, block_input: BlockInput, got: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import uuid
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from plum_jax.semantic_ids.catalogue.new_items import ITEM_ID, CatalogueError
+from plum_jax.semantic_ids.catalogue.new_items import ITEM_ID, CatalogueError, one_line
 
 _METADATA = b"plum_jax.catalogue_shard"
 
@@ -81,7 +82,9 @@ class ShardWriter:
 
     def discard(self) -> None:
         """Removes what is there so far."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a full disk, say, which is why it is discarded
+            self._writer.close()
+            self._file.close()
         self._aside.unlink(missing_ok=True)
 
 
@@ -152,6 +155,6 @@ def _facts(path: epath.Path, parquet: pq.ParquetFile) -> ShardFacts:
 
 def _damaged(path: epath.Path, error: Exception) -> CatalogueError:
     return CatalogueError(
-        f"shard {path} cannot be read ({error}): it is damaged; delete it and run gin/run/assign_new_items.gin again, "
-        "which makes what is missing"
+        f"shard {path} cannot be read ({one_line(error)}): it is damaged; delete it and run "
+        "gin/run/assign_new_items.gin again, which makes what is missing"
     )
