@@ -121,8 +121,8 @@ def quality_text(quality: Mapping[str, Any]) -> str:
     widths = [max(len(row[n]) for row in rows) for n in range(len(columns))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     total = (
-        f"{quality['items']:,} items, {quality['unique_sids']:,} SIDs, {quality['uniqueness']:.1%} of the items alone on "
-        f"theirs, at most {quality['max_items_per_sid']} on one; collisions: {quality['collision_policy']}"
+        f"{quality['items']:,} items, {quality['unique_sids']:,} SIDs, {quality['uniqueness']:.1%} of the items alone "
+        f"on theirs, at most {quality['max_items_per_sid']} on one; collisions: {quality['collision_policy']}"
     )
     return "\n".join([total, *lines])
 

@@ -70,7 +70,7 @@ class Slider:
 
     def bounds(self, num_events: int) -> list[tuple[int, int, int]]:
         """(first, target, learnt_from), positions among a user's events: history [first, target), learnt from there."""
-        windows = []
+        windows: list[tuple[int, int, int]] = []
         target = num_events - 1
         while target >= self.minimum_history and (self.max_windows is None or len(windows) < self.max_windows):
             first = max(0, target - self.history_length)

@@ -14,8 +14,9 @@ from plum_jax.corpus.splits import NOT_LEARNT, TRAIN, GlobalTime, LeaveOneOut, S
 class HoldOutItems:
     """A split in which a random share of the items is new: no quantiser, task or baseline learns from them.
 
-    Their events leave the training fold; in the histories of evaluations they stay, for a new item can be watched before
-    the model is trained again. Targets are those of `splitter`; evaluations give recall on the new ones apart ("cold").
+    Their events leave the training fold; in the histories of evaluations they stay, for a new item can be watched
+    before the model is trained again. Targets are those of `splitter`; evaluations give recall on the new ones apart
+    ("cold").
 
     Attributes:
       splitter: of the events.
@@ -37,7 +38,7 @@ class HoldOutItems:
         count = round(self.share * corpus.num_items)
         if not 0 < count < corpus.num_items:
             raise SplitError(
-                f"expected a share that holds out at least one of {corpus.num_items} items and not all, got {self.share}"
+                f"expected a share that holds out one or more of {corpus.num_items} items and not all, got {self.share}"
             )
         held_out = np.zeros(corpus.num_items, bool)
         held_out[np.random.default_rng(self.seed).choice(corpus.num_items, count, replace=False)] = True

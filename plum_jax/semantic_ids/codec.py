@@ -24,7 +24,9 @@ ARRAYS_FILE = "codec.npz"
 class Encoder(Protocol):
     """From feature blocks to the latents that codebooks are searched with."""
 
-    inputs: tuple[BlockInput, ...]
+    @property
+    def inputs(self) -> tuple[BlockInput, ...]:
+        """The feature blocks that are read."""
 
     def __call__(self, features: ItemFeatures) -> np.ndarray:
         """Latents float32 [N, D]. A row does not depend on the rows around it."""
@@ -136,7 +138,7 @@ class Codec:
         directory = epath.Path(directory)
         if not (directory / CODEC_FILE).exists():
             raise artifact.ArtifactError(
-                f"{directory} has no {CODEC_FILE}: IDs that are random or come from a file say nothing about new items. "
+                f"{directory} has no {CODEC_FILE}: random IDs and IDs from a file say nothing about new items. "
                 "Use a table made by a quantiser (RqVae, ResidualKMeans, ProductQuantizer)"
             )
         described = json.loads((directory / CODEC_FILE).read_text())

@@ -23,9 +23,9 @@ _TOKEN = re.compile(r"<?[A-Za-z]+_?(\d+)>?")  # "<a_12>" of LC-Rec and LETTER, "
 class FileIds:
     """Codes of all items from `*.index.json` (LC-Rec, LETTER, MiniOneRec) or Parquet.
 
-    JSON: `{"key": ["<a_12>", "<b_3>", "<c_40>"], ...}`, or lists of integers. Parquet: a column of ids and either columns
-    code_0, code_1, ... (what a SidTable of ours is) or one list column "codes". Ids that the corpus does not have are
-    ignored and counted.
+    JSON: `{"key": ["<a_12>", "<b_3>", "<c_40>"], ...}`, or lists of integers. Parquet: a column of ids and either
+    columns code_0, code_1, ... (what a SidTable of ours is) or one list column "codes". Ids that the corpus does not
+    have are ignored and counted.
 
     Attributes:
       path: the file.
@@ -62,16 +62,16 @@ class FileIds:
         missing = [item for item in wanted if item not in place]
         if missing:
             raise QuantizerError(
-                f"{self.path} has no ID for {len(missing)} of {len(wanted)} items of corpus {split.corpus.name!r}, such as "
-                f"{missing[0]!r}; its ids are such as {ids[:3]}. It must be made for this corpus (where its keys are "
-                "numbers, set `id_map`)"
+                f"{self.path} has no ID for {len(missing)} of {len(wanted)} items of corpus {split.corpus.name!r}, "
+                f"such as {missing[0]!r}; its ids are such as {ids[:3]}. It must be made for this corpus (where its "
+                "keys are numbers, set `id_map`)"
             )
         codes = self._array(ids, rows)
         sizes = tuple(int(size) + 1 for size in codes.max(axis=0))
         if self.codebook_sizes is not None:
-            if len(sizes) != len(self.codebook_sizes) or any(f > w for f, w in zip(sizes, self.codebook_sizes)):  # noqa: B905
+            if len(sizes) != len(self.codebook_sizes) or (np.array(sizes) > self.codebook_sizes).any():
                 raise QuantizerError(
-                    f"{self.path}: expected codes for codebooks {tuple(self.codebook_sizes)}, but its levels need {sizes}"
+                    f"{self.path}: expected codes for codebooks {tuple(self.codebook_sizes)}, its levels need {sizes}"
                 )
             sizes = tuple(self.codebook_sizes)
         codes = codes[[place[item] for item in wanted]]
@@ -132,8 +132,8 @@ class FileIds:
         for item, row in zip(ids, rows, strict=True):
             if len(row) != length or not length or any(code is None or code < 0 for code in row):
                 raise QuantizerError(
-                    f"{self.path}, item {item!r}: expected {length or '1 or more'} codes of 0 or more, as item {ids[0]!r} "
-                    f"has, got {row}"
+                    f"{self.path}, item {item!r}: expected {length or '1 or more'} codes of 0 or more, as item "
+                    f"{ids[0]!r} has, got {row}"
                 )
         return np.asarray(rows, np.int32)
 

@@ -1,4 +1,4 @@
-"""Product quantisation: each level clusters its own part of the features, after a rotation that makes the parts even."""
+"""Product quantisation: each level clusters its own part of the features, after a rotation that evens the parts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ProductQuantizer:
     """PQ (Jégou et al. 2011), with the rotation of OPQ (Ge et al. 2013) learnt by faiss.
 
     The codeword of a level is zero outside the level's own dimensions, so the codes are those of a residual quantiser
-    with these codebooks, and all that knows those (assignment, errors, collisions, new items) serves here too. Levels are
-    not ordered from coarse to fine: a shared prefix means less than with residual codes.
+    with these codebooks, and all that knows those (assignment, errors, collisions, new items) serves here too. Levels
+    are not ordered from coarse to fine: a shared prefix means less than with residual codes.
 
     Attributes:
       codebook_sizes: W_l.
@@ -85,9 +85,10 @@ class ProductQuantizer:
         sample[:, : mixed.shape[1]] = mixed[rng.choice(len(mixed), points, replace=False)]
         matrix = faiss.OPQMatrix(dim, levels)
         matrix.niter = self.rotation_iterations
-        matrix.pq = faiss.ProductQuantizer(dim, levels, max(1, int(np.log2(min(max(self.codebook_sizes), points)))))
-        matrix.pq.cp.min_points_per_centroid = 1
-        matrix.pq.this.disown()  # the matrix keeps the pointer
+        bits = max(1, int(np.log2(min(max(self.codebook_sizes), points))))
+        product = faiss.ProductQuantizer(dim, levels, bits)
+        product.cp.min_points_per_centroid = 1  # only silences faiss's advice to bring more points
+        matrix.pq = product
         with bounded_threads(self.threads):
             matrix.train(sample)
         rotation = faiss.vector_to_array(matrix.A).reshape(matrix.d_out, matrix.d_in).T

@@ -88,8 +88,8 @@ def train(
       evaluators: name -> `(params) -> {metric: value}`; logged as `name/metric`.
       step_flops: model FLOPs of a step, for the progress bar and the log.
       tokens_per_step: likewise.
-      maintain: changes parameters between steps, every `maintenance_period` steps of the first four fifths, e.g. restarts
-        dead codes; its metrics are logged.
+      maintain: changes parameters between steps, every `maintenance_period` steps of the first four fifths, e.g.
+        restarts dead codes; its metrics are logged.
       maintenance_period: in steps; 0: never.
       description: shown on the bar.
 
@@ -209,7 +209,7 @@ class _Loop:
         params, row = self.maintain(jax.device_get(state.params), step)
         self.log.write(step, row)
         placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
-        return state.replace(params=placed)
+        return dataclasses.replace(state, params=placed)
 
     def _evaluate(self, step: int, state: TrainState) -> None:
         row: dict[str, float] = {}

@@ -9,7 +9,8 @@ import pytest
 from plum_jax import artifact
 from plum_jax.corpus.leaks import LeakError
 from plum_jax.semantic_ids import build
-from plum_jax.semantic_ids.build import build_sid_table, item_popularity
+from plum_jax.semantic_ids.build import build_sid_table
+from plum_jax.semantic_ids.codec import Codec
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
 from plum_jax.semantic_ids.table import SidTable
 
@@ -27,8 +28,9 @@ def test_the_stage_leaves_table_report_and_codebooks(split, features, tmp_path):
     assert set(report["prefix_cosine"]) == {"text", "behaviour"}
     assert report["co_watch_prefix_overlap"]["by_prefix"][0] > report["co_watch_prefix_overlap"]["at_random"][0]
     assert len(report["reconstruction_error"]) == 3
-    codebooks = np.load(tmp_path / "sids" / "codebooks.npz")
-    assert [codebooks[f"level_{level}"].shape for level in range(3)] == [(6, 13), (6, 13), (16, 13)]
+    codec = Codec.load(tmp_path / "sids")
+    assert [codebook.shape for codebook in codec.codebooks] == [(6, 13), (6, 13), (16, 13)]
+    np.testing.assert_array_equal(codec.assign(codec.encode(features)).codes, table.codes)
 
 
 @pytest.mark.parametrize("policy", ["extra_digit", "reassign"])
@@ -61,7 +63,7 @@ def test_a_stage_killed_while_it_writes_leaves_no_table(split, features, tmp_pat
     def die(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_write_codebooks", die)
+    monkeypatch.setattr(Codec, "write_files", die)
     with pytest.raises(KeyboardInterrupt):
         build_sid_table(split, features, QUANTIZER, "keep", tmp_path / "sids")
     with pytest.raises(artifact.ArtifactError, match="no manifest.json"):
@@ -72,10 +74,10 @@ def test_a_stage_killed_while_it_writes_leaves_no_table(split, features, tmp_pat
 
 
 def test_popularity_counts_training_events_only(split, monkeypatch):
-    popularity = item_popularity(split)
+    popularity = split.item_popularity
     assert popularity.sum() == (split.fold == 0).sum()
     held_out = split.corpus.events[np.flatnonzero(split.fold == 2)[:1]]
     leaky = split.training_events().drop("event").vstack(held_out)
     monkeypatch.setattr(type(split), "training_events", lambda _: leaky)
     with pytest.raises(LeakError, match="item popularity was given an interaction that is held out"):
-        item_popularity(split)
+        _ = dataclasses.replace(split).item_popularity

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import strategies as st
 
 from plum_jax.semantic_ids.collisions import CollisionError, resolve
-from plum_jax.semantic_ids.quantization import Quantization, assign
+from plum_jax.semantic_ids.codec import Codec, LinearEncoder
+from plum_jax.semantic_ids.quantization import Quantization
+
+
+def quantized(latents: np.ndarray, codebooks: tuple[np.ndarray, ...]) -> Quantization:
+    codec = Codec(LinearEncoder(()), codebooks)
+    return Quantization(codec.assign(latents).codes, codec.codebook_sizes, codec, latents, {})
+
 
 settings = hypothesis.settings(max_examples=50, deadline=None)
 
@@ -24,7 +31,7 @@ def quantizations(draw: st.DrawFn) -> tuple[Quantization, np.ndarray]:
         (scale * rng.normal(size=(size, 3))).astype(np.float32) for size, scale in zip(sizes, scales, strict=True)
     )
     popularity = rng.integers(0, 4, num_items)
-    return Quantization(assign(latents, codebooks), codebooks, latents, {}), popularity
+    return quantized(latents, codebooks), popularity
 
 
 def reassign_by_hand(quantization: Quantization, popularity: np.ndarray) -> np.ndarray:
@@ -35,7 +42,8 @@ def reassign_by_hand(quantization: Quantization, popularity: np.ndarray) -> np.n
     for item in by_popularity:
         sid = tuple(codes[item])
         (displaced.append(item) if sid in taken else taken.add(sid))
-    codebook, residual = quantization.codebooks[-1], quantization.residual(codes.shape[1] - 1)
+    codebook = quantization.codec.codebooks[-1]
+    residual = quantization.codec.residual(quantization.latents, quantization.codes, codes.shape[1] - 1)
     for item in displaced:
         nearest_first = np.argsort(np.square(residual[item].astype(float) - codebook).sum(-1))
         free = [code for code in nearest_first if (*codes[item, :-1], code) not in taken]
@@ -83,7 +91,9 @@ def test_keep_changes_nothing_and_counts(example):
 def crowd(num_items: int, last_size: int) -> Quantization:
     """All items on one SID."""
     codebooks = (np.zeros((2, 2), np.float32), np.zeros((last_size, 2), np.float32))
-    return Quantization(np.tile(np.int32([1, 0]), (num_items, 1)), codebooks, np.zeros((num_items, 2), np.float32), {})
+    codec = Codec(LinearEncoder(()), codebooks)
+    codes = np.tile(np.int32([1, 0]), (num_items, 1))
+    return Quantization(codes, (2, last_size), codec, np.zeros((num_items, 2), np.float32), {})
 
 
 def test_a_full_last_level_is_used_up_and_then_refused():
@@ -99,3 +109,9 @@ def test_a_full_last_level_is_used_up_and_then_refused():
 def test_unknown_policies_are_refused():
     with pytest.raises(CollisionError, match="of keep, extra_digit, reassign, got 'ignore'"):
         resolve(crowd(2, 2), "ignore", np.arange(2))
+
+
+def test_ids_without_a_codec_go_to_the_first_free_code():
+    random = Quantization(np.int32([[1, 2]] * 4), (2, 5), None, None, {})
+    resolution = resolve(random, "reassign", np.array([0, 3, 2, 1]))
+    assert resolution.codes[:, 1].tolist() == [3, 2, 0, 1]

@@ -50,8 +50,8 @@ class RqVaeEncoder:
         cls, facts: Mapping[str, Any], inputs: tuple[BlockInput, ...], arrays: Mapping[str, np.ndarray]
     ) -> RqVaeEncoder:
         """What `to_arrays` gave, as an encoder again."""
-        shape = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-        fuse_blocks = shape.pop("fuse_blocks")
+        shape: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in facts.items()}
+        fuse_blocks = bool(shape.pop("fuse_blocks"))
         params = flax.traverse_util.unflatten_dict(dict(arrays), sep="/")
         return cls(inputs, RqVaeNetwork(**shape), params, fuse_blocks)
 

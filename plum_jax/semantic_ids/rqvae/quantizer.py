@@ -40,8 +40,8 @@ class RqVae:
     Every block is centred, and scaled to a mean squared length of `latent_dim` times its weight: features and latents
     are then of one size, and so are the reconstruction and the quantisation loss. (At variance 1 in each dimension the
     first drowned the second, and residual k-means reconstructed better.) The contrastive loss does not grow with the
-    features, so it is multiplied by `latent_dim`: weights of 1 are PLUM's for features of length 1. Codebooks start from residual k-means of the
-    untrained encoder's latents (TIGER: k-means of the first batch).
+    features, so it is multiplied by `latent_dim`: weights of 1 are PLUM's for features of length 1. Codebooks start
+    from residual k-means of the untrained encoder's latents (TIGER: k-means of the first batch).
 
     Attributes:
       codebook_sizes: W_l; SID-v2: W / 2^l.
@@ -110,7 +110,7 @@ class RqVae:
             feed=ItemBatches(blocks, present, self._rows(fitted.num_items), self.training.seed, self._pairs(split)),
             fingerprints=fingerprints,
             evaluators={"sids": functools.partial(sid_statistics, network, *sample)},
-            maintain=DeadCodeRestart(network, *sample, seed=self.training.seed) if self.restart_period else None,
+            maintain=DeadCodeRestart(network, *sample, self.training.seed) if self.restart_period else None,
             maintenance_period=self.restart_period,
             description="RQ-VAE",
         )
