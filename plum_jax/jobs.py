@@ -104,7 +104,8 @@ def _judge_baseline(stages: Stages, baseline: Popularity | ItemKnn) -> tuple[str
     def make() -> dict[str, Any]:
         evaluation = stages.split.evaluation("test")
         lists = baseline.recommend(stages.split, evaluation, max(ks))
-        metrics = ranking_metrics(lists, evaluation.target_item, ks, stages.corpus.num_items)
+        cold = stages.split.item_popularity == 0
+        metrics = ranking_metrics(lists, evaluation.target_item, ks, stages.corpus.num_items, cold)
         return {"metrics": metrics, "seed": stages.config.retrieval.training.seed, "parameters": 0}
 
     return fingerprint, make

@@ -224,7 +224,7 @@ class Stages:
 
         def mixture() -> seqio.Mixture:
             behaviour = [config.watch_history.task(self.split, self.table, self.vocabulary)]
-            metadata = config.sid_text.tasks(self.corpus, self.table, self.vocabulary)
+            metadata = config.sid_text.tasks(self.corpus, self.table, self.vocabulary, self.split.learnt_items)
             return mixtures.cpt_mixture(behaviour, metadata, config.behaviour_rate)
 
         tasks = (config.watch_history, config.sid_text, config.behaviour_rate)
@@ -278,7 +278,11 @@ class Stages:
         """The evaluator of all users of a fold."""
         evaluation = self.config.evaluation
         return RetrievalEvaluator(
-            self.recommender, self.prompts(fold), ks=evaluation.ks, free_search_users=evaluation.free_search_users
+            self.recommender,
+            self.prompts(fold),
+            ks=evaluation.ks,
+            free_search_users=evaluation.free_search_users,
+            cold_items=self.split.item_popularity == 0,
         )
 
     @functools.cached_property

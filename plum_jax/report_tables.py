@@ -52,6 +52,7 @@ def result_table(rows: Sequence[Row], ks: Sequence[int], suffix: str) -> dict[st
     """
     wanted = {f"Recall@{k}": f"recall@{k}{suffix}" for k in ks} | {f"NDCG@{k}": f"ndcg@{k}{suffix}" for k in ks}
     wanted |= {f"SID Recall@{k}": f"sid_recall@{k}{suffix}" for k in ks[-1:]}
+    wanted |= {f"Recall@{k} of new items": f"cold_recall@{k}{suffix}" for k in ks[-1:]}
     wanted |= {f"Coverage@{k}": f"coverage@{k}{suffix}" for k in ks[-1:]}
     if not suffix:
         wanted["IDs that exist, unconstrained"] = "valid_share"

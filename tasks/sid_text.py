@@ -47,8 +47,14 @@ class SidText:
             texts += [" ".join("".join(pieces).split()) for pieces in zip(*columns, strict=True)]
         return texts
 
-    def tasks(self, corpus: Corpus, table: SidTable, vocabulary: SidVocabulary) -> list[seqio.Task]:
+    def tasks(
+        self, corpus: Corpus, table: SidTable, vocabulary: SidVocabulary, learnt_items: np.ndarray | None = None
+    ) -> list[seqio.Task]:
         """The tasks, in the templates' order; loss weight 1 everywhere.
+
+        Args:
+          corpus, table, vocabulary: whose items, which IDs, what tokens.
+          learnt_items: bool [N], items that may be spoken of (`Split.learnt_items`); None: all.
 
         Raises:
           templates.TemplateError: an unknown field or control token.
@@ -60,7 +66,7 @@ class SidText:
         for name, text in self._chosen(corpus).items():
             where = f"item template of task {name}"
             template = templates.parse(text, where=where, fields=rows.item_fields, tokens=vocabulary.control_tokens)
-            sentences = _Sentences(template, rows, vocabulary)
+            sentences = _Sentences(template, rows, vocabulary, learnt_items)
             made.append(seqio_task.sequence_task(name, sentences.sequences, vocabulary, len(sentences.items)))
         return made
 
@@ -80,12 +86,18 @@ def default_templates(corpus: Corpus) -> dict[str, str]:
 class _Sentences:
     """One template over all items that have its fields."""
 
-    def __init__(self, template: templates.Template, rows: TemplateRows, vocabulary: SidVocabulary) -> None:
+    def __init__(
+        self,
+        template: templates.Template,
+        rows: TemplateRows,
+        vocabulary: SidVocabulary,
+        learnt_items: np.ndarray | None,
+    ) -> None:
         self._template = template
         self._rows = rows
         self._renderer = templates.Renderer(vocabulary)
         self._eos = [vocabulary.eos_id]
-        complete = np.ones(rows.corpus.num_items, bool)
+        complete = np.ones(rows.corpus.num_items, bool) if learnt_items is None else learnt_items.copy()
         for field in self._renderer.text_fields(template):
             complete &= _has_text(rows.corpus.items[field])
         self.items = np.flatnonzero(complete)

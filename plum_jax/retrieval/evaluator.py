@@ -18,7 +18,7 @@ class RetrievalEvaluator:
 
     Names: "recall@k" and "ndcg@k" of items; the same with "_unseen", seen items removed from the lists; "sid_recall@k"
     and "sid_ndcg@k", which ask for the target's SID only and so flatter a table with collisions; each with "_se", the
-    standard error over users. "coverage@k": share of the catalogue in somebody's first k (also "_unseen").
+    standard error over users. "cold_recall@k" and "cold_ndcg@k" of targets that are `cold_items`. "coverage@k": share of the catalogue in somebody's first k (also "_unseen").
     "valid_share": of the first max(ks) SIDs that a search without the trie generates, how many some item has.
 
     Attributes:
@@ -27,6 +27,7 @@ class RetrievalEvaluator:
       ks: cut-offs, at most `recommender.num_beams`.
       max_users: evaluate on so many users, evenly spread over the rows (for curves while training); None for all.
       free_search_users: users of the search without the trie; 0 leaves "valid_share" out.
+      cold_items: bool [N], items without training events, judged apart; None: not told apart.
     """
 
     recommender: Recommender
@@ -34,6 +35,7 @@ class RetrievalEvaluator:
     ks: tuple[int, ...] = (5, 10)
     max_users: int | None = None
     free_search_users: int = 1000
+    cold_items: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.ks or max(self.ks) > self.recommender.num_beams:
@@ -49,7 +51,8 @@ class RetrievalEvaluator:
         rows = self.prompts[select_rows(len(self.prompts), self.max_users)]
         lists, sid_ranks = self._rank(params, rows)
         targets = rows["target_item"].to_numpy()
-        result = metrics.ranking_metrics(lists, targets, self.ks, self.recommender.table.num_items)
+        num_items = self.recommender.table.num_items
+        result = metrics.ranking_metrics(lists, targets, self.ks, num_items, self.cold_items)
         result |= metrics.summarise(metrics.per_user_metrics(sid_ranks, self.ks, prefix="sid_"))
         if self.free_search_users:
             result |= metrics.summarise({"valid_share": self._valid_share(params, rows)})

@@ -73,24 +73,38 @@ def coverage(ranked: np.ndarray, k: int, num_items: int) -> float:
     return float((shown != NOTHING).sum() / num_items)
 
 
-def ranking_metrics(lists: RankedItems, targets: np.ndarray, ks: Sequence[int], num_items: int) -> dict[str, float]:
+def ranking_metrics(
+    lists: RankedItems,
+    targets: np.ndarray,
+    ks: Sequence[int],
+    num_items: int,
+    cold_items: np.ndarray | None = None,
+) -> dict[str, float]:
     """Recall, NDCG and coverage at each k, as they are and "_unseen" (seen items removed), with standard errors.
+
+    Recall and NDCG of targets that no training event has, in front of them "cold_", are there where such targets are;
+    "cold_users" says how many.
 
     Args:
       lists: at least max(ks) wide.
       targets: int32 [U], the item each user took.
       ks: cut-offs.
       num_items: size of the catalogue.
+      cold_items: bool [num_items], items without training events.
 
     Raises:
       ValueError: lists too short for the cut-offs, or not as many as there are targets.
     """
     metrics: dict[str, float] = {}
+    cold = np.zeros(len(targets), bool) if cold_items is None else cold_items[targets]
     for ranked, suffix in ((lists.items, ""), (lists.unseen, "_unseen")):
         check_lists(ranked, targets, ks)
-        metrics |= summarise(per_user_metrics(target_ranks(ranked, targets), ks, suffix=suffix))
+        ranks = target_ranks(ranked, targets)
+        metrics |= summarise(per_user_metrics(ranks, ks, suffix=suffix))
         metrics |= {f"coverage@{k}{suffix}": coverage(ranked, k, num_items) for k in ks}
-    return metrics
+        if cold.any():
+            metrics |= summarise(per_user_metrics(ranks[cold], ks, prefix="cold_", suffix=suffix))
+    return metrics | ({"cold_users": int(cold.sum())} if cold.any() else {})
 
 
 def check_lists(ranked: np.ndarray, targets: np.ndarray, ks: Sequence[int]) -> None:

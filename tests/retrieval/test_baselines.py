@@ -93,8 +93,9 @@ def test_item_knn_without_a_neighbour_falls_back_to_popularity(split):
 def test_a_planted_leak_is_caught(split, baseline, monkeypatch):
     everything = split.corpus.events.with_row_index("event").with_columns(pl.col("event").cast(pl.Int64))
     monkeypatch.setattr(Split, "training_events", lambda self: everything)
-    with pytest.raises(LeakError, match="popularity" if isinstance(baseline, Popularity) else "item-kNN"):
-        baseline.recommend(split, split.evaluation("test"), 5)
+    fresh = dataclasses.replace(split)  # the split of other tests has counted its popularity already
+    with pytest.raises(LeakError, match="popularity"):
+        baseline.recommend(fresh, fresh.evaluation("test"), 5)
 
 
 def test_twice_is_the_same(split):

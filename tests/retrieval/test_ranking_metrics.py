@@ -28,6 +28,17 @@ def test_by_hand():
     assert found["coverage@1_unseen"] == pytest.approx(4 / 10)
 
 
+def test_targets_that_no_training_event_has_are_judged_apart():
+    lists = metrics.RankedItems(LISTS, LISTS)
+    cold = np.isin(np.arange(10), [1, 9])  # targets of the second and third user: found at the first place, not found
+    found = metrics.ranking_metrics(lists, TARGETS, (1, 3), num_items=10, cold_items=cold)
+    assert found["cold_users"] == 2
+    assert found["cold_recall@3"] == pytest.approx(1 / 2)
+    assert found["recall@3"] == pytest.approx(2 / 4)
+    without = metrics.ranking_metrics(lists, TARGETS, (1, 3), num_items=10, cold_items=np.zeros(10, bool))
+    assert not [name for name in without if "cold" in name], "missing is missing, never 0"
+
+
 def test_a_missing_target_never_matches_the_end_of_a_list():
     ranks = metrics.target_ranks(LISTS, np.array([-1, -1, -1, -1]))
     assert (ranks == metrics.NOT_FOUND).all()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from plum_jax.semantic_ids.collisions import CollisionError, resolve
 from plum_jax.semantic_ids.codec import Codec, LinearEncoder
+from plum_jax.semantic_ids.collisions import CollisionError, resolve
 from plum_jax.semantic_ids.quantization import Quantization
 
 

@@ -43,6 +43,16 @@ def test_sid_text_both_ways(world):
     assert forth.num_input_examples("train") == 5
 
 
+def test_sid_text_does_not_speak_of_items_held_out(world):
+    texts = SidText({"title_of_sid": "Video {sid} has title (en): {title}"})
+    learnt = np.arange(world.corpus.num_items) != 2
+    (task,) = texts.tasks(world.corpus, world.table, world.vocabulary, learnt)
+    (everything,) = texts.tasks(world.corpus, world.table, world.vocabulary)
+    expected = records(everything)
+    del expected[2]
+    assert records(task) == expected
+
+
 def test_sid_text_defaults_cover_every_text_and_category(world):
     made = SidText().tasks(world.corpus, world.table, world.vocabulary)
     assert [task.name for task in made] == [
