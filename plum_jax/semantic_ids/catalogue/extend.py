@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from etils import epath
+from tqdm import tqdm
 
 from plum_jax import artifact
 from plum_jax.semantic_ids.catalogue.drift import DRIFT_FILE, drift
@@ -39,7 +40,8 @@ def extend_table(base_dir: epath.PathLike, shards: Sequence[epath.Path], directo
       CatalogueError: a damaged shard, one of another codec or whose source was changed, or an id that occurs twice.
     """
     base, codec, statistics = SidTable.load(base_dir), Codec.load(base_dir), FitStatistics.load(base_dir)
-    read = [_checked(read_shard(path), codec) for path in sorted(shards, key=lambda path: path.name)]
+    in_order = sorted(shards, key=lambda path: path.name)
+    read = [_checked(read_shard(path), codec) for path in tqdm(in_order, desc="shards", unit="shard", delay=1)]
     if not read:
         raise CatalogueError("expected one or more shards of new items, got none: run gin/run/assign_new_items.gin")
     inputs = {"base": base.fingerprint, "codec": codec.fingerprint}
@@ -139,11 +141,13 @@ def _require_unique(ids: pl.Series, shards: list[Shard], bounds: np.ndarray) -> 
 def _distances(codec: Codec, arrived: _Arrived, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reads the sources of these rows (ascending) again, chunk by chunk, and measures their last level."""
     first = 0
-    for shard, kept in zip(arrived.shards, arrived.kept, strict=True):
-        wanted = rows[(rows >= first) & (rows < first + len(kept))]
-        if len(wanted):
-            yield from _distances_of_shard(codec, shard, kept, first, wanted)
-        first += len(kept)
+    with tqdm(total=len(rows), desc="reassigning", unit="item", unit_scale=True, delay=1) as bar:
+        for shard, kept in zip(arrived.shards, arrived.kept, strict=True):
+            wanted = rows[(rows >= first) & (rows < first + len(kept))]
+            for piece in _distances_of_shard(codec, shard, kept, first, wanted) if len(wanted) else ():
+                yield piece
+                bar.update(len(piece[0]))
+            first += len(kept)
 
 
 def _distances_of_shard(

@@ -26,7 +26,7 @@ def nearest_in_double_precision(
 def test_codes_that_are_nearly_as_near_do_not_hang_on_the_rows_around(rows, biased):
     """Every codeword has a twin a few roundings away: single precision alone decides by the place in the product."""
     rng = np.random.default_rng(0)
-    latents = rng.normal(size=(300, 96)).astype(np.float32)
+    latents = rng.normal(size=(120, 96)).astype(np.float32)
     bias = rng.normal(size=32).astype(np.float32) * 1e-6 if biased else None
     codebooks = []
     for _ in range(2):
@@ -34,7 +34,7 @@ def test_codes_that_are_nearly_as_near_do_not_hang_on_the_rows_around(rows, bias
         codebooks.append(np.concatenate([half, half + 1e-7 * rng.normal(size=half.shape)]).astype(np.float32))
     whole = assign(latents, codebooks, bias)
     np.testing.assert_array_equal(whole.codes, nearest_in_double_precision(latents, codebooks, bias))
-    parts = [assign(latents[start : start + rows], codebooks, bias) for start in range(0, 300, rows)]
+    parts = [assign(latents[start : start + rows], codebooks, bias) for start in range(0, 120, rows)]
     np.testing.assert_array_equal(np.concatenate([part.codes for part in parts]), whole.codes)
     np.testing.assert_array_equal(np.concatenate([part.squared_error for part in parts]), whole.squared_error)
 
