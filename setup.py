@@ -6,6 +6,9 @@ import setuptools
 
 README = pathlib.Path(__file__).parent / "README.md"
 
+# Beam wants protobuf 6; what sentencepiece generated since 0.2.2 wants protobuf 7, and says so only when it is imported.
+BEAM = ["apache-beam", "sentencepiece<0.2.2"]
+
 setuptools.setup(
     name="plum_jax",
     version="0.1.0",
@@ -40,15 +43,18 @@ setuptools.setup(
         "tensorflow",
         "tensorflow-datasets",
         "tensorflow-text",
+        "threadpoolctl",
         "tokenizers",
         "tqdm",
         "wordllama",
     ],
     extras_require={
+        "beam": BEAM,
+        "bench": ["torch"],
         "cpu": ["jax"],
         "tpu": ["jax[tpu]"],
         "gpu": ["jax[cuda13]"],
-        "test": ["hypothesis", "import-linter", "mypy", "pytest", "ruff"],
+        "test": [*BEAM, "hypothesis", "import-linter", "mypy", "pytest", "ruff"],
         "notebooks": ["ipykernel", "nbclient", "nbformat"],
     },
     entry_points={"console_scripts": ["plum = plum_jax.run:main"]},

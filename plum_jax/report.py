@@ -112,7 +112,7 @@ def _results(rows: Sequence[Mapping[str, Any]]) -> Section:
 def _training(run: epath.Path) -> Section:
     """Curves of all the runs under `train/` and, where a quantiser was trained, of it."""
     folders = [*sorted(run.glob("train/*")), *sorted(run.glob("sids_training")), *sorted(run.glob("sids_training/*"))]
-    logs = {folder.name: read_metrics(folder) for folder in folders if folder.is_dir()}
+    logs = {_run_name(run, folder): read_metrics(folder) for folder in folders if folder.is_dir()}
     logs = {name: log for name, log in logs.items() if any("loss" in row for row in log)}
     if not logs:
         raise artifact.ArtifactError("there is no train/*/metrics.jsonl in the run's directory: training writes it")
@@ -128,7 +128,17 @@ def _training(run: epath.Path) -> Section:
         validation = {_words(name): _points(log, key) for name, log in logs.items() if any(key in row for row in log)}
         tokens = _tokens_per_step(logs[next(iter(logs))])
         pictures.append(charts.curves(validation, title=key, ylabel=key.partition("/")[2], tokens_per_step=tokens))
+    usage = sorted({key for log in logs.values() for row in log for key in row if key.startswith("sids/usage_")})
+    for log in (log for log in logs.values() if any("sids/uniqueness" in row for row in log)):
+        shares = {f"codes of level {key[-1]} in use": _points(log, key) for key in usage}
+        shares["items alone on their ID"] = _points(log, "sids/uniqueness")
+        pictures.append(charts.curves(shares, title="Semantic IDs while they are trained", ylabel="share"))
     return {"curves": pictures, "runs": [_run_facts(n, logs[n]) for n in logs]}
+
+
+def _run_name(run: epath.Path, folder: epath.Path) -> str:
+    """A quantiser's folder is named by a fingerprint that says nothing to readers."""
+    return f"RQ-VAE {folder.name[:4]}" if folder.parent.name == "sids_training" else folder.name
 
 
 def _comparable(names: Mapping[str, Any]) -> list[list[str]]:

@@ -18,8 +18,9 @@ class RetrievalEvaluator:
 
     Names: "recall@k" and "ndcg@k" of items; the same with "_unseen", seen items removed from the lists; "sid_recall@k"
     and "sid_ndcg@k", which ask for the target's SID only and so flatter a table with collisions; each with "_se", the
-    standard error over users. "cold_recall@k" and "cold_ndcg@k" of targets that are `cold_items`. "coverage@k": share of the catalogue in somebody's first k (also "_unseen").
-    "valid_share": of the first max(ks) SIDs that a search without the trie generates, how many some item has.
+    standard error over users. "cold_recall@k" and "cold_ndcg@k" of targets that are `cold_items`. "coverage@k": share
+    of the catalogue in somebody's first k (also "_unseen"). "valid_share": of the first max(ks) SIDs that a search
+    without the trie generates, how many some item has.
 
     Attributes:
       recommender: decoder, vocabulary, table and beams.

@@ -1,4 +1,4 @@
-"""Items held out of training: nothing learns from them, evaluations still ask for them, IDs come from a frozen codec."""
+"""Items held out of training: nothing learns from them, evaluations ask for them, their IDs come from a frozen codec."""
 
 import numpy as np
 import polars as pl
