@@ -8,9 +8,11 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
+from plum_jax import artifact
 from plum_jax.semantic_ids.catalogue.new_items import CatalogueError, NewItemFile
 from plum_jax.semantic_ids.catalogue.shards import ShardFacts, ShardWriter, read_facts, remove_leftovers, shard_path
 from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.table import KIND
 
 
 def assign_file(
@@ -79,13 +81,14 @@ def assign_files(
       process_count: n.
 
     Raises:
-      ArtifactError: the table has no codec.
+      ArtifactError: the table is not complete, or has no codec.
       CatalogueError: a file, or a row of it, is not as it must be.
     """
     if not 0 <= process_index < process_count:
         raise CatalogueError(
             f"expected a process index from 0 to process_count - 1, got {process_index} of {process_count} processes"
         )
+    artifact.read_manifest(table_dir, KIND)
     codec = Codec.load(table_dir)
     mine = paths[process_index::process_count]
     num_items = sum(NewItemFile(path, codec.encoder.inputs).num_rows for path in mine)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from plum_jax import artifact
 from plum_jax.semantic_ids.catalogue.assign import assign_file
 from plum_jax.semantic_ids.catalogue.new_items import CatalogueError
 from plum_jax.semantic_ids.catalogue.shards import shard_path
 from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.table import KIND
 
 
 def assign_files_on_beam(
@@ -30,6 +32,7 @@ def assign_files_on_beam(
       options: the runner's, as on a command line, e.g. ("--region=europe-west1",).
 
     Raises:
+      ArtifactError: the table is not complete, or has no codec.
       CatalogueError: Beam is not installed, or a file is not as it must be (then as Beam reports it).
     """
     try:
@@ -40,7 +43,10 @@ def assign_files_on_beam(
             "Apache Beam is not installed: pip install 'plum_jax[beam]', or set RUNNER to None and share the files "
             "between processes by PROCESS_INDEX and PROCESS_COUNT"
         ) from None
-    codec = Codec.load(table_dir)  # a table without one is told here, not by a worker
+    artifact.read_manifest(
+        table_dir, KIND
+    )  # a table that is not complete, or has no codec, is told here, not by a worker
+    codec = Codec.load(table_dir)
     work = functools.partial(_assign, str(table_dir), codec.fingerprint, str(directory))
     try:
         with beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options])) as pipeline:

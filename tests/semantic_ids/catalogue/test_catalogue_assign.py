@@ -25,6 +25,7 @@ from plum_jax.semantic_ids.catalogue.new_items import CatalogueError, NewItemFil
 from plum_jax.semantic_ids.catalogue.shards import read_shard
 from plum_jax.semantic_ids.codec import Codec
 from plum_jax.semantic_ids.random_ids import RandomIds
+from plum_jax.semantic_ids.table import SidTable
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 
@@ -248,6 +249,15 @@ def test_random_ids_say_nothing_about_new_items(old_items, in_files, tmp_path):
         assign_files(tmp_path / "sids", [epath.Path(path) for path in in_files(1)], tmp_path / "shards")
 
 
+def test_a_table_that_is_not_complete_is_not_read(base_tables, tmp_path):
+    Codec.load(base_tables["keep"]).write_files(epath.Path(tmp_path))
+    with pytest.raises(artifact.ArtifactError, match=r"there is no manifest.json: run the stage that makes it"):
+        assign_files(tmp_path, [], tmp_path / "shards")
+    pytest.importorskip("apache_beam")
+    with pytest.raises(artifact.ArtifactError, match=r"there is no manifest.json: run the stage that makes it"):
+        assign_files_on_beam(tmp_path, [], tmp_path / "shards", "DirectRunner")
+
+
 def test_finished_shards_are_kept_and_stale_or_damaged_ones_made_again(base_tables, in_files, expected, tmp_path):
     files = [epath.Path(path) for path in in_files(4)]
 
@@ -270,6 +280,30 @@ def test_finished_shards_are_kept_and_stale_or_damaged_ones_made_again(base_tabl
     found = contents(list((tmp_path / "shards").iterdir()))
     assert [row[1:] for row in found] == [row[1:] for row in expected]
     assert [row[0] for row in found[200:300]] == [f"n{row}" for row in range(100)]
+
+
+def test_a_file_of_the_same_length_and_another_codec_make_a_shard_stale(base_tables, new_items, tmp_path):
+    path = epath.Path(tmp_path / "a.parquet")
+    ids = np.asarray(new_items.ids)
+
+    def run(table: pathlib.Path, order: np.ndarray) -> list[str]:
+        columns = {"item_id": ids[order].tolist()}
+        columns |= {b.name: b.values[order].tolist() for b in new_items.features.blocks}
+        pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
+        (shard,) = assign_files(table, [path], tmp_path / "shards")
+        return read_shard(shard).item_ids.to_pylist()
+
+    forwards, backwards = np.arange(NEW), np.arange(NEW)[::-1]
+    assert run(base_tables["keep"], forwards) == ids.tolist()
+    length = path.stat().length
+    assert run(base_tables["keep"], backwards) == ids[::-1].tolist()
+    assert path.stat().length == length
+    codec = Codec.load(base_tables["keep"])
+    SidTable.load(base_tables["keep"]).save(tmp_path / "other")
+    Codec(codec.encoder, codec.codebooks[::-1]).write_files(epath.Path(tmp_path / "other"))
+    before = read_shard(tmp_path / "shards" / "a.parquet").codes
+    run(tmp_path / "other", backwards)
+    assert read_shard(tmp_path / "shards" / "a.parquet").codes.max(axis=0).tolist() != before.max(axis=0).tolist()
 
 
 def test_a_killed_run_goes_on(base_tables, tmp_path):

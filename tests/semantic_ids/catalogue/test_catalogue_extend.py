@@ -13,6 +13,7 @@ from plum_jax import artifact, catalogue_jobs
 from plum_jax.semantic_ids.catalogue.assign import assign_files
 from plum_jax.semantic_ids.catalogue.extend import extend_table
 from plum_jax.semantic_ids.catalogue.new_items import CatalogueError
+from plum_jax.semantic_ids.catalogue.shards import read_shard
 from plum_jax.semantic_ids.codec import Codec
 from plum_jax.semantic_ids.fit_statistics import FIT_FILE
 from plum_jax.semantic_ids.table import SidTable
@@ -115,6 +116,27 @@ def test_a_damaged_shard_is_named(base_tables, in_files, tmp_path, where):
     shards[1].write_bytes(bytes(content[:1000]))
     with pytest.raises(CatalogueError, match=r"shard .*part-01.parquet cannot be read .* delete it"):
         extend_table(base_tables["keep"], shards, tmp_path / "sids")
+
+
+def test_a_flipped_bit_is_never_read_as_other_codes(base_tables, in_files, tmp_path):
+    """Pages have checksums; a bit in what only describes them either does not matter or makes the file unreadable."""
+    (shard,) = assigned(base_tables["keep"], in_files(1), tmp_path / "shards")
+    whole, content = read_shard(shard), shard.read_bytes()
+    pages = len(content) - 8 - int.from_bytes(content[-8:-4], "little")  # what comes before the footer
+    refused = 0
+    for position in range(4, pages, 5):
+        flipped = bytearray(content)
+        flipped[position] ^= 0x01
+        shard.write_bytes(bytes(flipped))
+        try:
+            read = read_shard(shard)
+        except CatalogueError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(read.codes, whole.codes)
+            np.testing.assert_array_equal(read.squared_error, whole.squared_error)
+            assert read.item_ids == whole.item_ids
+    assert refused > 100
 
 
 def test_what_is_no_shard_or_of_another_codec_is_refused(base_tables, in_files, tmp_path):
