@@ -6,6 +6,7 @@ The only file that imports matplotlib. Every function returns SVG text without i
 from __future__ import annotations
 
 import io
+import pathlib
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -218,3 +219,12 @@ def _label(svg: str, description: str) -> str:
     opening = re.sub(r' (width|height)="[^"]*"', "", svg[: svg.index(">")])
     description = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return f'{opening} role="img" aria-label="{description}" style="max-width:{size[1]}pt">{svg[svg.index(">") + 1 :]}'
+
+
+def standalone(svg: str) -> str:
+    """The same picture as a file of its own, in the colours that the report's style sheet has for light and for dark."""
+    page = (pathlib.Path(__file__).parent / "report.html").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)
+    style = f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
+    opening, _, rest = svg.partition(">")
+    return f'{opening} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'

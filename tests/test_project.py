@@ -60,7 +60,7 @@ def clear_gin():
 
 
 def test_every_gin_folder_is_checked_here():
-    known = {"run", "corpus", "model", "tasks"}
+    known = {"run", "corpus", "model", "semantic_ids", "tasks"}
     assert {path.parent.name for path in REPOSITORY.glob("gin/**/*.gin")} <= known
 
 
@@ -69,7 +69,11 @@ def test_every_gin_file_parses_and_what_must_be_set_is_said_in_its_header(file: 
     text = (REPOSITORY / file).read_text()
     is_a_run = "run.run:" in text
     corpus = [] if file.startswith("gin/corpus/") else [CORPUS]
-    files = [*([] if is_a_run else [RUN]), *corpus, MODEL, file]
+    study = f"{file.rpartition('/')[0]}/study.gin"  # what the other files of a study's folder are read behind
+    behind = study if (REPOSITORY / study).exists() else RUN
+    files = [*([] if is_a_run else [behind]), *corpus, MODEL, file]
+    if file == study:
+        files.append(f"{file.rpartition('/')[0]}/v2.gin")
     if is_a_run and "gin/run/stages.gin" not in text:
         files = [file]  # a run without the pipeline reads neither corpus nor model
     needed = configure(files, {"MODEL_DIR": "'somewhere'"})
