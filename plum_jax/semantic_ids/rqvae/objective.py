@@ -19,8 +19,8 @@ class RqVaeObjective:
     """L = w_recon sum_m |x_m - x^_m|^2 + w_rq sum_l (|sg[r_l] - e_l|^2 + beta |r_l - sg[e_l]|^2) + w_con L_con.
 
     PLUM prints unit weights. L_con is InfoNCE over the 2P items of P co-watched pairs with the dot product as
-    similarity. Deviations: the -log that the paper's formula leaves out; an item is no negative of itself, nor is a copy
-    of it or of its partner elsewhere in the batch; and a pair counts only where a co-watched partner was found.
+    similarity. Deviations: the -log that the paper's formula leaves out; an item is no negative of itself, nor is a
+    copy of it or of its partner elsewhere in the batch; and a pair counts only where a co-watched partner was found.
 
     Attributes:
       network: what is trained.
@@ -53,7 +53,7 @@ class RqVaeObjective:
         if self.progressive_masking:
             if rng is None:
                 raise ValueError("progressive masking draws levels at random: expected a key, got None")
-            keep = jax.random.randint(rng, (blocks[0].shape[0],), 1, len(self.network.codebook_sizes) + 1)
+            keep = draw_levels(rng, blocks[0].shape[0], len(self.network.codebook_sizes))
         output = apply(self.network, params, blocks, present, keep)
         errors = [
             jnp.sum(jnp.square(block - found), axis=1) * has
@@ -75,6 +75,11 @@ class RqVaeObjective:
         return total, items, metrics
 
 
+def draw_levels(rng: jax.Array, rows: int, levels: int) -> jax.Array:
+    """int32 [rows] in 1..levels: how many levels of each item are kept."""
+    return jax.random.randint(rng, (rows,), 1, levels + 1)
+
+
 def info_nce(
     output: RqVaeOutput, item: jax.Array, paired: jax.Array, temperature: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -90,16 +95,16 @@ def info_nce(
       The sum of -log p(partner), how many items it is over, and how many of them have their partner first.
     """
     assert output.contrast is not None
-    rows = output.contrast.shape[0]
-    flat, partner = item.reshape(-1), jnp.arange(rows) ^ 1
-    similarity = output.contrast @ output.contrast.T / temperature
-    same = (flat[:, None] == flat[None, :]) | (flat[partner][:, None] == flat[None, :])
-    is_partner = partner[:, None] == jnp.arange(rows)[None, :]
-    logits = jnp.where(same & ~is_partner, -jnp.inf, similarity)
-    chosen = jnp.sum(jnp.where(is_partner, similarity, 0), axis=1)
+    flat = item.reshape(-1)
+    partner = jnp.flip(item, axis=1).reshape(-1)
+    others = jnp.flip(output.contrast.reshape(*item.shape, -1), axis=1).reshape(output.contrast.shape)
+    chosen = jnp.sum(output.contrast * others, axis=1) / temperature
+    # The partner is among `same`, so only negatives are left in the matrix: no pass over it is needed to pick it out.
+    same = (flat[:, None] == flat[None, :]) | (partner[:, None] == flat[None, :])
+    negatives = jnp.where(same, -jnp.inf, output.contrast @ output.contrast.T / temperature)
+    losses = jnp.logaddexp(jax.nn.logsumexp(negatives, axis=1), chosen) - chosen
     counted = jnp.repeat(paired, 2)
-    losses = jax.nn.logsumexp(logits, axis=1) - chosen
-    hits = counted & (chosen >= jnp.max(logits, axis=1))
+    hits = counted & (chosen >= jnp.max(negatives, axis=1))
     return jnp.sum(jnp.where(counted, losses, 0)), jnp.sum(counted).astype(jnp.float32), jnp.sum(hits)
 
 

@@ -49,12 +49,18 @@ class CoWatched:
         """A partner int32 [P] for each item, and whether there is one, bool [P]; where there is none, any item."""
         start, stop = self.offsets[items], self.offsets[items + 1]
         found = stop > start
-        total = np.concatenate([[0.0], self.cumulative])
-        at = total[start] + rng.random(len(items)) * (total[stop] - total[start])
+        below, above = self._weight_before(start), self._weight_before(stop)
+        at = below + rng.random(len(items)) * (above - below)
         place = np.clip(np.searchsorted(self.cumulative, at, side="right"), start, np.maximum(stop - 1, start))
         anybody = rng.integers(0, len(self.offsets) - 1, len(items))
         partner = self.partners[np.minimum(place, len(self.partners) - 1)] if len(self.partners) else anybody
         return np.where(found, partner, anybody).astype(np.int32), found
+
+    def _weight_before(self, places: np.ndarray) -> np.ndarray:
+        """float64, the sum of the weights before each place. (Zeros put before `cumulative` would copy all of it.)"""
+        if not len(self.cumulative):
+            return np.zeros(places.shape)
+        return np.where(places > 0, self.cumulative[places - 1], 0.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
