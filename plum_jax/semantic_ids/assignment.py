@@ -12,7 +12,8 @@ import faiss
 import numpy as np
 import threadpoolctl
 
-SCORES_AT_ONCE = 1 << 17  # float32 scores of one block of rows: half a megabyte stays in a core's own cache
+ROWS_AT_ONCE = 512  # a thread's block: with fewer, the product spends its time on preparing the codebook
+SCORES_AT_ONCE = 1 << 20  # fewer rows where codebooks are so large that a block had more scores than these
 
 
 class Assignment(NamedTuple):
@@ -47,7 +48,7 @@ def assign(
         levels[-1] = _Level(codebooks[-1], last_level_bias)
     codes = np.empty((len(latents), len(levels)), np.int32)
     errors = np.empty(codes.shape, np.float32)
-    rows = min(1024, max(128, SCORES_AT_ONCE // max(len(codebook) for codebook in codebooks)))
+    rows = min(ROWS_AT_ONCE, max(64, SCORES_AT_ONCE // max(len(codebook) for codebook in codebooks)))
     starts = iter(range(0, len(latents), rows))
 
     def work(_: int) -> None:

@@ -62,9 +62,9 @@ class RqVaeObjective:
         quantisation = output.codebook_loss + self.beta * output.commitment_loss
         loss = self.reconstruction_weight * sum(errors) + self.quantisation_weight * quantisation
         total, items = jnp.sum(loss), jnp.float32(loss.shape[0])
+        variance = sum((jnp.sum(jnp.square(block)) for block in blocks), jnp.float32(0))  # blocks are centred
         metrics: Metrics = {
-            # Centred features: this is the share of their variance that the decoders do not give back.
-            "reconstruction_error": (jnp.sum(sum(errors)), sum(jnp.sum(jnp.square(block)) for block in blocks)),
+            "reconstruction_error": (jnp.sum(sum(errors)), variance),  # the share that the decoders do not give back
             "quantisation_error": (jnp.sum(output.commitment_loss), items),
         }
         if self.contrastive_weight:
