@@ -58,6 +58,21 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def tree_fingerprint(tree: Any) -> str:
+    """Hash of parameters: nested dictionaries of arrays, by path and content. Device arrays are read to the host."""
+    parts: list[Any] = []
+
+    def walk(node: Any, path: str) -> None:
+        if isinstance(node, Mapping):
+            for name in sorted(node):
+                walk(node[name], f"{path}/{name}")
+        else:
+            parts.extend((path, np.asarray(node)))
+
+    walk(tree, "")
+    return fingerprint(*parts)
+
+
 def describe(value: Any) -> Any:
     """JSON form of a config value: dataclasses become {"type": name, fields...}, paths become strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

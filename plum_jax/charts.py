@@ -222,7 +222,7 @@ def _label(svg: str, description: str) -> str:
 
 
 def standalone(svg: str) -> str:
-    """The same picture as a file of its own, in the colours that the report's style sheet has for light and for dark."""
+    """The same picture as a file of its own, in the colours of the report's style sheet for light and for dark."""
     page = (pathlib.Path(__file__).parent / "report.html").read_text()
     light, dark = re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)
     style = f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"

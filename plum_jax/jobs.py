@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from plum_jax import artifact, report
@@ -113,7 +112,7 @@ def _judge_baseline(stages: Stages, baseline: Popularity | ItemKnn) -> tuple[str
 
 def _judge_model(stages: Stages, params: Any, phases: Sequence[str]) -> tuple[str, Callable[[], dict[str, Any]]]:
     evaluation = stages.config.evaluation
-    fingerprint = artifact.fingerprint(*map(np.asarray, jax.tree.leaves(params)), evaluation, stages.table.fingerprint)
+    fingerprint = artifact.fingerprint(artifact.tree_fingerprint(params), evaluation, stages.table.fingerprint)
 
     def make() -> dict[str, Any]:
         counts = parameter_counts(stages.config.decoder, stages.vocabulary.vocab_size)

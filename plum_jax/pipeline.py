@@ -309,7 +309,7 @@ class Stages:
             "records": feed.fingerprint,
             "decoder": artifact.fingerprint(self.config.decoder),
             "phase": artifact.fingerprint(phase),
-            "warm_start": "none" if warm_start is None else _params_fingerprint(warm_start),
+            "warm_start": "none" if warm_start is None else artifact.tree_fingerprint(warm_start),
         }
         evaluators = {}
         if phase.training.select_by or phase.training.evaluation_period:
@@ -345,8 +345,3 @@ def initial_params(decoder: Decoder, warm_start: Any, key: jax.Array) -> Any:
     return jax.tree.map(
         lambda box, value: box.replace_boxed(value), boxed, warm_start, is_leaf=lambda x: isinstance(x, nn.Partitioned)
     )
-
-
-def _params_fingerprint(params: Any) -> str:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return artifact.fingerprint(*[part for path, leaf in leaves for part in (jax.tree_util.keystr(path), leaf)])

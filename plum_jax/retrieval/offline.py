@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -97,7 +96,7 @@ def _inputs(recommender: Recommender, params: Params, prompts: pl.DataFrame, use
     tokens, seen = (Ragged.from_series(prompts[name]) for name in ("prompt", "seen_items"))
     ragged = (tokens.values, tokens.offsets, seen.values, seen.offsets)
     return {
-        "params": artifact.fingerprint(*map(np.asarray, jax.tree.leaves(params))),
+        "params": artifact.tree_fingerprint(params),
         "sid_table": recommender.table.fingerprint,
         "prompts": artifact.fingerprint(prompts["user"].to_numpy(), *ragged, "\n".join(user_ids)),
     }

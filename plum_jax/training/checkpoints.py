@@ -97,10 +97,13 @@ def save_params(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(str((aside / "params").resolve()), host)
 
-    leaves = jax.tree_util.tree_leaves_with_path(host)
-    content = artifact.fingerprint(*[part for path, leaf in leaves for part in (jax.tree_util.keystr(path), leaf)])
     return artifact.write_artifact(
-        directory, kind=PARAMS_KIND, fingerprint=content, config=config, inputs=fingerprints, write=write
+        directory,
+        kind=PARAMS_KIND,
+        fingerprint=artifact.tree_fingerprint(host),
+        config=config,
+        inputs=fingerprints,
+        write=write,
     )
 
 
