@@ -1,4 +1,4 @@
-"""Items held out of training: nothing learns from them, evaluations ask for them, their IDs come from a frozen codec."""
+"""Items held out of training: nothing learns from them, evaluations ask for them, a frozen codec gives their IDs."""
 
 import numpy as np
 import polars as pl
