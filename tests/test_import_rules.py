@@ -21,6 +21,7 @@ PLANTED = {
     "TensorFlow only in tasks": ("plum_jax/retrieval/metrics.py", "import tensorflow"),
     "Orbax only in checkpoints": ("plum_jax/training/trainer.py", "import orbax.checkpoint"),
     "matplotlib only in charts": ("plum_jax/report.py", "import matplotlib.pyplot"),
+    "Apache Beam only in": ("plum_jax/semantic_ids/catalogue/assign.py", "import apache_beam"),
 }
 
 
@@ -54,7 +55,7 @@ def test_the_contracts_hold_and_each_catches_what_it_is_for(tmp_path: pathlib.Pa
     [
         (
             "plum_jax.training.trainer, plum_jax.retrieval.evaluator, plum_jax.report",
-            ["tensorflow", "tensorflow_datasets", "seqio", "gin"],
+            ["tensorflow", "tensorflow_datasets", "seqio", "gin", "apache_beam"],
         ),
         ("plum_jax.model.decoder, plum_jax.objectives", ["tensorflow", "orbax", "polars", "grain", "matplotlib"]),
         ("plum_jax.corpus.schema, plum_jax.semantic_ids.table, plum_jax.vocabulary", ["jax", "tensorflow"]),
