@@ -333,3 +333,10 @@ def test_fewer_items_than_codes_are_refused_before_training(features, split, tmp
     with pytest.raises(QuantizerError, match="level 0 has 512 codes, but there are only 120 items"):
         RqVae().quantize(features, split, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_that_mean_nothing_are_refused():
+    with pytest.raises(QuantizerError, match="expected a gradient of straight_through, rotation, got 'none'"):
+        RqVae(gradient="none")
+    with pytest.raises(QuantizerError, match="expected loss weights of 0 or more"):
+        RqVae(contrastive_weight=-1.0)

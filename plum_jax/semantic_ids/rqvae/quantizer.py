@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Mapping
 
 import jax
@@ -19,7 +20,7 @@ from plum_jax.semantic_ids.assignment import assign
 from plum_jax.semantic_ids.codec import Codec, fitted_items, quantize_with
 from plum_jax.semantic_ids.inputs import fit_inputs, with_mean_squared_length
 from plum_jax.semantic_ids.quality import code_usage
-from plum_jax.semantic_ids.quantization import Quantization, check_codebook_sizes
+from plum_jax.semantic_ids.quantization import Quantization, QuantizerError, check_codebook_sizes
 from plum_jax.semantic_ids.residual_kmeans import fit_codebooks
 from plum_jax.semantic_ids.rqvae.dead_codes import DeadCodeRestart
 from plum_jax.semantic_ids.rqvae.encoder import RqVaeEncoder, encode, pieces, read_inputs
@@ -84,6 +85,13 @@ class RqVae:
     training: TrainingConfig = TrainingConfig(
         steps=2000, optimizer=AdamW(schedule=WarmupCosine(peak=3e-3), weight_decay=0.0), evaluation_period=500
     )
+
+    def __post_init__(self) -> None:
+        if self.gradient not in typing.get_args(Gradient):
+            raise QuantizerError(f"expected a gradient of {', '.join(typing.get_args(Gradient))}, got {self.gradient!r}")
+        weights = (self.reconstruction_weight, self.quantisation_weight, self.contrastive_weight, self.beta)
+        if min(weights) < 0 or self.temperature <= 0:
+            raise QuantizerError(f"expected loss weights of 0 or more and a temperature above 0, got {self}")
 
     def quantize(self, features: ItemFeatures, split: Split, work_dir: epath.PathLike) -> Quantization:
         """Trains in a folder of `work_dir` named by config and features (or goes on there), and quantises all items.
