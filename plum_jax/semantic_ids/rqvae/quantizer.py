@@ -87,8 +87,9 @@ class RqVae:
     )
 
     def __post_init__(self) -> None:
-        if self.gradient not in typing.get_args(Gradient):
-            raise QuantizerError(f"expected a gradient of {', '.join(typing.get_args(Gradient))}, got {self.gradient!r}")
+        gradients = typing.get_args(Gradient)
+        if self.gradient not in gradients:
+            raise QuantizerError(f"expected a gradient of {', '.join(gradients)}, got {self.gradient!r}")
         weights = (self.reconstruction_weight, self.quantisation_weight, self.contrastive_weight, self.beta)
         if min(weights) < 0 or self.temperature <= 0:
             raise QuantizerError(f"expected loss weights of 0 or more and a temperature above 0, got {self}")
