@@ -6,7 +6,7 @@ import setuptools
 
 README = pathlib.Path(__file__).parent / "README.md"
 
-# Beam wants protobuf 6; what sentencepiece generated since 0.2.2 wants protobuf 7, and says so only when it is imported.
+# Beam wants protobuf 6; sentencepiece from 0.2.2 on wants protobuf 7, and says so only when it is imported.
 BEAM = ["apache-beam", "sentencepiece<0.2.2"]
 
 setuptools.setup(

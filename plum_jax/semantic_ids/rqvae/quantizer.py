@@ -178,7 +178,10 @@ class RqVae:
         rows = min(self.batch_size // (2 if self.contrastive_weight else 1), num_items)
         return max(rows - rows % jax.device_count(), 1)
 
-    def _sample(self, blocks: tuple[np.ndarray, ...], present: tuple[np.ndarray, ...]) -> tuple:
+    def _sample(
+        self, blocks: tuple[np.ndarray, ...], present: tuple[np.ndarray, ...]
+    ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+        """The items that usage is watched and codebooks are started on: all, or SAMPLE of them."""
         if len(present[0]) <= SAMPLE:
             return blocks, present
         chosen = np.random.default_rng(self.training.seed).choice(len(present[0]), SAMPLE, replace=False)
