@@ -49,12 +49,13 @@ _STYLE: dict[Any, Any] = {
 Points = tuple[Sequence[float], Sequence[float]]  # x, y
 
 
-def recall_dots(groups: Mapping[str, Mapping[str, tuple[float, float | None]]], label: str) -> str:
+def recall_dots(groups: Mapping[str, Mapping[str, tuple[float, float | None]]], label: str, over: str = "users") -> str:
     """One dot a row with a bar of two standard errors on either side.
 
     Args:
       groups: legend entry (e.g. "seen items kept") -> row name -> (value, standard error or None).
       label: what the horizontal axis measures.
+      over: what the standard errors are over.
     """
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     with matplotlib.rc_context(_STYLE):
@@ -72,7 +73,7 @@ def recall_dots(groups: Mapping[str, Mapping[str, tuple[float, float | None]]], 
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set_xlim(left=0)
-        axes.set_xlabel(f"{label} (bars: two standard errors over users)")
+        axes.set_xlabel(f"{label} (bars: two standard errors over {over})")
         if len(groups) > 1:
             figure.legend(loc="outside upper right", ncols=len(groups))
         return _svg(figure, f"{label} of each model with error bars")
