@@ -88,7 +88,8 @@ def judge_semantic_ids(
         write_rows(shared.directory / "results.jsonl", [row])
         if results_file:
             write_rows(results_file, [row])
-        print(f"{row['name']}: recall@10 {row['recall@10']:.4f} ± {row['recall@10_se']:.4f}")
+        metric = f"recall@{max(pipeline.evaluation.ks)}"
+        print(f"{row['name']}: {metric} {row[metric]:.4f} ± {row[f'{metric}_se']:.4f}")
 
 
 def _facts(quality: Mapping[str, Any]) -> dict[str, Any]:
