@@ -82,7 +82,7 @@ def _measure_size(size: Size, quick: bool) -> dict[str, float]:
     feed = item_batches(size)
     network = size.quantizer.network(size.block_dims)
     params = jax.device_get(size.quantizer.initial_params(network, feed.blocks, feed.present, jax.random.key(0)))
-    steps = max(4, ITEMS_IN_A_ROUND // size.quantizer.batch_size)
+    steps = max(4, ITEMS_IN_A_ROUND // (2 if quick else 1) // size.quantizer.batch_size)
     objective = size.quantizer.objective(network)
     sides = {
         "ours": our_side(size.quantizer.training, objective, feed, params, steps),
@@ -90,7 +90,7 @@ def _measure_size(size: Size, quick: bool) -> dict[str, float]:
     }
     if not quick:
         sides["compiled"] = torch_side(objective, feed, params, steps, compiled=True)
-    seconds = timing.interleaved(sides, rounds=7 if quick else 15)
+    seconds = timing.interleaved(sides, rounds=5 if quick else 15)
     # A pair is two items, though both sides could be counted in steps alike.
     items = steps * size.quantizer.batch_size
     row = {name: items / statistics.median(values) for name, values in seconds.items()}
