@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ def measure(quick: bool) -> dict[str, float | dict]:
     """Ratios of speed, ours over PyTorch's: the least over the default sizes, and each; prints a table."""
     keep_freed_memory()  # as `train` does; PyTorch has it too, being in the same process
     details: dict[str, dict[str, float]] = {}
-    print(f"\nRQ-VAE training, items a second ({timing.THREADS} threads each, medians of interleaved rounds)")
+    print(f"\nRQ-VAE training, items a second (medians; {timing.THREADS} threads, PyTorch the better of that and 1)")
     print(f"{'':24}{'ours':>10}{'eager':>10}{'compiled':>10}{'ratio':>8}{'compiled':>10}{'loss differs by':>17}")
     chosen = sizes(quick)
     for size in tqdm(chosen, desc="RQ-VAE training", unit="size", leave=False):
@@ -84,18 +85,34 @@ def _measure_size(size: Size, quick: bool) -> dict[str, float]:
     params = jax.device_get(size.quantizer.initial_params(network, feed.blocks, feed.present, jax.random.key(0)))
     steps = max(4, ITEMS_IN_A_ROUND // (2 if quick else 1) // size.quantizer.batch_size)
     objective = size.quantizer.objective(network)
-    sides = {
-        "ours": our_side(size.quantizer.training, objective, feed, params, steps),
-        "eager": torch_side(objective, feed, params, steps, compiled=False),
-    }
+    rounds = 5 if quick else 15
+    eager = functools.partial(torch_side, objective, feed, params)
+    sides = {"ours": our_side(size.quantizer.training, objective, feed, params, steps)}
+    threads = fastest_threads(eager)
+    sides |= {f"eager, threads {count}": eager(steps, threads=count) for count in threads}
     if not quick:
-        sides["compiled"] = torch_side(objective, feed, params, steps, compiled=True)
-    seconds = timing.interleaved(sides, rounds=5 if quick else 15)
+        sides["compiled"] = eager(steps, threads=threads[0], compiled=True)
+    seconds = timing.interleaved(sides, rounds)
+    best = min((name for name in sides if name.startswith("eager")), key=lambda name: statistics.median(seconds[name]))
+    seconds = {"eager" if name == best else name: values for name, values in seconds.items()}
     # A pair is two items, though both sides could be counted in steps alike.
     items = steps * size.quantizer.batch_size
     row = {name: items / statistics.median(values) for name, values in seconds.items()}
-    row |= {f"vs_{name}": timing.median_ratio(seconds[name], seconds["ours"]) for name in sides if name != "ours"}
+    row |= {f"vs_{name}": timing.median_ratio(seconds[name], seconds["ours"]) for name in seconds if name != "ours"}
     return {**row, "loss_difference": loss_difference(objective, feed, params)}
+
+
+def fastest_threads(side: Callable[..., Callable[[], object]]) -> list[int]:
+    """The numbers of threads that PyTorch is timed with, the fastest of a trial first.
+
+    Its threads wait for each other in a loop: best on free cores (asleep, OMP_WAIT_POLICY=passive, 20% slower),
+    and ten times slower than one thread where another process has a core. A number that slow is left out.
+    """
+    seconds = {
+        threads: min(timing.interleaved({"": side(2, threads=threads)}, 3)[""]) for threads in (1, timing.THREADS)
+    }
+    fastest = min(seconds.values())
+    return sorted((threads for threads in seconds if seconds[threads] < 1.5 * fastest), key=lambda n: seconds[n])
 
 
 def item_batches(size: Size) -> ItemBatches:
@@ -136,13 +153,12 @@ def our_side(
 
 
 def torch_side(
-    objective: RqVaeObjective, feed: ItemBatches, params: dict, steps: int, compiled: bool
+    objective: RqVaeObjective, feed: ItemBatches, params: dict, steps: int, threads: int, compiled: bool = False
 ) -> Callable[[], object]:
     """Runs `steps` steps: batches by index from tensors in memory, the pairs drawn beforehand; fused AdamW, clipping.
 
     It computes the loss alone, where our step also gives metrics.
     """
-    torch.set_num_threads(timing.THREADS)
     model = torch_rqvae.from_jax(objective.network, params)
     loss_of = torch_rqvae.TorchObjective(model, objective)
     loss_fn = torch.compile(loss_of) if compiled else loss_of
@@ -151,6 +167,7 @@ def torch_side(
     batches, levels = torch_batches(feed), len(objective.network.codebook_sizes)
 
     def run() -> None:
+        torch.set_num_threads(threads)
         for batch in itertools.islice(batches, steps):
             rows = batch["block_0"].shape[0] * batch["block_0"].shape[1]
             keep = torch.randint(1, levels + 1, (rows,)) if objective.progressive_masking else None

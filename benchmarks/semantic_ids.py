@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from importlib import metadata
 
 import timing
@@ -29,8 +28,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="at most 50 s")
     quick = parser.parse_args().quick
     timing.bound_threads()
-    # PyTorch's threads that wait in a loop make it ten times slower wherever another process has a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     # Imported here: what is set above is read when these libraries are loaded.
     import assignment_speed
