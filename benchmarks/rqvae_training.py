@@ -21,7 +21,7 @@ from plum_jax.semantic_ids.rqvae import RqVae
 from plum_jax.semantic_ids.rqvae.objective import RqVaeObjective, draw_levels
 from plum_jax.semantic_ids.rqvae.pairs import CoWatched, ItemBatches
 from plum_jax.training.mesh import batch_sharding
-from plum_jax.training.step import initial_state, make_train_step
+from plum_jax.training.step import FromHost, initial_state, make_train_step
 from plum_jax.training.trainer import TrainingConfig
 
 NUM_ITEMS = 20_000
@@ -139,7 +139,7 @@ def our_side(
     """Runs `steps` steps as `trainer.train` does: batches drawn, put on the device, the compiled step."""
     mesh, key = training.mesh.build(), jax.random.key(0)
     optimizer = training.optimizer.build(training.steps)
-    state = initial_state(lambda _: params, optimizer, key, mesh)
+    state = initial_state(FromHost(lambda _: params), optimizer, key, mesh)
     step = make_train_step(objective, optimizer, training.microbatches, key, mesh, state)
     iterator = feed.make_iterator()
 

@@ -30,6 +30,7 @@ from plum_jax.semantic_ids.quantization import Quantizer
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.training import trainer
 from plum_jax.training.batches import TokenBatches
+from plum_jax.training.step import FromHost, Initialiser
 from plum_jax.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary, train_sentencepiece
 from plum_jax.vocabulary import KIND as VOCABULARY_KIND
 from tasks import materialize, mixtures, retrieval
@@ -321,7 +322,7 @@ class Stages:
         return trainer.train(
             phase.training,
             directory=self.directory / "train" / name,
-            init_params=functools.partial(initial_params, self.decoder, warm_start),
+            init_params=initial_params(self.decoder, warm_start),
             objective=NextToken(self.decoder, phase.label_smoothing),
             feed=feed,
             fingerprints=fingerprints,
@@ -332,16 +333,19 @@ class Stages:
         )
 
 
-def initial_params(decoder: Decoder, warm_start: Any, key: jax.Array) -> Any:
+def initial_params(decoder: Decoder, warm_start: Any = None) -> Initialiser:
     """Parameters with their logical axes: random ones, or those of `warm_start` (host arrays) when it is not None."""
     one = jnp.zeros((1, 1), jnp.int32)
 
     def init(key: jax.Array) -> Any:
         return decoder.init(key, one, one, jnp.ones((1, 1, 1), bool))["params"]
 
-    if warm_start is None:
-        return jax.jit(init)(key)
-    boxed = jax.eval_shape(init, key)
-    return jax.tree.map(
-        lambda box, value: box.replace_boxed(value), boxed, warm_start, is_leaf=lambda x: isinstance(x, nn.Partitioned)
-    )
+    def read(key: jax.Array) -> Any:
+        return jax.tree.map(
+            lambda box, value: box.replace_boxed(value),
+            jax.eval_shape(init, key),
+            warm_start,
+            is_leaf=lambda x: isinstance(x, nn.Partitioned),
+        )
+
+    return init if warm_start is None else FromHost(read)

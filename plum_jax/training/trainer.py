@@ -19,7 +19,7 @@ from plum_jax.training import checkpoints
 from plum_jax.training.mesh import MeshShape, batch_sharding
 from plum_jax.training.metrics_log import MetricsLog, progress_bar
 from plum_jax.training.optimizer import AdamW, Optimizer
-from plum_jax.training.step import Objective, TrainState, initial_state, make_train_step
+from plum_jax.training.step import Initialiser, Objective, TrainState, initial_state, make_train_step
 
 Evaluator = Callable[[Any], dict[str, float]]
 # (parameters as host arrays, step) -> (parameters of the same shapes, metrics); a function of these alone.
@@ -65,7 +65,7 @@ def train(
     config: TrainingConfig,
     *,
     directory: epath.PathLike,
-    init_params: Callable[[jax.Array], Any],
+    init_params: Initialiser,
     objective: Objective,
     feed: Feed,
     fingerprints: Mapping[str, str],
@@ -81,7 +81,7 @@ def train(
     Args:
       config: how.
       directory: gets `metrics.jsonl`, `tensorboard/`, `checkpoints/`, `best/` and, at the end, `params/`.
-      init_params: key -> parameters, with or without logical axis metadata; a warm start reads them instead.
+      init_params: key -> parameters, with or without logical axis metadata; `FromHost` for a warm start.
       objective: `(params, batch, rng) -> (loss_sum, weight_sum, metrics as (sum, weight))`.
       feed: batches; its iterator's state is part of every checkpoint.
       fingerprints: of all inputs (SidTable, vocabulary, records...); a checkpoint with others is refused.

@@ -29,6 +29,7 @@ from plum_jax.semantic_ids.rqvae.objective import RqVaeObjective
 from plum_jax.semantic_ids.rqvae.pairs import CoWatched, ItemBatches
 from plum_jax.semantic_ids.table import number_prefixes
 from plum_jax.training.optimizer import AdamW, WarmupCosine
+from plum_jax.training.step import FromHost
 from plum_jax.training.trainer import TrainingConfig, train
 
 SAMPLE = 1 << 16  # items that usage is watched, and codebooks are started and restarted on
@@ -114,7 +115,7 @@ class RqVae:
         params = train(
             self.training,
             directory=epath.Path(work_dir) / artifact.fingerprint(fingerprints),
-            init_params=functools.partial(self.initial_params, network, *sample),
+            init_params=FromHost(functools.partial(self.initial_params, network, *sample)),
             objective=self.objective(network),
             feed=ItemBatches(blocks, present, self._rows(fitted.num_items), self.training.seed, self._pairs(split)),
             fingerprints=fingerprints,
