@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.masks import packed_causal_mask
+from plum_jax.model.masks import PackedCausal
+from plum_jax.model.moe.routing import RouterStatistics
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -19,26 +21,33 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]
 class NextToken:
     """Weighted next-token cross-entropy: CPT (weights 1) and reward-weighted fine-tuning (PLUM §1.3, L_SFT).
 
-        loss = - sum_t w_t log P(target_t | inputs_<=t)
+        loss = - sum_t w_t log P(target_t | inputs_<=t) + sum_t w_t * (balance_weight * balance + z_weight * z)
+
+    The routers' losses (experts only) are means over the layers and the batch that the objective is given.
 
     Attributes:
       decoder: the model.
       label_smoothing: share of the target's probability spread evenly over the vocabulary. Not in PLUM.
+      balance_weight: of the load-balancing loss (Switch, arXiv 2101.03961, uses 0.01).
+      z_weight: of the router's z-loss (ST-MoE, arXiv 2202.08906, uses 0.001).
     """
 
     decoder: Decoder
     label_smoothing: float = 0.0
+    balance_weight: float = 0.01
+    z_weight: float = 0.001
 
     def __call__(self, params: Mapping, batch: Batch, rng: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
         """Sums of loss and weight over a batch of T5X-named features, each `[B, T]`; `rng` None means no dropout."""
-        logits, _ = self.decoder.apply(
+        output: Any = self.decoder.apply(
             {"params": params},
             batch["decoder_input_tokens"],
             batch["decoder_positions"],
-            packed_causal_mask(batch["decoder_segment_ids"]),
+            PackedCausal(batch["decoder_segment_ids"]),
             deterministic=rng is None,
             rngs=None if rng is None else {"dropout": rng},
         )
+        logits, router = output.values, output.router
         targets = batch["decoder_target_tokens"]
         weights = batch["decoder_loss_weights"].astype(jnp.float32)
         log_normaliser = jax.nn.logsumexp(logits, axis=-1)
@@ -54,4 +63,21 @@ class NextToken:
             "cross_entropy": (jnp.sum(nll * weights), weight_sum),
             "accuracy": (jnp.sum(correct * weights), weight_sum),
         }
-        return jnp.sum(loss * weights), weight_sum, metrics
+        loss_sum = jnp.sum(loss * weights)
+        if router is not None:
+            balance, z_loss = jnp.mean(router.balance_loss), jnp.mean(router.z_loss)
+            loss_sum += weight_sum * (self.balance_weight * balance + self.z_weight * z_loss)
+            metrics |= _router_metrics(router, weight_sum)
+        return loss_sum, weight_sum, metrics
+
+
+def _router_metrics(router: RouterStatistics, weight_sum: jax.Array) -> Metrics:
+    """Means over layers; the load of the fullest expert as a multiple of an even one."""
+    fullest = jnp.max(router.load, axis=-1) * router.load.shape[-1]
+    values = {
+        "router_balance_loss": router.balance_loss,
+        "router_z_loss": router.z_loss,
+        "router_dropped": router.dropped,
+        "router_fullest_expert": fullest,
+    }
+    return {name: (jnp.mean(value) * weight_sum, weight_sum) for name, value in values.items()}

@@ -6,40 +6,69 @@ from plum_jax.model.config import DecoderConfig
 
 
 def parameter_counts(config: DecoderConfig, vocab_size: int) -> dict[str, int]:
-    """Parameters by group; `embedding` + `head` + `attention` + `mlp` + `norm` = `total`.
+    """Parameters by group; `embedding` + `head` + `attention` + `mlp` + `router` + `norm` = `total`.
 
     Groups are kept apart so that an analysis can follow Kaplan's convention (`non_embedding`) or Chinchilla's
-    (`total`).
+    (`total`). `activated` are those that one token goes through: of the experts only the chosen and the shared ones;
+    `activated_non_embedding` leaves out embedding and head, as PLUM's names of its sizes do.
     """
     c = config
     embedding = vocab_size * c.d_model
-    attention = c.num_layers * c.d_model * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
-    mlp = c.num_layers * 3 * c.d_model * c.mlp_dim
-    norm = (2 * c.num_layers + 1) * c.d_model
+    qkv_heads = c.num_heads + 2 * c.num_kv_heads
+    attention = c.d_model * c.head_dim * (qkv_heads + c.num_heads)
+    if c.qkv_bias:
+        attention += qkv_heads * c.head_dim
+    mlp, activated_mlp, router = 3 * c.d_model * c.mlp_dim, 3 * c.d_model * c.mlp_dim, 0
+    if c.moe is not None:
+        expert, shared = 3 * c.d_model * c.moe.mlp_dim, 3 * c.d_model * c.moe.shared_mlp_dim
+        mlp = c.moe.num_experts * expert + shared
+        activated_mlp = c.moe.experts_per_token * expert + shared
+        router = c.d_model * c.moe.num_experts
+    norm = (4 if c.post_norms else 2) * c.d_model + (2 * c.head_dim if c.qk_norm else 0)
+    layers = c.num_layers
+    final_norm = c.d_model
     head = 0 if c.tied_embeddings else embedding
+    non_embedding = layers * (attention + mlp + router + norm) + final_norm
+    saved = layers * (mlp - activated_mlp)
     return {
         "embedding": embedding,
         "head": head,
-        "attention": attention,
-        "mlp": mlp,
-        "norm": norm,
-        "non_embedding": attention + mlp + norm,
-        "total": embedding + head + attention + mlp + norm,
+        "attention": layers * attention,
+        "mlp": layers * mlp,
+        "router": layers * router,
+        "norm": layers * norm + final_norm,
+        "non_embedding": non_embedding,
+        "total": embedding + head + non_embedding,
+        "activated_non_embedding": non_embedding - saved,
+        "activated": embedding + head + non_embedding - saved,
     }
 
 
-def forward_flops_per_token(config: DecoderConfig, vocab_size: int, context: int) -> int:
+def forward_flops_per_token(config: DecoderConfig, vocab_size: int, context: float) -> float:
     """Floating-point operations of one token's forward pass that attends to `context` keys (2 per multiply-add).
 
-    Counts matrix products only: projections, scores and weighted values, MLP, head. Embedding look-up is free.
+    Counts matrix products only: projections, scores and weighted values, router, the experts that a token is sent to,
+    head. Embedding look-up is free. In layers with a window a token attends to no more keys than that.
     """
     c = config
     counts = parameter_counts(c, vocab_size)
-    attention_products = c.num_layers * 2 * 2 * c.num_heads * c.head_dim * context
-    return 2 * (counts["attention"] + counts["mlp"] + vocab_size * c.d_model) + attention_products
+    mlp = counts["mlp"] - (counts["total"] - counts["activated"])
+    bias = c.num_layers * c.head_dim * (c.num_heads + 2 * c.num_kv_heads) if c.qkv_bias else 0
+    keys = sum(min(context, c.window) if local else context for local in c.local_layers)
+    attention_products = 2 * 2 * c.num_heads * c.head_dim * keys
+    products = counts["attention"] - bias + mlp + counts["router"] + vocab_size * c.d_model
+    return 2 * products + attention_products
 
 
-def train_step_flops(config: DecoderConfig, vocab_size: int, batch: int, length: int) -> int:
-    """Operations of one training step on `[batch, length]`: forward and twice that backward, the whole score matrix
-    (masked half included, since it is computed), recomputation under `remat` not counted."""
-    return 3 * batch * length * forward_flops_per_token(config, vocab_size, length)
+def train_step_flops(config: DecoderConfig, vocab_size: int, batch: int, length: int, *, causal: bool = False) -> float:
+    """Operations of one training step on `[batch, length]`: forward and twice that backward, without what `remat`
+    computes again, what a capacity leaves empty or drops, and the optimizer.
+
+    Args:
+      config, vocab_size: of the decoder.
+      batch, length: of the step.
+      causal: count only the scores that a causal mask leaves, (T + 1) / 2 keys a token; else the whole score matrix,
+        as kernels that form it compute it, and as most published figures count it (PaLM, arXiv 2204.02311, app. B).
+    """
+    context = (length + 1) / 2 if causal else length
+    return 3 * batch * length * forward_flops_per_token(config, vocab_size, context)

@@ -2,82 +2,135 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from plum_jax.model.attention import AttentionFunction, EinsumAttention
+from plum_jax.model.cache import KVCache
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.layers import DecoderLayer, KVCache, RMSNorm, parameter, rotary_tables
+from plum_jax.model.layers import DecoderLayer, LayerContext
+from plum_jax.model.masks import Mask, PackedCausal
+from plum_jax.model.moe.routing import RouterStatistics
+from plum_jax.model.projections import RMSNorm, parameter
+from plum_jax.model.rotary import rotary_tables
+
+_REMAT_POLICIES = {
+    "full": None,
+    "save_dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "save_attention": jax.checkpoint_policies.save_only_these_names("qkv", "attended"),
+}
+
+
+class DecoderOutput(NamedTuple):
+    """What a decoder, or its stack, gives.
+
+    Attributes:
+      values: `[B, T, V]` float32 logits, or `[B, T, D]` states.
+      cache: with the new tokens' keys and values; None where none was given.
+      router: statistics of each layer's router, leaves `[layers, ...]`; None without experts.
+    """
+
+    values: jax.Array
+    cache: KVCache | None
+    router: RouterStatistics | None
 
 
 class Transformer(nn.Module):
-    """The reuse seam: `[B, T, D] -> [B, T, D]` with positions, mask and cache as plain arguments."""
+    """The reuse seam: `[B, T, D] -> [B, T, D]` with positions, mask and cache as plain arguments.
+
+    Attributes:
+      config: sizes and choices.
+      attention: the kernel.
+    """
 
     config: DecoderConfig
+    attention: AttentionFunction = EinsumAttention()
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
         positions: jax.Array,
-        mask: jax.Array,
+        mask: Mask,
         cache: KVCache | None = None,
         *,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, KVCache | None]:
+    ) -> DecoderOutput:
         """Runs the stack.
 
         Args:
           x: `[B, T, D]` embeddings.
           positions: `[B, T]` int32.
-          mask: `[B, T, S]` bool; S = T without a cache, else the cache's slots.
+          mask: `[B, T, S]` bool, S = T without a cache, else the cache's slots; or the segments of packed rows.
           cache: keys and values so far; the T new tokens are written at slots `cache.index` and following.
           deterministic: no dropout.
 
         Returns:
-          `[B, T, D]` after the final norm, and the advanced cache.
+          states after the final norm, the advanced cache, the routers' statistics.
         """
         c = self.config
+        if cache is not None:
+            cache = cache.with_positions(positions)
+        key_positions = positions if cache is None else cache.positions
+        context = LayerContext(
+            masks=self.attention.prepare(mask, positions, key_positions, c),
+            rotary=rotary_tables(positions, c),
+            local_rotary=rotary_tables(positions, c, local=True) if c.local_rope_theta is not None else None,
+            real=mask.segment_ids > 0 if isinstance(mask, PackedCausal) else None,
+            index=None if cache is None else cache.index,
+        )
+        x, layer_cache, statistics = self._layers(x, cache, context, deterministic)
+        x = RMSNorm(c, name="final_norm")(x)
+        if cache is not None:
+            key, value = layer_cache
+            cache = KVCache(key, value, cache.positions, cache.index + positions.shape[1])
+        return DecoderOutput(x, cache, statistics)
+
+    def _layers(
+        self, x: jax.Array, cache: KVCache | None, context: LayerContext, deterministic: bool
+    ) -> tuple[jax.Array, Any, RouterStatistics | None]:
+        c = self.config
         layer: type[nn.Module] = DecoderLayer
-        if c.remat:
-            layer = nn.remat(DecoderLayer, prevent_cse=not c.scan_layers)
-        rotary = rotary_tables(positions, c)
-        layer_cache = None if cache is None else (cache.key, cache.value)
-        index = None if cache is None else cache.index
+        if c.remat != "none":
+            layer = nn.remat(DecoderLayer, prevent_cse=not c.scan_layers, policy=_REMAT_POLICIES[c.remat])
+        caches = None if cache is None else (cache.key, cache.value)
         if c.scan_layers:
+            per_layer = jnp.asarray(c.local_layers) if c.has_mixed_layers else c.local_layers[0]
             stack = nn.scan(
                 layer,
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                in_axes=(0, 0 if c.has_mixed_layers else nn.broadcast, nn.broadcast),
                 length=c.num_layers,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, layer_cache = stack(c, deterministic, name="layers")(x, layer_cache, rotary, mask, index)
-        else:
-            caches = []
-            for i in range(c.num_layers):
-                one = None if layer_cache is None else (layer_cache[0][i], layer_cache[1][i])
-                x, one = layer(c, deterministic, name=f"layer_{i}")(x, one, rotary, mask, index)
-                caches.append(one)
-            if layer_cache is not None:
-                layer_cache = jax.tree.map(lambda *a: jnp.stack(a), *caches)
-        x = RMSNorm(c, name="final_norm")(x)
-        if cache is not None and layer_cache is not None:
-            cache = KVCache(key=layer_cache[0], value=layer_cache[1], index=cache.index + positions.shape[1])
-        return x, cache
+            x, (caches, statistics) = stack(c, self.attention, deterministic, name="layers")(
+                x, caches, per_layer, context
+            )
+            return x, caches, statistics
+        outputs = []
+        for i, is_local in enumerate(c.local_layers):
+            one = None if caches is None else (caches[0][i], caches[1][i])
+            x, output = layer(c, self.attention, deterministic, name=f"layer_{i}")(x, one, is_local, context)
+            outputs.append(output)
+        return x, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
 class Decoder(nn.Module):
     """Token ids to next-token logits.
 
     Attributes:
-      config: sizes.
+      config: sizes and choices.
       vocab_size: V, rows of the embedding table.
+      attention: the kernel: static, chosen by the machine and never by the model.
     """
 
     config: DecoderConfig
     vocab_size: int
+    attention: AttentionFunction = EinsumAttention()
 
     def setup(self) -> None:
         c = self.config
@@ -86,17 +139,17 @@ class Decoder(nn.Module):
         self.embedding = parameter(self, "embedding", init, axes, shape, c.param_dtype)
         if not c.tied_embeddings:
             self.head = parameter(self, "head", init, axes, shape, c.param_dtype)
-        self.transformer = Transformer(c)
+        self.transformer = Transformer(c, self.attention)
         self.dropout = nn.Dropout(c.dropout_rate)
 
     def hidden(
         self,
         tokens: jax.Array,
         positions: jax.Array,
-        mask: jax.Array,
+        mask: Mask,
         cache: KVCache | None = None,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, KVCache | None]:
+    ) -> DecoderOutput:
         """`[B, T]` ids to `[B, T, D]` states, for callers that need logits at few positions only."""
         c = self.config
         x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
@@ -108,17 +161,23 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """`[B, T, D]` states to `[B, T, V]` float32 logits."""
-        table = self.embedding if self.config.tied_embeddings else self.head
-        return jnp.einsum("BTD,VD->BTV", hidden, table.astype(self.config.dtype), preferred_element_type=jnp.float32)
+        c = self.config
+        table = self.embedding if c.tied_embeddings else self.head
+        logits = jnp.einsum("BTD,VD->BTV", hidden, table.astype(c.dtype), preferred_element_type=jnp.float32)
+        if c.logits_scale != 1.0:
+            logits = logits * c.logits_scale
+        if c.final_softcap is not None:
+            logits = c.final_softcap * jnp.tanh(logits / c.final_softcap)
+        return logits
 
     def __call__(
         self,
         tokens: jax.Array,
         positions: jax.Array,
-        mask: jax.Array,
+        mask: Mask,
         cache: KVCache | None = None,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, KVCache | None]:
-        """`[B, T]` ids to `[B, T, V]` float32 logits; `mask` `[B, T, S]` and `cache` as in `Transformer`."""
-        x, cache = self.hidden(tokens, positions, mask, cache, deterministic)
-        return self.logits(x), cache
+    ) -> DecoderOutput:
+        """`[B, T]` ids to `[B, T, V]` float32 logits; `mask` and `cache` as in `Transformer`."""
+        output = self.hidden(tokens, positions, mask, cache, deterministic)
+        return output._replace(values=self.logits(output.values))

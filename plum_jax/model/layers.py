@@ -1,170 +1,142 @@
-"""The layers of the decoder. Projections that read the same input are one matrix product."""
+"""One layer of the decoder: attention, then an MLP or experts, on a residual stream."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
-from plum_jax.model.config import DecoderConfig, DType
+from plum_jax.model.attention import AttentionFunction
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.moe.experts import Experts
+from plum_jax.model.moe.routing import RouterStatistics
+from plum_jax.model.projections import GatedMLP, RMSNorm, fan_in, normalised, parameter
+from plum_jax.model.rotary import Rotary, rotate
+
+LayerCache = tuple[jax.Array, jax.Array]
 
 
 @flax.struct.dataclass
-class KVCache:
-    """Keys and values of the tokens so far, for every layer.
+class LayerContext:
+    """What all layers of one step share.
 
     Attributes:
-      key: `[layers, B, S, K, H]`, rotary positions already applied.
-      value: `[layers, B, S, K, H]`.
-      index: int32 scalar, the slot that the next token is written to.
+      masks: of the attention function.
+      rotary: of layers that see everything.
+      local_rotary: of layers with a window; None where it is the same.
+      real: bool `[B, T]`, tokens that are no padding; None: all.
+      index: cache slot of the first new token; None without a cache.
     """
 
-    key: jax.Array
-    value: jax.Array
-    index: jax.Array
+    masks: Any
+    rotary: Rotary
+    local_rotary: Rotary | None
+    real: jax.Array | None
+    index: jax.Array | None
 
-
-def empty_cache(config: DecoderConfig, batch: int, length: int) -> KVCache:
-    """A cache of `length` free slots for `batch` sequences."""
-    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
-    zeros = jnp.zeros(shape, config.dtype)
-    return KVCache(key=zeros, value=zeros, index=jnp.int32(0))
-
-
-def rotary_tables(positions: jax.Array, config: DecoderConfig) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines `[B, T, 1, H/2]` (float32) of RoPE (arXiv 2104.09864); computed once for all layers."""
-    exponents = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    angles = positions[:, :, None].astype(jnp.float32) / (config.rope_theta**exponents)[None, None, :]
-    return jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
-
-
-def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Turns `x` [B, T, heads, H] by its positions; the halves of H are the pairs (Llama's "rotate half" layout)."""
-    cosine, sine = rotary
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return turned.astype(x.dtype)
-
-
-def parameter(
-    module: nn.Module,
-    name: str,
-    init: Callable[..., jax.Array],
-    axes: tuple[str, ...],
-    shape: tuple[int, ...],
-    dtype: DType,
-) -> jax.Array:
-    """A parameter whose axes carry the logical names that `training.mesh` maps to the mesh."""
-    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.dtype(dtype)))
-
-
-def fan_in(scale: float, in_axis: int | tuple[int, ...], out_axis: int | tuple[int, ...]) -> Callable[..., jax.Array]:
-    """Truncated normal of variance `scale / fan-in`."""
-    return nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis)
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last axis, in float32 (arXiv 1910.07467)."""
-
-    config: DecoderConfig
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        ones = nn.initializers.ones_init()
-        scale = parameter(self, "scale", ones, ("norm",), (x.shape[-1],), self.config.param_dtype)
-        x32 = x.astype(jnp.float32)
-        inverse = lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.config.norm_epsilon)
-        return (x32 * inverse * scale.astype(jnp.float32)).astype(self.config.dtype)
+    def rotary_of(self, is_local: bool | jax.Array) -> Rotary:
+        """The tables of one layer."""
+        if self.local_rotary is None:
+            return self.rotary
+        return jax.tree.map(lambda ours, all_: jnp.where(is_local, ours, all_), self.local_rotary, self.rotary)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention. `[B, T, D] -> [B, T, D]`, and the layer's part of the cache when one is given."""
+    """Grouped-query attention. `[B, T, D] -> [B, T, D]`, and the layer's part of the cache when one is given.
+
+    Attributes:
+      config: sizes and choices.
+      attention: the kernel.
+    """
 
     config: DecoderConfig
+    attention: AttentionFunction
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        rotary: tuple[jax.Array, jax.Array],
-        mask: jax.Array,
-        cache: tuple[jax.Array, jax.Array] | None,
-        index: jax.Array | None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+        self, x: jax.Array, cache: LayerCache | None, is_local: bool | jax.Array, context: LayerContext
+    ) -> tuple[jax.Array, LayerCache | None]:
         c = self.config
-        groups = c.num_heads // c.num_kv_heads
-        dtype = jnp.dtype(c.dtype)
-        # Queries, keys and values in one product, grouped by key-value head so that tensor parallelism splits K.
-        qkv_shape = (c.d_model, c.num_kv_heads, groups + 2, c.head_dim)
-        qkv_axes = ("embed", "kv_heads", "qkv", "head")
-        qkv = parameter(self, "qkv", fan_in(1.0, 0, (1, 2, 3)), qkv_axes, qkv_shape, c.param_dtype)
+        query, key, value = self._projected(x, context.rotary_of(is_local))
+        if cache is not None:
+            assert context.index is not None, "a layer's cache comes with the slot to write to"
+            key = lax.dynamic_update_slice_in_dim(cache[0], key, context.index, axis=1)
+            value = lax.dynamic_update_slice_in_dim(cache[1], value, context.index, axis=1)
+            cache = (key, value)
+        attended = self.attention(query, key, value, context.masks, is_local, c)
+        attended = checkpoint_name(attended, "attended")
         # Each of the 2 x layers residual branches adds 1 / (2 x layers) of the stream's variance at the start (GPT-2).
+        groups = c.num_heads // c.num_kv_heads
         out_shape = (c.num_kv_heads, groups, c.head_dim, c.d_model)
         out_axes = ("kv_heads", "groups", "head", "embed")
         out = parameter(self, "out", fan_in(0.5 / c.num_layers, (0, 1, 2), 3), out_axes, out_shape, c.param_dtype)
+        return jnp.einsum("BTKGH,KGHD->BTD", attended, out.astype(c.dtype)), cache
 
-        projected = jnp.einsum("BTD,DKGH->BTKGH", x, qkv.astype(dtype))
-        batch, length = x.shape[:2]
-        query = rotate(
-            projected[:, :, :, :groups].reshape(batch, length, c.num_heads, c.head_dim) * c.head_dim**-0.5, rotary
-        ).reshape(batch, length, c.num_kv_heads, groups, c.head_dim)
-        key = rotate(projected[:, :, :, groups], rotary)
-        value = projected[:, :, :, groups + 1]
-        if cache is not None:
-            assert index is not None, "a layer's cache comes with the slot to write to"
-            key = lax.dynamic_update_slice_in_dim(cache[0], key, index, axis=1)
-            value = lax.dynamic_update_slice_in_dim(cache[1], value, index, axis=1)
-            cache = (key, value)
-        scores = jnp.einsum("BTKGH,BSKH->BKGTS", query, key, preferred_element_type=jnp.float32)
-        scores = jnp.where(mask[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores, axis=-1).astype(dtype)
-        attended = jnp.einsum("BKGTS,BSKH->BTKGH", weights, value)
-        return jnp.einsum("BTKGH,KGHD->BTD", attended, out.astype(dtype)), cache
-
-
-class GatedMLP(nn.Module):
-    """`down(activation(gate x) * up x)` (arXiv 2002.05202); gate and up are one product. `[B, T, D] -> [B, T, D]`."""
-
-    config: DecoderConfig
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def _projected(self, x: jax.Array, rotary: Rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries `[B, T, K, G, H]`, keys and values `[B, T, K, H]`; positions applied, queries scaled."""
         c = self.config
-        dtype = jnp.dtype(c.dtype)
-        gate_up_shape = (c.d_model, 2, c.mlp_dim)
-        gate_up_axes = ("embed", "gate_up", "mlp")
-        gate_up = parameter(self, "gate_up", fan_in(1.0, 0, (1, 2)), gate_up_axes, gate_up_shape, c.param_dtype)
-        down_shape = (c.mlp_dim, c.d_model)
-        down = parameter(self, "down", fan_in(0.5 / c.num_layers, 0, 1), ("mlp", "embed"), down_shape, c.param_dtype)
-        both = jnp.einsum("BTD,DUF->BTUF", x, gate_up.astype(dtype))
-        hidden = c.activation(both[:, :, 0]) * both[:, :, 1]
-        return jnp.einsum("BTF,FD->BTD", hidden, down.astype(dtype))
+        groups = c.num_heads // c.num_kv_heads
+        # One product, grouped by key-value head so that tensor parallelism splits K.
+        shape = (c.d_model, c.num_kv_heads, groups + 2, c.head_dim)
+        qkv = parameter(
+            self, "qkv", fan_in(1.0, 0, (1, 2, 3)), ("embed", "kv_heads", "qkv", "head"), shape, c.param_dtype
+        )
+        projected = jnp.einsum("BTD,DKGH->BTKGH", x, qkv.astype(c.dtype))
+        if c.qkv_bias:
+            zeros = nn.initializers.zeros_init()
+            bias = parameter(self, "qkv_bias", zeros, ("kv_heads", "qkv", "head"), shape[1:], c.param_dtype)
+            projected = projected + bias.astype(c.dtype)
+        projected = checkpoint_name(projected, "qkv")
+        query, key, value = projected[:, :, :, :groups], projected[:, :, :, groups], projected[:, :, :, groups + 1]
+        if c.qk_norm:
+            ones = nn.initializers.ones_init()
+            norms = [
+                parameter(self, name, ones, ("norm",), (c.head_dim,), c.param_dtype)
+                for name in ("query_norm", "key_norm")
+            ]
+            query, key = normalised(query, norms[0], c), normalised(key, norms[1], c)
+        query = query * (c.head_dim**-0.5 if c.query_scale is None else c.query_scale)
+        batch, length = x.shape[:2]
+        heads = query.reshape(batch, length, c.num_heads, c.head_dim)
+        return rotate(heads, rotary).reshape(query.shape), rotate(key, rotary), value
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm attention and MLP on a residual stream. Shaped for `nn.scan`: carry in, carry and cache out."""
+    """Attention and MLP or experts. Shaped for `nn.scan`: carry in; carry, and cache with statistics, out."""
 
     config: DecoderConfig
+    attention: AttentionFunction
     deterministic: bool
 
     @nn.compact
     def __call__(
         self,
         x: jax.Array,
-        cache: tuple[jax.Array, jax.Array] | None,
-        rotary: tuple[jax.Array, jax.Array],
-        mask: jax.Array,
-        index: jax.Array | None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-        drop = nn.Dropout(self.config.dropout_rate, deterministic=self.deterministic)
-        attended, cache = Attention(self.config, name="attention")(
-            RMSNorm(self.config, name="attention_norm")(x), rotary, mask, cache, index
+        cache: LayerCache | None,
+        is_local: bool | jax.Array,
+        context: LayerContext,
+    ) -> tuple[jax.Array, tuple[LayerCache | None, RouterStatistics | None]]:
+        c = self.config
+        attended, new_cache = Attention(c, self.attention, name="attention")(
+            RMSNorm(c, name="attention_norm")(x), cache, is_local, context
         )
-        x = nn.with_logical_constraint(x + drop(attended), ("batch", "length", "embed_activation"))
-        x = x + drop(GatedMLP(self.config, name="mlp")(RMSNorm(self.config, name="mlp_norm")(x)))
-        return nn.with_logical_constraint(x, ("batch", "length", "embed_activation")), cache
+        x = self._added(x, attended, "attention_post_norm")
+        statistics = None
+        read = RMSNorm(c, name="mlp_norm")(x)
+        if c.moe is None:
+            branch = GatedMLP(c, c.mlp_dim, name="mlp")(read)
+        else:
+            branch, statistics = Experts(c, name="moe")(read, context.real, dropless=cache is not None)
+        return self._added(x, branch, "mlp_post_norm"), (new_cache, statistics)
+
+    def _added(self, x: jax.Array, branch: jax.Array, norm: str) -> jax.Array:
+        """The stream with one more branch."""
+        if self.config.post_norms:
+            branch = RMSNorm(self.config, name=norm)(branch)
+        branch = nn.Dropout(self.config.dropout_rate, deterministic=self.deterministic)(branch)
+        return nn.with_logical_constraint(x + branch, ("batch", "length", "embed_activation"))

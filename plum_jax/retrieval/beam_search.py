@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from plum_jax.model.cache import KVCache, empty_cache
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.layers import KVCache, empty_cache
 from plum_jax.retrieval.trie import SidTrie
 
 Params = Any
@@ -98,7 +98,7 @@ def _read_prompts(
     causal = jnp.broadcast_to(places[:, None] >= places, (batch, slots, slots))
     positions = jnp.broadcast_to(places, (batch, slots))
     cache = empty_cache(decoder.config, batch, slots)
-    hidden, cache = _apply(decoder, params, "hidden", tokens, positions, causal, cache)
+    hidden, cache, _ = _apply(decoder, params, "hidden", tokens, positions, causal, cache)
     last = jnp.take_along_axis(hidden, lengths[:, None, None], axis=1)
     beams = _Beams(
         codes=jnp.zeros((batch, 1, 0), jnp.int32),
@@ -116,10 +116,8 @@ def _read_beams(
     batch, width = tokens.shape
     own = jnp.broadcast_to(jnp.eye(width, dtype=bool), (batch, width, width))
     visible = jnp.concatenate([beams.visible, own], axis=2)
-    free = ((0, 0), (0, 0), (0, width), (0, 0), (0, 0))
-    cache = dataclasses.replace(cache, key=jnp.pad(cache.key, free), value=jnp.pad(cache.value, free))
     positions = jnp.broadcast_to(positions[:, None], tokens.shape)
-    hidden, cache = _apply(decoder, params, "hidden", tokens, positions, visible, cache)
+    hidden, cache, _ = _apply(decoder, params, "hidden", tokens, positions, visible, cache.with_room(width))
     return hidden, cache, dataclasses.replace(beams, visible=visible)
 
 

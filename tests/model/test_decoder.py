@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plum_jax.model.cache import empty_cache
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.layers import empty_cache
 from plum_jax.model.masks import packed_causal_mask, prompt_mask
 
 CONFIG = DecoderConfig(num_layers=3, d_model=32, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=48)
@@ -47,7 +47,7 @@ def test_cached_equals_full(scan_layers):
         queries = jnp.arange(start, stop)
         mask = jnp.broadcast_to(slots[None, :] <= queries[:, None], (2, stop - start, 9))
         positions = jnp.broadcast_to(queries, (2, stop - start))
-        logits, cache = decoder.apply(variables, tokens[:, start:stop], positions, mask, cache)
+        logits, cache, _ = decoder.apply(variables, tokens[:, start:stop], positions, mask, cache)
         outputs.append(logits)
     assert int(cache.index) == 9
     np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), full, atol=2e-5)
@@ -72,7 +72,7 @@ def test_packed_equals_separate():
     tokens = jnp.concatenate([first, second, jnp.zeros((1, 2), jnp.int32)], axis=1)
     segments = jnp.array([[1] * 5 + [2] * 3 + [0] * 2])
     positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2, 0, 0]])
-    packed, _ = decoder.apply(variables, tokens, positions, packed_causal_mask(segments))
+    packed, *_ = decoder.apply(variables, tokens, positions, packed_causal_mask(segments))
     np.testing.assert_allclose(packed[:, :5], _full(decoder, variables, first), atol=2e-5)
     np.testing.assert_allclose(packed[:, 5:8], _full(decoder, variables, second), atol=2e-5)
     assert bool(jnp.isfinite(packed).all())
@@ -91,7 +91,7 @@ def test_prompt_padding_changes_nothing():
     decoder, variables = _model()
     tokens = jax.random.randint(jax.random.key(1), (1, 4), 0, VOCAB)
     padded = jnp.concatenate([tokens, jnp.zeros((1, 3), jnp.int32)], axis=1)
-    logits, _ = decoder.apply(variables, padded, _positions(1, 7), prompt_mask(jnp.array([4]), 7))
+    logits, *_ = decoder.apply(variables, padded, _positions(1, 7), prompt_mask(jnp.array([4]), 7))
     np.testing.assert_allclose(logits[:, :4], _full(decoder, variables, tokens), atol=2e-5)
 
 

@@ -38,7 +38,7 @@ class Bigram:
             return variables["params"]["table"][arguments[0][..., 0]]
         tokens, _, mask, cache = arguments
         assert mask.shape == (*tokens.shape, cache.key.shape[2]), "a mask for every token over every slot"
-        return tokens[..., None], cache
+        return tokens[..., None], cache, None
 
 
 def random_bigram(codebook_sizes, seed=0):
@@ -67,7 +67,7 @@ def _log_probs(decoder, params, tokens):
     batch, length = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(length), (batch, length))
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (batch, length, length))
-    logits, _ = decoder.apply({"params": params}, tokens, positions, mask)
+    logits, *_ = decoder.apply({"params": params}, tokens, positions, mask)
     return jax.nn.log_softmax(logits, axis=-1)
 
 

@@ -1,0 +1,81 @@
+"""Parameters with logical axes, the norm and the gated MLP: what attention and experts are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from plum_jax.model.config import DecoderConfig, DType
+
+
+def parameter(
+    module: nn.Module,
+    name: str,
+    init: Callable[..., jax.Array],
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: DType,
+) -> jax.Array:
+    """A parameter whose axes carry the logical names that `training.mesh` maps to the mesh."""
+    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.dtype(dtype)))
+
+
+def fan_in(
+    scale: float,
+    in_axis: int | tuple[int, ...],
+    out_axis: int | tuple[int, ...],
+    batch_axis: int | tuple[int, ...] = (),
+) -> Callable[..., jax.Array]:
+    """Truncated normal of variance `scale / fan-in`."""
+    return nn.initializers.variance_scaling(
+        scale, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis
+    )
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last axis, in float32 (arXiv 1910.07467)."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        ones = nn.initializers.ones_init()
+        scale = parameter(self, "scale", ones, ("norm",), (x.shape[-1],), self.config.param_dtype)
+        return normalised(x, scale, self.config)
+
+
+def normalised(x: jax.Array, scale: jax.Array, config: DecoderConfig) -> jax.Array:
+    """`x` over its root mean square along the last axis, times `scale`; in `config.dtype`."""
+    x32 = x.astype(jnp.float32)
+    inverse = lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + config.norm_epsilon)
+    return (x32 * inverse * scale.astype(jnp.float32)).astype(config.dtype)
+
+
+class GatedMLP(nn.Module):
+    """`down(activation(gate x) * up x)` (arXiv 2002.05202); gate and up are one product. `[B, T, D] -> [B, T, D]`.
+
+    Attributes:
+      config: of the decoder.
+      mlp_dim: F.
+    """
+
+    config: DecoderConfig
+    mlp_dim: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        gate_up_shape = (c.d_model, 2, self.mlp_dim)
+        gate_up_axes = ("embed", "gate_up", "mlp")
+        gate_up = parameter(self, "gate_up", fan_in(1.0, 0, (1, 2)), gate_up_axes, gate_up_shape, c.param_dtype)
+        down_shape = (self.mlp_dim, c.d_model)
+        down = parameter(self, "down", fan_in(0.5 / c.num_layers, 0, 1), ("mlp", "embed"), down_shape, c.param_dtype)
+        both = jnp.einsum("BTD,DUF->BTUF", x, gate_up.astype(dtype))
+        hidden = c.activation(both[:, :, 0]) * both[:, :, 1]
+        return jnp.einsum("BTF,FD->BTD", hidden, down.astype(dtype))
