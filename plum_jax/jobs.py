@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from plum_jax import artifact, report
-from plum_jax.model.counts import parameter_counts
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
 from plum_jax.pipeline import Pipeline, Stages
 from plum_jax.retrieval.baselines.item_knn import ItemKnn
 from plum_jax.retrieval.baselines.popularity import Popularity
@@ -77,6 +79,22 @@ def recommend(model_dir: str, pipeline: Pipeline, items_per_user: int = 10, remo
         remove_seen=remove_seen,
     )
     print(f"recommendations: {path}")
+
+
+def model_size(model_dir: str, decoder: DecoderConfig, vocab_size: int, length: int) -> None:
+    """Parameters by group and FLOPs of a decoder, as a table and as `model_size.json`.
+
+    Args:
+      model_dir: gets the file.
+      decoder: the sizes.
+      vocab_size: V.
+      length: T of a training row; attention's operations are those of the whole `[T, T]` matrix.
+    """
+    sizes: dict[str, float] = dict(parameter_counts(decoder, vocab_size))
+    sizes["forward_flops_per_token"] = forward_flops_per_token(decoder, vocab_size, length)
+    sizes["train_flops_per_token"] = train_step_flops(decoder, vocab_size, 1, length) / length
+    artifact.write_json(epath.Path(model_dir) / "model_size.json", sizes)
+    print("\n".join(f"{name:28s}{value:>20,.0f}" for name, value in sizes.items()))
 
 
 def _evaluated(stages: Stages, name: str, judge: tuple[str, Callable[[], dict[str, Any]]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Oracles of the decoder: cached = full, packed = separate, scanned = unrolled, counts = shapes."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -8,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plum_jax.model.attention import DenseMasks, EinsumAttention
 from plum_jax.model.cache import empty_cache
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.masks import packed_causal_mask, prompt_mask
+from plum_jax.model.layers import DecoderLayer, LayerContext
+from plum_jax.model.masks import PackedCausal, packed_causal_mask, prompt_mask
+from plum_jax.model.rotary import rotary_tables
 
 CONFIG = DecoderConfig(num_layers=3, d_model=32, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=48)
 VOCAB = 50
@@ -29,10 +33,15 @@ def _model(config: DecoderConfig = CONFIG):
     return decoder, nn.unbox(variables)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(decoder, *arguments):
+    return decoder.apply(*arguments)
+
+
 def _full(decoder, variables, tokens):
     batch, length = tokens.shape
     mask = packed_causal_mask(jnp.ones((batch, length), jnp.int32))
-    return decoder.apply(variables, tokens, _positions(batch, length), mask)[0]
+    return _apply(decoder, variables, tokens, _positions(batch, length), mask)[0]
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])
@@ -47,7 +56,7 @@ def test_cached_equals_full(scan_layers):
         queries = jnp.arange(start, stop)
         mask = jnp.broadcast_to(slots[None, :] <= queries[:, None], (2, stop - start, 9))
         positions = jnp.broadcast_to(queries, (2, stop - start))
-        logits, cache, _ = decoder.apply(variables, tokens[:, start:stop], positions, mask, cache)
+        logits, cache, _ = _apply(decoder, variables, tokens[:, start:stop], positions, mask, cache)
         outputs.append(logits)
     assert int(cache.index) == 9
     np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), full, atol=2e-5)
@@ -72,7 +81,7 @@ def test_packed_equals_separate():
     tokens = jnp.concatenate([first, second, jnp.zeros((1, 2), jnp.int32)], axis=1)
     segments = jnp.array([[1] * 5 + [2] * 3 + [0] * 2])
     positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2, 0, 0]])
-    packed, *_ = decoder.apply(variables, tokens, positions, packed_causal_mask(segments))
+    packed, *_ = _apply(decoder, variables, tokens, positions, packed_causal_mask(segments))
     np.testing.assert_allclose(packed[:, :5], _full(decoder, variables, first), atol=2e-5)
     np.testing.assert_allclose(packed[:, 5:8], _full(decoder, variables, second), atol=2e-5)
     assert bool(jnp.isfinite(packed).all())
@@ -91,7 +100,7 @@ def test_prompt_padding_changes_nothing():
     decoder, variables = _model()
     tokens = jax.random.randint(jax.random.key(1), (1, 4), 0, VOCAB)
     padded = jnp.concatenate([tokens, jnp.zeros((1, 3), jnp.int32)], axis=1)
-    logits, *_ = decoder.apply(variables, padded, _positions(1, 7), prompt_mask(jnp.array([4]), 7))
+    logits, *_ = _apply(decoder, variables, padded, _positions(1, 7), prompt_mask(jnp.array([4]), 7))
     np.testing.assert_allclose(logits[:, :4], _full(decoder, variables, tokens), atol=2e-5)
 
 
@@ -133,3 +142,67 @@ def test_bad_sizes_are_refused():
         DecoderConfig(num_heads=4, num_kv_heads=3)
     with pytest.raises(ValueError, match="even head_dim"):
         DecoderConfig(head_dim=7)
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_windows_and_their_own_rotary_base_are_those_of_single_layers(scan_layers):
+    """A mixed stack equals the same layers run one after the other, each with the mask and base of its own."""
+    windows = (4, 0, 4)
+    mixed = dataclasses.replace(CONFIG, layer_windows=windows, local_rope_theta=100.0, scan_layers=False)
+    decoder, variables = _model(mixed)
+    tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, VOCAB)
+    positions = _positions(2, 9)
+    segments = PackedCausal(jnp.ones((2, 9), jnp.int32))
+    params = variables["params"]["transformer"]
+    x = decoder.apply(variables, tokens, method=lambda d, t: jnp.take(d.embedding, t, axis=0) * 32**0.5)
+    causal, near = segments.dense(), positions[:, :, None] - positions[:, None, :] < 4
+    for i, window in enumerate(windows):
+        theta = 100.0 if window else CONFIG.rope_theta
+        alone = dataclasses.replace(CONFIG, num_layers=1, rope_theta=theta, scan_layers=False)
+        mask = causal & near if window else causal
+        context = LayerContext(DenseMasks(mask, None), rotary_tables(positions, alone), None, None, None)
+        layer = DecoderLayer(CONFIG, EinsumAttention(), True)
+        x, _ = layer.apply({"params": params[f"layer_{i}"]}, x, None, False, context)
+    if scan_layers:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[f"layer_{i}"] for i in range(3)))
+        params = {"layers": stacked, "final_norm": params["final_norm"]}
+        decoder = Decoder(dataclasses.replace(mixed, scan_layers=True), VOCAB)
+        variables = {"params": {**variables["params"], "transformer": params}}
+    found = decoder.apply(variables, tokens, positions, segments, method="hidden").values
+    expected = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + CONFIG.norm_epsilon)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_cached_windows_are_measured_by_positions_not_by_slots():
+    """The two beams of one prompt lie in neighbouring slots, yet have one position."""
+    config = dataclasses.replace(CONFIG, layer_windows=(3,) * 3)
+    decoder, variables = _model(config)
+    tokens = jax.random.randint(jax.random.key(1), (1, 5), 0, VOCAB)
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((5, 5), bool)), (1, 5, 5))
+    _, cache, _ = decoder.apply(variables, tokens, _positions(1, 5), mask, empty_cache(config, 1, 5))
+    beams = jnp.array([[7, 9]])
+    visible = jnp.concatenate([jnp.ones((1, 2, 5), bool), jnp.eye(2, dtype=bool)[None]], axis=2)
+    logits, *_ = decoder.apply(variables, beams, jnp.full((1, 2), 5), visible, cache.with_room(2))
+    for beam in range(2):
+        alone = jnp.concatenate([tokens, beams[:, beam : beam + 1]], axis=1)
+        np.testing.assert_allclose(logits[:, beam], _full(decoder, variables, alone)[:, -1], atol=2e-5)
+
+
+@pytest.mark.parametrize("remat", ["full", "save_dots", "save_attention"])
+def test_what_is_recomputed_gives_the_same_gradients(remat):
+    decoder, variables = _model()
+    tokens = jax.random.randint(jax.random.key(1), (2, 7), 0, VOCAB)
+    other = Decoder(dataclasses.replace(CONFIG, remat=remat), VOCAB)
+    kept, computed = (
+        jax.jit(jax.grad(lambda v, d=d: jnp.sum(_full(d, v, tokens) ** 2)))(variables) for d in (decoder, other)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), kept, computed)
+
+
+def test_windows_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="expected layer_windows to be empty or 3 numbers"):
+        dataclasses.replace(CONFIG, layer_windows=(4, 0))
+    with pytest.raises(ValueError, match="each 0 or one window, got \\(4, 8, 0\\)"):
+        dataclasses.replace(CONFIG, layer_windows=(4, 8, 0))
+    with pytest.raises(ValueError, match="remat to be one of"):
+        dataclasses.replace(CONFIG, remat="some")

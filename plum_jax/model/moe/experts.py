@@ -83,9 +83,9 @@ def _with_capacity(
     hidden = config.activation(both[:, :, :, 0]) * both[:, :, :, 1]
     outside = nn.with_logical_constraint(jnp.einsum("BECF,EFD->BECD", hidden, down), axes)
     y = _combine(outside.reshape(x.shape[0], -1, x.shape[-1]), slots, routing)
-    assigned = jnp.maximum(jnp.sum(real) * moe.experts_per_token, 1)
+    assigned = jnp.sum(real) * moe.experts_per_token
     placed = jnp.sum(slots.of_assignment < moe.num_experts * places)
-    return y, 1.0 - placed / assigned
+    return y, (assigned - placed) / jnp.maximum(assigned, 1)
 
 
 def _dropless(x: jax.Array, routing: Routing, gate_up: jax.Array, down: jax.Array, config: DecoderConfig) -> jax.Array:

@@ -10,7 +10,7 @@ BLOCK = 32  # rows of one group come in multiples of this
 
 
 def grouped_matmul(x: jax.Array, weights: jax.Array, group_sizes: jax.Array) -> jax.Array:
-    """`[B, S, D] x [E, D, F] -> [B, S, F]`: of row b of the batch the first group_sizes[b, 0] take weights[0], and so on.
+    """`[B, S, D] x [E, D, F] -> [B, S, F]`; in each batch row the first group's rows come first, then the second's.
 
     On TPU it is `lax.ragged_dot`. Elsewhere XLA would compute every row with every matrix, so there each block of rows
     takes a copy of its matrix into one batched product.
