@@ -213,7 +213,7 @@ def test_every_package_that_is_imported_is_declared_and_no_other_is():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add((node.module or "").split(".")[0])
     imported -= {*sys.stdlib_module_names, "plum_jax", "tasks"}
-    optional = {"apache_beam", "sentence_transformers", "torch"}
+    optional = {"apache_beam", "gguf", "sentence_transformers", "torch"}
     homes = importlib.metadata.packages_distributions()
     declared = {canonicalize_name(Requirement(name).name) for name in setup_arguments()["install_requires"]}
     undeclared = {

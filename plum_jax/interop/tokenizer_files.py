@@ -38,7 +38,7 @@ def byte_level_tokenizer(
         split = [pre_tokenizers.Split(words, behavior="isolated")]
     else:
         return None
-    pairs = [tuple(merge.split(" ")) for merge in merges]
+    pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
     made = tokenizers.Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=pairs))
     made.pre_tokenizer = pre_tokenizers.Sequence([*split, byte_level])
     made.decoder = decoders.ByteLevel()
