@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from plum_jax.training.mesh import LOGICAL_AXIS_RULES, batch_sharding, parameter_shardings, replicated
+from plum_jax.training.slots import map_slots
 
 Objective = Callable[[Any, Mapping[str, jax.Array], jax.Array | None], tuple[jax.Array, jax.Array, dict]]
 
@@ -153,7 +154,5 @@ def _placed(boxed: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> 
         split = like is not None and slot.shape == like.shape
         return jax.ShapeDtypeStruct(slot.shape, slot.dtype, sharding=like.sharding if split else replicated(mesh))
 
-    slots = optax.tree_utils.tree_map_params(
-        optimizer, place, jax.eval_shape(optimizer.init, params), params, transform_non_params=place
-    )
+    slots = map_slots(place, jax.eval_shape(optimizer.init, params), params)
     return TrainState(place(jax.ShapeDtypeStruct((), jnp.int32)), params, slots)

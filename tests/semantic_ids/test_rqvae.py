@@ -20,7 +20,8 @@ from plum_jax.semantic_ids.rqvae.network import RqVaeNetwork, rotate, straight_t
 from plum_jax.semantic_ids.rqvae.objective import RqVaeObjective, apply
 from plum_jax.training.checkpoints import load_params
 from plum_jax.training.metrics_log import read_metrics
-from plum_jax.training.optimizer import AdamW, Constant
+from plum_jax.training.optimizer import AdamW
+from plum_jax.training.schedules import Constant
 from plum_jax.training.trainer import TrainingConfig
 
 SMALL = RqVae(

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,8 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.objectives import NextToken
 from plum_jax.training import checkpoints, metrics_log, trainer
 from plum_jax.training.mesh import MeshShape
-from plum_jax.training.optimizer import Adafactor, AdamW, Constant, InverseSquareRoot, WarmupCosine
+from plum_jax.training.optimizer import Adafactor, AdamW
+from plum_jax.training.schedules import Constant, WarmupCosine
 from plum_jax.training.step import initial_state, make_train_step
 
 VOCAB, BATCH, LENGTH = 24, 8, 12
@@ -187,23 +187,3 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_metrics_cut_short_by_a_kill_are_read_up_to_there(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
     assert metrics_log.read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
-
-
-def test_schedules():
-    cosine = WarmupCosine(peak=1.0, warmup_steps=10, final_fraction=0.1).build(110)
-    assert (
-        float(cosine(0)) == 0.0 and float(cosine(10)) == pytest.approx(1.0) and float(cosine(110)) == pytest.approx(0.1)
-    )
-    inverse = InverseSquareRoot(peak=0.01, warmup_steps=100).build(0)
-    assert float(inverse(50)) == pytest.approx(0.01) and float(inverse(400)) == pytest.approx(0.005)
-    constant = Constant(peak=0.5, warmup_steps=4).build(0)
-    assert float(constant(2)) == pytest.approx(0.25) and float(constant(400)) == 0.5
-
-
-def test_norms_are_not_decayed():
-    params = nn.unbox(_init(jax.random.key(0)))
-    transformation = AdamW(Constant(1.0), weight_decay=0.5).build(10)
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = transformation.update(zeros, transformation.init(params), params)
-    np.testing.assert_array_equal(updates["transformer"]["final_norm"]["scale"], 0.0)
-    np.testing.assert_allclose(updates["embedding"], -0.5 * params["embedding"], rtol=1e-6)

@@ -28,7 +28,8 @@ from plum_jax.semantic_ids.rqvae.network import Gradient, Params, RqVaeNetwork
 from plum_jax.semantic_ids.rqvae.objective import RqVaeObjective
 from plum_jax.semantic_ids.rqvae.pairs import CoWatched, ItemBatches
 from plum_jax.semantic_ids.table import number_prefixes
-from plum_jax.training.optimizer import AdamW, WarmupCosine
+from plum_jax.training.optimizer import AdamW
+from plum_jax.training.schedules import WarmupCosine
 from plum_jax.training.step import FromHost
 from plum_jax.training.trainer import TrainingConfig, train
 

@@ -1,0 +1,84 @@
+"""Learning rates by parameter: patterns that scale them, freeze parameters, or freeze the first rows of a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plum_jax.training.parameter_roles import map_with_path, path_of
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroups:
+    """What trains how fast. A pattern is a regular expression for a path such as "transformer/layers/attention/qkv", or
+    for a folder of it: "transformer/.*attention" has all below `attention`, and not `attention_norm/scale`.
+
+    Attributes:
+      rules: (pattern, multiplier of the learning rate); the first that matches a parameter holds, the others train at
+        the full rate. 0.0 freezes: no update, no weight decay, no slots, no part in the clipped norm.
+      frozen_rows: (pattern, n): the first n rows (axis 0) stay as they are, e.g. the text pieces of an `embedding` that
+        has grown by Semantic IDs. Slots are kept for all rows.
+    """
+
+    rules: tuple[tuple[str, float], ...] = ()
+    frozen_rows: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        for pattern, number in (*self.rules, *self.frozen_rows):
+            re.compile(pattern)
+            if number < 0:
+                raise ValueError(f"expected multipliers and rows of at least 0, got {number} for {pattern!r}")
+
+    def apply(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        """`optimizer` under these rules; itself where there are none.
+
+        Raises (from `init`):
+          ValueError: a pattern matches no parameter, or freezes more rows than there are.
+        """
+        if not self.rules and not self.frozen_rows:
+            return optimizer
+        # Rows are taken out of the gradients, for the norm and the moments, and of the updates, for the weight decay.
+        rows = optax.stateless(lambda updates, _: map_with_path(self._without_rows, updates))
+        scaled = optax.stateless(lambda updates, _: map_with_path(self._scaled, updates))
+        trained = optax.chain(rows, optimizer, scaled, rows)
+        return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, self._labels)
+
+    def _labels(self, params: Any) -> Any:
+        paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+        for pattern, _ in (*self.rules, *self.frozen_rows):
+            if not any(_matches(pattern, path) for path in paths):
+                raise ValueError(f"no parameter matches {pattern!r}: {_hint(pattern, paths)}")
+        return map_with_path(lambda path, _: "trained" if self._multiplier(path) else "frozen", params)
+
+    def _multiplier(self, path: str) -> float:
+        return next((multiplier for pattern, multiplier in self.rules if _matches(pattern, path)), 1.0)
+
+    def _scaled(self, path: str, update: jax.Array) -> jax.Array:
+        multiplier = self._multiplier(path)
+        return update if multiplier == 1.0 else update * multiplier
+
+    def _without_rows(self, path: str, update: jax.Array) -> jax.Array:
+        frozen = next((count for pattern, count in self.frozen_rows if _matches(pattern, path)), 0)
+        if not frozen:
+            return update
+        if frozen > update.shape[0]:
+            raise ValueError(f"expected at most {update.shape[0]} frozen rows of {path}, got {frozen}")
+        rows = jax.lax.broadcasted_iota(jnp.int32, update.shape, 0)
+        return jnp.where(rows < frozen, 0, update)
+
+
+def _matches(pattern: str, path: str) -> bool:
+    return re.fullmatch(f"(?:{pattern})(?:/.*)?", path) is not None
+
+
+def _hint(pattern: str, paths: Iterable[str]) -> str:
+    names = sorted(paths)
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
