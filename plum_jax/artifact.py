@@ -17,6 +17,8 @@ from etils import epath
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+# Metadata of a dataclass field that says how a run is watched, not what it makes: no fingerprint or manifest has it.
+NOT_DESCRIBED = {"described": False}
 
 
 class ArtifactError(ValueError):
@@ -76,7 +78,8 @@ def tree_fingerprint(tree: Any) -> str:
 def describe(value: Any) -> Any:
     """JSON form of a config value: dataclasses become {"type": name, fields...}, paths become strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        described = (f for f in dataclasses.fields(value) if f.metadata.get("described", True))
+        fields = {f.name: describe(getattr(value, f.name)) for f in described}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(k): describe(v) for k, v in value.items()}

@@ -1,4 +1,4 @@
-"""Batches: Grain over materialised token records, or over arrays in memory, with a state of two integers.
+"""Batches: Grain over materialised token records, or over arrays in memory, with a state of a few integers.
 
 Why not Grain's own packer: its first fit closes all bins as soon as one sequence does not fit, and it walks a tree for
 each sequence. On rows of 128 it gave 0.14M tokens/s for sequences of 16 tokens, and 83% full rows for sequences of 50.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -27,8 +27,15 @@ Batch = dict[str, np.ndarray]
 class TokenBatches:
     """Batches of packed (or, one record a row, unpacked) sequences from one artefact of token records.
 
-    Every value of a batch is [batch_size / process_count, length]: `decoder_input_tokens`, `decoder_target_tokens`,
-    `decoder_segment_ids` (0 = padding), `decoder_positions` int32, and `decoder_loss_weights` float32.
+    Every value of a batch is [rows, length]: `decoder_input_tokens`, `decoder_target_tokens`, `decoder_segment_ids`
+    (0 = padding), `decoder_positions` int32, and `decoder_loss_weights` float32.
+
+    What batch n is does not depend on the number of processes, so that a run may go on with another. A batch is
+    `feed_shards` equal blocks of rows, each from a stream of its own (its share of every task's records, its own
+    packing and state); a process reads and packs only the shards it has rows of, and a checkpoint has the states of
+    all. Set `feed_shards` once, to the number of hosts of the largest pod that the run may meet: with fewer shards than
+    hosts several hosts read and pack the same one, which is exact and wastes their time. The other exact way, one
+    stream that every process packs whole, is what `feed_shards=1` does; at 1M tokens/s a core it feeds a few hosts.
 
     Attributes:
       records_dir: artefact of kind "token_records".
@@ -39,7 +46,7 @@ class TokenBatches:
       num_epochs: for a single task: end after so many, the last batch filled up with empty rows. None: never end.
       pack: whether several records may share a row.
       packing_window: records that are read and packed together; larger fills rows better and shuffles more finely.
-      process_index, process_count: this process reads its share of every task's records.
+      feed_shards: number of independent streams; another number is another order.
     """
 
     records_dir: str | os.PathLike[str]
@@ -50,14 +57,20 @@ class TokenBatches:
     num_epochs: int | None = None
     pack: bool = True
     packing_window: int = 4096
-    process_index: int = 0
-    process_count: int = 1
+    feed_shards: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.process_count:
-            raise ValueError(f"{self.batch_size=} must be divisible by {self.process_count=}")
+        if self.batch_size % self.feed_shards:
+            raise ValueError(f"{self.batch_size=} must be divisible by {self.feed_shards=}")
+        if not self.tasks:
+            raise ValueError(f"the mixture of {self.records_dir} has no tasks: name some in rates, or leave rates None")
         for task in self.tasks:
             longest = task.statistics
+            if longest.records < self.feed_shards:
+                raise ValueError(
+                    f"task {task.name} in {self.records_dir} has {longest.records} records, expected one for each of "
+                    f"{self.feed_shards} feed shards at least: check its templates and its split, or leave it out"
+                )
             if longest.max_length > self.length:
                 raise ValueError(
                     f"task {task.name} in {self.records_dir}: record {longest.longest_record} has {longest.max_length} "
@@ -96,30 +109,62 @@ class TokenBatches:
         mean_length = sum(t.rate / total_rate * t.statistics.tokens / t.statistics.records for t in self.tasks)
         return records * mean_length / (self.batch_size * self.length)
 
-    def make_iterator(self) -> PackedIterator:
-        """A fresh iterator at the start; `get_state` and `set_state` move it."""
+    def make_iterator(self, shards: Sequence[int] | None = None) -> ShardsIterator:
+        """A fresh iterator at the start, over the rows of these shards (all by default), one after the other."""
+        if shards is None:
+            shards = range(self.feed_shards)
+        elif self.num_epochs is not None and len(shards) < self.feed_shards:
+            raise ValueError(f"num_epochs={self.num_epochs}: shards end at different steps, so one process reads all")
         source = grain.sources.ArrayRecordDataSource([path for task in self.tasks for path in task.paths])
+        return ShardsIterator({shard: PackedIterator(self, self._order(shard), source, shard) for shard in shards})
+
+    def _order(self, shard: int) -> grain.MapDataset:
+        """Position -> index of the record, of one shard."""
         datasets, rates, first = [], [], 0
         for number, task in enumerate(self.tasks):
             after = first + task.statistics.records
-            # Shuffled before it is shared out, so that all processes together see every record once an epoch.
+            # Shuffled before it is shared out, so that all shards together see every record once an epoch.
             indices = shuffled(grain.MapDataset.range(first, after), fold_seed(self.seed, number))
-            datasets.append(indices[self.process_index :: self.process_count].repeat(self.num_epochs))
+            datasets.append(indices[shard :: self.feed_shards].repeat(self.num_epochs))
             rates.append(task.rate)
             first = after
-        order = datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, rates)
-        return PackedIterator(self, order, source)
+        return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, rates)
 
 
-class PackedIterator(grain.DatasetIterator[Batch]):
-    """Iterator over the batches of `TokenBatches`; its state names the next row, and restoring it is exact."""
+class ShardsIterator(grain.DatasetIterator[Batch]):
+    """Iterator over the rows of some shards of `TokenBatches`, in their order."""
 
-    def __init__(self, batches: TokenBatches, order: grain.MapDataset, source: Any) -> None:
+    def __init__(self, shards: Mapping[int, PackedIterator]) -> None:
         super().__init__()
+        self._shards = dict(shards)
+
+    def get_state(self) -> dict[str, Any]:
+        """{"shards": {number: state}} of its shards."""
+        return {"shards": {str(number): shard.get_state() for number, shard in self._shards.items()}}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where `get_state` was taken; states of other shards are left alone."""
+        for number, shard in self._shards.items():
+            shard.set_state(state["shards"][str(number)])
+
+    def __next__(self) -> Batch:
+        blocks = [shard.next_rows() for shard in self._shards.values()]
+        if not any(len(block["decoder_positions"]) for block in blocks):
+            raise StopIteration
+        # At the end of the last epoch: empty rows, so that every batch has one shape.
+        full = [shard.filled_up(block) for shard, block in zip(self._shards.values(), blocks, strict=True)]
+        return full[0] if len(full) == 1 else {key: np.concatenate([rows[key] for rows in full]) for key in full[0]}
+
+
+class PackedIterator:
+    """The stream of one shard of `TokenBatches`; its state names the next row, and restoring it is exact."""
+
+    def __init__(self, batches: TokenBatches, order: grain.MapDataset, source: Any, shard: int) -> None:
         self._batches = batches
         self._order = order
         self._source = source
-        self._rows = batches.batch_size // batches.process_count
+        self._shard = shard
+        self._rows = batches.batch_size // batches.feed_shards
         self._window_number = -1  # of the rows in memory
         self._window: Batch = {}
         self.set_state({"window": 0, "row": 0})
@@ -132,7 +177,8 @@ class PackedIterator(grain.DatasetIterator[Batch]):
         """Goes to where `get_state` was taken."""
         self._next_window, self._next_row = int(state["window"]), int(state["row"])
 
-    def __next__(self) -> Batch:
+    def next_rows(self) -> Batch:
+        """The shard's rows of the next batch; fewer, or none, at the end of the last epoch."""
         parts: list[Batch] = []
         missing = self._rows
         while missing and self._next_window * self._batches.packing_window < len(self._order):
@@ -145,10 +191,18 @@ class PackedIterator(grain.DatasetIterator[Batch]):
             if self._next_row == available:
                 self._next_window, self._next_row = self._next_window + 1, 0
         if not parts:
-            raise StopIteration
-        if missing:  # the end of the last epoch: empty rows, so that every batch has one shape
-            parts.append({key: np.zeros((missing, *v.shape[1:]), v.dtype) for key, v in parts[0].items()})
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+            parts = [{key: rows[:0] for key, rows in self._read_window(0).items()}]
+        return parts[0] if len(parts) == 1 else {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def filled_up(self, rows: Batch) -> Batch:
+        """`rows` and empty ones, so that there are as many as in every batch."""
+        missing = self._rows - len(rows["decoder_positions"])
+        if not missing:
+            return rows
+        return {
+            key: np.concatenate([value, np.zeros((missing, *value.shape[1:]), value.dtype)])
+            for key, value in rows.items()
+        }
 
     def _read_window(self, number: int) -> Batch:
         if number != self._window_number:
@@ -167,7 +221,8 @@ class PackedIterator(grain.DatasetIterator[Batch]):
             rows = np.arange(len(records))
         num_rows = int(rows.max()) + 1
         # Best fit leaves the rows sorted by their longest sequence: shuffle them.
-        shuffled = np.random.default_rng([batches.seed, number]).permutation(num_rows)
+        of_shard = [self._shard] if self._shard else []
+        shuffled = np.random.default_rng([batches.seed, number, *of_shard]).permutation(num_rows)
         return packing.fill_rows(records, shuffled[rows], num_rows, batches.length)
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import tensorboardX
+import jax
 from etils import epath
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from plum_jax import artifact
 
+BOARD_PERIOD = 20.0  # seconds between flushes: on gs:// each one uploads the whole file
+
 
 class MetricsLog:
     """Appends rows `{"step": n, name: value, ...}`; a resumed run first drops the rows after its checkpoint.
+
+    Of several processes of a run the first alone writes.
 
     Attributes:
       seconds: wall time of the rows that were kept, so that a resumed run goes on counting.
@@ -22,25 +31,67 @@ class MetricsLog:
 
     def __init__(self, directory: epath.PathLike, resume_step: int):
         directory = epath.Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "metrics.jsonl"
+        self._writes = jax.process_index() == 0
+        self._unwritten = False
         kept = [row for row in read_metrics(directory) if row["step"] <= resume_step]
         self.seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
-        artifact.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = self._path.open("a")
-        self._board = tensorboardX.SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step + 1)
+        if self._writes:
+            directory.mkdir(parents=True, exist_ok=True)
+            artifact.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+            self._file = self._path.open("a")
+            self._board = _Board(directory / "tensorboard", resume_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One row, flushed."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        """One row, flushed.
+
+        Raises:
+          OSError: it cannot be written, e.g. the disk is full.
+        """
+        if not self._writes:
+            return
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
+            self._board.write(step, values)
+        except OSError as error:
+            self._unwritten = True
+            raise OSError(
+                f"the metrics of step {step} could not be written to {self._path.parent} ({error.strerror or error}): "
+                "make room; the same command goes on from the last checkpoint"
+            ) from error
 
     def close(self) -> None:
         """Closes both files."""
-        self._file.close()
-        self._board.close()
+        if not self._writes:
+            return
+        try:
+            self._file.close()
+            self._board.close()
+        except OSError:
+            if not self._unwritten:  # else that error is already under way
+                raise
+
+
+class _Board:
+    """TensorBoard's event file, written in this thread: tensorboardX's own dies on a full disk, and training waits."""
+
+    def __init__(self, directory: epath.Path, first_step: int):
+        directory.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(os.fspath(directory / "events"), filename_suffix=f".{os.getpid()}")
+        restart = SessionLog(status=SessionLog.START)  # what an earlier process wrote from here on is dropped
+        self._events.write_event(Event(wall_time=time.time(), step=first_step, session_log=restart))
+        self._flushed = 0.0
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        if time.time() - self._flushed > BOARD_PERIOD:
+            self._events.flush()
+            self._flushed = time.time()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def read_metrics(directory: epath.PathLike) -> list[dict[str, Any]]:
@@ -58,5 +109,13 @@ def read_metrics(directory: epath.PathLike) -> list[dict[str, Any]]:
 
 
 def progress_bar(description: str, start: int, steps: int) -> tqdm:
-    """A bar over training steps."""
-    return tqdm(total=steps, initial=start, desc=description, unit="step", mininterval=1.0, dynamic_ncols=True)
+    """A bar over training steps; of several processes the first alone shows it."""
+    return tqdm(
+        total=steps,
+        initial=start,
+        desc=description,
+        unit="step",
+        mininterval=1.0,
+        dynamic_ncols=True,
+        disable=jax.process_index() != 0,
+    )

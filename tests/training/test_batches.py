@@ -81,18 +81,22 @@ def test_packed_sequences_are_the_separate_ones(tmp_path, seed, count, pack, win
 
 
 @pytest.mark.parametrize("pack", [True, False])
-@pytest.mark.parametrize("mixture", [True, False])
-def test_resumed_is_uninterrupted(tmp_path, pack, mixture):
+@pytest.mark.parametrize(("mixture", "shards"), [(True, 1), (False, 1), (True, 2)])
+def test_resumed_is_uninterrupted(tmp_path, pack, mixture, shards):
     rng = np.random.default_rng(3)
     tasks = {"a": make_records(rng, 23, 10, 1)} | ({"b": make_records(rng, 7, 5, 2)} if mixture else {})
     write(tmp_path / "records", tasks, {"a": 0.7, "b": 0.3} if mixture else None)
-    feed = batches.TokenBatches(tmp_path / "records", batch_size=4, length=16, seed=5, pack=pack, packing_window=11)
+    feed = batches.TokenBatches(
+        tmp_path / "records", batch_size=4, length=16, seed=5, pack=pack, packing_window=11, feed_shards=shards
+    )
     iterator = feed.make_iterator()
     states, uninterrupted = [], []
     for _ in range(40):
         states.append(json.loads(json.dumps(iterator.get_state())))
         uninterrupted.append(next(iterator))
-    assert max(state["row"] for state in states) > 0, "the test must also resume in the middle of a window"
+    assert max(state["shards"]["0"]["row"] for state in states) > 0, (
+        "the test must also resume in the middle of a window"
+    )
     for start in rng.permutation(40)[:12].tolist():
         resumed = feed.make_iterator()
         next(resumed)
@@ -148,18 +152,31 @@ def test_mixture_rates_are_exact(tmp_path):
     assert share_of_a({"a": 1.0}) == 1.0
 
 
-def test_processes_share_the_records(tmp_path):
+def test_shards_share_the_records(tmp_path):
     records = make_records(np.random.default_rng(0), 20, 6, 1)
     write(tmp_path / "records", {"task": records})
-    found: list[Record] = []
-    for process in range(2):
-        feed = batches.TokenBatches(
-            tmp_path / "records", 4, 12, num_epochs=1, process_index=process, process_count=2
-        ).make_iterator()
-        for batch in feed:
-            assert batch["decoder_positions"].shape == (2, 12)
-            found += sequences(batch)
+    feed = batches.TokenBatches(tmp_path / "records", 4, 12, num_epochs=1, feed_shards=2)
+    found = [sequence for batch in feed.make_iterator() for sequence in sequences(batch)]
     assert collections.Counter(found) == collections.Counter(records)
+    with pytest.raises(ValueError, match="num_epochs=1: shards end at different steps"):
+        feed.make_iterator([1])
+
+
+def test_a_batch_is_the_same_however_many_processes_read_its_shards(tmp_path):
+    rng = np.random.default_rng(0)
+    write(tmp_path / "records", {"a": make_records(rng, 20, 6, 1), "b": make_records(rng, 9, 4, 2)})
+    feed = batches.TokenBatches(tmp_path / "records", 8, 12, packing_window=5, feed_shards=4)
+    whole, halves = feed.make_iterator(), [feed.make_iterator([0, 1]), feed.make_iterator([2, 3])]
+    for number in range(20):
+        batch, parts = next(whole), [next(half) for half in halves]
+        for key, rows in batch.items():
+            np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), rows, err_msg=str(number))
+    # The states of both halves together are the state of the whole, and any other share goes on from there.
+    states = [half.get_state()["shards"] for half in halves]
+    assert whole.get_state() == {"shards": {**states[0], **states[1]}}
+    third = feed.make_iterator([3])
+    third.set_state(whole.get_state())
+    np.testing.assert_array_equal(next(third)["decoder_positions"], next(whole)["decoder_positions"][6:])
 
 
 def test_rows_of_a_window_do_not_come_by_length(tmp_path):
@@ -187,8 +204,12 @@ def test_errors_say_what_to_do(tmp_path):
         batches.TokenBatches(tmp_path / "records", 2, 9, rates={"c": 1})
     with pytest.raises(ValueError, match="num_epochs=1 is meaningless for a mixture"):
         batches.TokenBatches(tmp_path / "records", 2, 9, num_epochs=1)
-    with pytest.raises(ValueError, match="self.batch_size=3 must be divisible by self.process_count=2"):
-        batches.TokenBatches(tmp_path / "records", 3, 9, process_count=2)
+    with pytest.raises(ValueError, match="self.batch_size=3 must be divisible by self.feed_shards=2"):
+        batches.TokenBatches(tmp_path / "records", 3, 9, feed_shards=2)
+    with pytest.raises(ValueError, match="the mixture of .* has no tasks: name some in rates"):
+        batches.TokenBatches(tmp_path / "records", 2, 9, rates={})
+    with pytest.raises(ValueError, match="task a .* has 2 records, expected one for each of 3 feed shards"):
+        batches.TokenBatches(tmp_path / "records", 3, 9, feed_shards=3)
     with pytest.raises(artifact.ArtifactError, match="expected a token_records artefact"):
         batches.TokenBatches(tmp_path / "nothing", 2, 9)
     with pytest.raises(ValueError, match="task empty has no records"):

@@ -11,7 +11,7 @@ import pytest
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
 from plum_jax.objectives import NextToken
-from plum_jax.training import checkpoints, metrics_log, trainer
+from plum_jax.training import checkpoints, metrics_log, speed, trainer
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import Adafactor, AdamW
 from plum_jax.training.schedules import Constant, WarmupCosine
@@ -163,7 +163,7 @@ def test_the_best_parameters_are_kept_and_patience_stops(tmp_path):
 def test_the_speed_that_is_logged_is_of_training_and_leaves_evaluation_out(tmp_path, monkeypatch):
     clock = iter(range(1000))  # every look at the clock is a second later; an evaluation takes 100 more
     late = [0.0]
-    monkeypatch.setattr(trainer.time, "perf_counter", lambda: float(next(clock)) + late[0])
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: float(next(clock)) + late[0])
 
     def evaluate(params):
         late[0] += 100.0
@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     def objective(params, batch, rng):
         return jnp.float32(jnp.nan) * params["embedding"].sum(), jnp.float32(1), {}
 
-    with pytest.raises(FloatingPointError, match="the loss became nan in the 3 steps before step 3"):
+    with pytest.raises(FloatingPointError, match="step 1 of .*the loss is nan"):
         _train(tmp_path, objective=objective)
 
 

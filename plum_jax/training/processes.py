@@ -1,0 +1,48 @@
+"""Several processes of one run (`jax.distributed`): who writes, what all must agree on, arrays from all to the host."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def is_first() -> bool:
+    """Whether this process writes what is written once."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def gather(value: Any) -> list[Any]:
+    """A JSON value from every process, in their order."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    longest = int(np.max(multihost_utils.process_allgather(np.int32(len(text)))))
+    padded = np.full(longest, ord(" "), np.uint8)
+    padded[: len(text)] = text
+    return [json.loads(bytes(row)) for row in np.asarray(multihost_utils.process_allgather(padded))]
+
+
+def from_first(value: Any) -> Any:
+    """The first process's JSON value, on every process."""
+    return gather(value)[0]
+
+
+def to_host(tree: Any) -> Any:
+    """Arrays as numpy arrays, whole on every process, wherever their pieces lie."""
+
+    def fetch(leaf: Any) -> np.ndarray:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return jax.device_get(leaf)
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+    return jax.tree.map(fetch, tree)
