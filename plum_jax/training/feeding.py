@@ -63,7 +63,11 @@ def open_feed(feed: Feed | ShardedFeed, sharding: Sharding) -> tuple[Any, Callab
 
     def place(array: np.ndarray) -> jax.Array:
         shape = (len(place_of), *array.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, lambda index: array[place_of[index[0]]][:, *index[1:]])
+
+        def piece(index: Any) -> np.ndarray:
+            return array[place_of[index[0]]][:, *index[1:]]
+
+        return jax.make_array_from_callback(shape, sharding, piece)
 
     return feed.make_iterator(shards), lambda batch: {name: place(array) for name, array in batch.items()}
 
@@ -71,7 +75,7 @@ def open_feed(feed: Feed | ShardedFeed, sharding: Sharding) -> tuple[Any, Callab
 def shards_of_process(feed: ShardedFeed, sharding: Sharding) -> tuple[int, ...]:
     """The shards that hold a row of one of this process's devices."""
     devices = sharding.addressable_devices_indices_map((feed.batch_size,))
-    rows = np.concatenate([np.arange(feed.batch_size)[index] for index in devices.values()])  # type: ignore[index]
+    rows = np.concatenate([np.arange(feed.batch_size)[index] for index in devices.values()])
     return tuple(np.unique(rows // (feed.batch_size // feed.feed_shards)).tolist())
 
 
