@@ -194,3 +194,23 @@ def test_impossible_experts_are_refused():
         MixtureOfExperts(num_experts=4, experts_per_token=5)
     with pytest.raises(ValueError, match=r"dispatch to be one of \('capacity', 'dropless'\), got 'sorted'"):
         MixtureOfExperts(dispatch="sorted")
+
+
+def test_dropless_on_eight_devices_equals_one():
+    layer, params, _ = _layer(CONFIG)
+    x = jax.random.normal(jax.random.key(3), (8, TOKENS, CONFIG.d_model))
+    alone, _ = jax.jit(layer.apply)(params, x)
+    mesh = jax.make_mesh((4, 2), ("data", "expert"), devices=jax.devices()[:8])
+    rules = (("batch", ("data", "expert")), ("expert", "expert"))
+
+    @jax.jit
+    def apply(params, x):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(rules):
+            return layer.apply(params, x)[0]
+
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "expert")))
+    split = apply(
+        jax.device_put(params, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())), jax.device_put(x, rows)
+    )
+    assert split.sharding.is_equivalent_to(rows, 3)
+    np.testing.assert_allclose(split, alone, atol=1e-5)

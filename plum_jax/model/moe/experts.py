@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
 from plum_jax.model.moe.grouped_matmul import BLOCK, grouped_matmul
@@ -89,10 +91,25 @@ def _with_capacity(
 
 
 def _dropless(x: jax.Array, routing: Routing, gate_up: jax.Array, down: jax.Array, config: DecoderConfig) -> jax.Array:
-    """Experts that compute whatever is sent to them."""
+    """Experts that compute whatever is sent to them, on the device that has the row.
+
+    How many rows an expert gets is not known when the program is compiled, so nothing is exchanged: each device gathers
+    all experts' matrices, also where they are split over `expert` or `tensor`.
+    """
+    compute = functools.partial(_dropless_rows, config=config)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return compute(x, routing, gate_up, down)
+    rows, whole = nn.logical_to_mesh_axes(("batch",)), PartitionSpec()
+    split = jax.shard_map(compute, in_specs=(rows, rows, whole, whole), out_specs=rows, check_vma=False)
+    return split(x, routing, gate_up, down)
+
+
+def _dropless_rows(
+    x: jax.Array, routing: Routing, gate_up: jax.Array, down: jax.Array, config: DecoderConfig
+) -> jax.Array:
     moe = _experts_of(config)
     into = gate_up.reshape(moe.num_experts, config.d_model, -1)
-
     slots, sizes = jax.vmap(lambda experts: ragged_slots(experts, moe.num_experts, BLOCK))(routing.experts)
     both = grouped_matmul(jax.vmap(to_slots)(x, slots), into, sizes)
     gate, up = jnp.split(both, 2, axis=-1)
