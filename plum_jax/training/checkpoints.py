@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -158,7 +160,9 @@ class Checkpoints:
             yield
         except Exception as error:
             whole = [path.name for path in _step_directories(self._directory) if int(path.name) != self._saving]
-            reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+            reason = str(error).strip().partition("\n")[0]
+            if os.strerror(errno.ENOSPC) in str(error):
+                reason = os.strerror(errno.ENOSPC)  # without TensorStore's many paths
             raise CheckpointNotSaved(
                 f"the checkpoint of step {self._saving} could not be written to {self._directory} ({reason}): "
                 + (f"those of steps {', '.join(whole)} are whole" if whole else "there is none before it")

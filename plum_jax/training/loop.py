@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from etils import epath
+from tqdm import tqdm
 
 from plum_jax import artifact
 from plum_jax.training import bad_batch, checkpoints, processes
@@ -146,11 +148,13 @@ class Loop:
     def _stop(self, step: int, asked: signal.Signals | None) -> None:
         assert asked is not None
         self.saver.wait()
-        raise Stopped(
-            asked,
+        message = (
             f"{self.description}: stopped by {asked.name} after step {step} of {self.config.steps}, which is "
-            f"saved in {self.directory / 'checkpoints'}; the same command goes on from there",
+            f"saved in {self.directory / 'checkpoints'}; the same command goes on from there"
         )
+        if processes.is_first():
+            tqdm.write(message, file=sys.stderr)
+        raise Stopped(asked, message)
 
     def _due(self, step: int, period: int) -> bool:
         return step == self.config.steps or (period > 0 and step % period == 0)

@@ -33,7 +33,6 @@ class MetricsLog:
         directory = epath.Path(directory)
         self._path = directory / "metrics.jsonl"
         self._writes = jax.process_index() == 0
-        self._unwritten = False
         kept = [row for row in read_metrics(directory) if row["step"] <= resume_step]
         self.seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
         if self._writes:
@@ -55,7 +54,6 @@ class MetricsLog:
             self._file.flush()
             self._board.write(step, values)
         except OSError as error:
-            self._unwritten = True
             raise OSError(
                 f"the metrics of step {step} could not be written to {self._path.parent} ({error.strerror or error}): "
                 "make room; the same command goes on from the last checkpoint"
@@ -63,13 +61,18 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes both files."""
-        if not self._writes:
-            return
-        try:
+        if self._writes:
             self._file.close()
             self._board.close()
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
         except OSError:
-            if not self._unwritten:  # else that error is already under way
+            if error is None:  # else the disk's trouble is no news, or not the first
                 raise
 
 
