@@ -1,14 +1,20 @@
-"""Writes `expected/*.json` with `transformers`: python tests/interop/make_expected.py"""
+"""Writes `expected/*.json` with `transformers`, and prints how far our logits are from its: read, and exported.
+
+PYTHONPATH=. python tests/interop/make_expected.py
+"""
 
 import json
 import pathlib
 import tempfile
 
+import numpy as np
 import safetensors
 import torch
 import transformers
-from published_families import CASES, EXPECTED, TOKENS, case_arguments, random_tensor
+from published_families import CASES, EXPECTED, TOKENS, case_arguments, our_logits, random_tensor, write_case
 from safetensors.numpy import save_file
+
+from plum_jax.interop.pretrained import export_hugging_face, read_pretrained
 
 
 def make(case):
@@ -35,8 +41,21 @@ def transformers_logits(directory):
         return model.eval()(torch.as_tensor(TOKENS)).logits.double().numpy()
 
 
+def differences(case):
+    """Largest difference of our logits from those of `transformers`, on what it saved and on what we export."""
+    with tempfile.TemporaryDirectory() as directory:
+        theirs, exported = write_case(case, pathlib.Path(directory, "theirs")), pathlib.Path(directory, "exported")
+        read = read_pretrained(theirs)
+        ours = our_logits(read.config, read.params)
+        export_hugging_face(exported, read.config, read.params)
+        return [np.abs(ours - transformers_logits(path)).max() for path in (theirs, exported)]
+
+
 if __name__ == "__main__":
     EXPECTED.mkdir(exist_ok=True)
+    print(f"{'family':12}{'largest logit':>14}{'read':>10}{'exported':>10}")
     for case in CASES:
-        (EXPECTED / f"{case}.json").write_text(json.dumps(make(case)) + "\n")
-        print(case)
+        made = make(case)
+        (EXPECTED / f"{case}.json").write_text(json.dumps(made) + "\n")
+        read, exported = differences(case)
+        print(f"{case:12}{np.abs(made['logits']).max():14.1f}{read:10.1e}{exported:10.1e}")
