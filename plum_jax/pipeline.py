@@ -28,10 +28,12 @@ from plum_jax.semantic_ids.build import build_sid_table
 from plum_jax.semantic_ids.collisions import CollisionPolicy
 from plum_jax.semantic_ids.quantization import Quantizer
 from plum_jax.semantic_ids.table import SidTable
+from plum_jax.text.files import read_text, text_fingerprint
+from plum_jax.text.sentence_piece import train_sentencepiece
 from plum_jax.training import trainer
 from plum_jax.training.batches import TokenBatches
 from plum_jax.training.step import FromHost, Initialiser
-from plum_jax.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary, train_sentencepiece
+from plum_jax.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary
 from plum_jax.vocabulary import KIND as VOCABULARY_KIND
 from tasks import materialize, mixtures, retrieval
 from tasks.fields import FieldTokenizer
@@ -66,14 +68,14 @@ class VocabularyConfig:
 
     Attributes:
       num_pieces: SentencePiece pieces to train on the items' text; unused when a model is given.
-      sentencepiece_model: path of a `.model` to use instead.
+      text_model: path of a SentencePiece `.model`, of a `tokenizer.json`, or of a directory with one, to use instead.
       field_tokens: `Buckets` and `Categories` of one's own making.
       chosen_fields: fields whose buckets and categories are chosen from the training events.
       control_tokens: names that templates may write.
     """
 
     num_pieces: int = 2000
-    sentencepiece_model: str | None = None
+    text_model: str | None = None
     field_tokens: tuple[FieldTokens, ...] = ()
     chosen_fields: FieldTokenizer = FieldTokenizer()
     control_tokens: tuple[str, ...] = CONTROL_TOKENS
@@ -200,21 +202,22 @@ class Stages:
     @functools.cached_property
     def vocabulary(self) -> SidVocabulary:
         directory, config = self.directory / "vocabulary", self.config.vocabulary
-        model = config.sentencepiece_model
+        text = read_text(config.text_model) if config.text_model else None
         made_from = {
             "vocabulary": config,
             "sid_text": self.config.sid_text,
         }  # whose texts are what pieces are trained on
         inputs = {"split": self.split.fingerprint, "codebook_sizes": str(self.table.codebook_sizes)}
-        if model is not None and epath.Path(model).exists():
-            inputs["sentencepiece_model"] = artifact.fingerprint(epath.Path(model).read_bytes())
+        if text is not None:
+            inputs["text"] = text_fingerprint(text)
         if artifact.is_current(directory, kind=VOCABULARY_KIND, config=made_from, inputs=inputs):
             return SidVocabulary.load(directory)
-        if model is None:
-            model = str(self.directory / "sentencepiece.model")
+        if text is None:
+            model = self.directory / "sentencepiece.model"
             train_sentencepiece(self.config.sid_text.texts(self.corpus), config.num_pieces, model)
+            text = read_text(model)
         fields = (*config.field_tokens, *config.chosen_fields.tokens(self.split))
-        vocabulary = SidVocabulary.from_model_file(model, self.table.codebook_sizes, config.control_tokens, fields)
+        vocabulary = SidVocabulary(text, self.table.codebook_sizes, config.control_tokens, fields)
         vocabulary.save(directory, config=made_from, inputs=inputs)
         return vocabulary
 

@@ -1,7 +1,7 @@
-"""One id space for text and Semantic IDs: SentencePiece pieces, control, field and SID tokens, in this order.
+"""One id space for text and Semantic IDs: pieces of text, control, field and SID tokens, in this order.
 
-Text is encoded by SentencePiece alone, so no text, not even one that reads "<A12>", can give an id of the other kinds:
-those are emitted as ids by the task templates and by the model.
+Text is encoded by the text side alone (`plum_jax.text`), so no text, not even one that reads "<A12>", can give an id of
+the other kinds: those are emitted as ids by the task templates and by the model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import bisect
 import collections
 import dataclasses
 import functools
-import io
 import itertools
 import json
 import math
@@ -19,21 +18,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import sentencepiece
 from etils import epath
 
 from plum_jax import artifact
 from plum_jax.semantic_ids.table import LEVEL_LETTERS
+from plum_jax.text.files import TextPieces, read_text, text_fingerprint, text_from_description
+from plum_jax.text.special_ids import VocabularyError
 
 KIND = "vocabulary"
 CONTROL_TOKENS = ("<history>", "<user>", "<context>", "<target>")
-_MODEL_FILE = "sentencepiece.model"
 _TOKENS_FILE = "tokens.json"
 _SID_NAME = re.compile(r"<[A-Z]\d+>")
-
-
-class VocabularyError(ValueError):
-    """A token, a field value or an id that the vocabulary does not have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +92,12 @@ class SidVocabulary:
     """Text pieces, control tokens, field tokens and SID tokens in one id space.
 
     Attributes:
-      sentencepiece_model: the serialised SentencePiece model.
+      text: the text side.
       codebook_sizes: W_l of each SID level.
-      control_tokens: names written in templates, e.g. "<history>"; "<pad>" and "</s>" are added where the SentencePiece
-        model has no such piece.
+      control_tokens: names written in templates, e.g. "<history>"; "<pad>", "</s>" and "<unk>" are added where the text
+        side has no such id.
       field_tokens: fields that are one token, not text.
+      num_pieces: ids below this one are the text side's.
       pad_id, eos_id, unk_id: special ids (pad is 0 for models trained here and for T5's, a control token for Llama's).
       sid_offset: id of code 0 of level 0; `sid_offsets` [L]: of code 0 of every level.
       vocab_size: number of ids.
@@ -109,26 +105,25 @@ class SidVocabulary:
 
     def __init__(
         self,
-        sentencepiece_model: bytes,
+        text: TextPieces,
         codebook_sizes: Sequence[int],
         control_tokens: Sequence[str] = CONTROL_TOKENS,
         field_tokens: Sequence[FieldTokens] = (),
     ) -> None:
-        self.sentencepiece_model = sentencepiece_model
+        self.text = text
         self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
         if not self.codebook_sizes or min(self.codebook_sizes) < 1 or len(self.codebook_sizes) > len(LEVEL_LETTERS):
             raise VocabularyError(f"expected 1 to {len(LEVEL_LETTERS)} codebook sizes, got {self.codebook_sizes}")
-        self._pieces = _load_model(sentencepiece_model)
-        self.num_pieces: int = self._pieces.vocab_size()
-        self.control_tokens = tuple(dict.fromkeys([*control_tokens, *_missing_specials(self._pieces)]))
+        self.num_pieces: int = text.num_pieces
+        self.control_tokens = tuple(dict.fromkeys([*control_tokens, *_missing_specials(text)]))
         self.field_tokens = tuple(field_tokens)
         self._ids, self._fields = self._number_tokens()
         self.sid_offset = self.num_pieces + len(self._ids)
         self.sid_offsets = self.sid_offset + np.cumsum([0, *self.codebook_sizes[:-1]]).astype(np.int32)
         self.vocab_size: int = self.sid_offset + sum(self.codebook_sizes)
-        self.unk_id: int = self._pieces.unk_id()
-        self.pad_id: int = self._ids.get("<pad>", self._pieces.pad_id())
-        self.eos_id: int = self._ids.get("</s>", self._pieces.eos_id())
+        self.pad_id = self._special_id("<pad>", text.special_ids.pad)
+        self.eos_id = self._special_id("</s>", text.special_ids.eos)
+        self.unk_id = self._special_id("<unk>", text.special_ids.unk)
 
     @classmethod
     def from_model_file(
@@ -138,10 +133,8 @@ class SidVocabulary:
         control_tokens: Sequence[str] = CONTROL_TOKENS,
         field_tokens: Sequence[FieldTokens] = (),
     ) -> SidVocabulary:
-        """A vocabulary over any SentencePiece `.model` file."""
-        if not epath.Path(path).exists():
-            raise VocabularyError(f"expected a SentencePiece model at {path}, but there is no such file")
-        return cls(epath.Path(path).read_bytes(), codebook_sizes, control_tokens, field_tokens)
+        """A vocabulary over a SentencePiece `.model`, a `tokenizer.json` or a directory that has one."""
+        return cls(read_text(path), codebook_sizes, control_tokens, field_tokens)
 
     def _number_tokens(self) -> tuple[dict[str, int], dict[str, tuple[FieldTokens, int]]]:
         """Ids of control and field tokens by name, and for each field its definition and first id."""
@@ -159,9 +152,15 @@ class SidVocabulary:
             )
         return {name: self.num_pieces + place for place, name in enumerate(names)}, fields
 
+    def _special_id(self, control_token: str, of_text: int | None) -> int:
+        """The control token where there is one of this name: it takes the place of what the text side lacks."""
+        found = self._ids.get(control_token, of_text)
+        assert found is not None, "what the text side lacks is a control token: _missing_specials"
+        return found
+
     def encode(self, text: str) -> list[int]:
-        """Text as SentencePiece ids (all < num_pieces), without EOS."""
-        return self._pieces.encode(text)
+        """Text as ids of the text side (all < num_pieces), without EOS."""
+        return self.text.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids as text; SIDs read <A12><B5>, control and field tokens by name; padding and EOS are left out.
@@ -172,7 +171,7 @@ class SidVocabulary:
         runs = []
         for is_text, run in itertools.groupby(kept, key=lambda i: i < self.num_pieces):
             members = list(run)
-            runs.append(self._pieces.decode(members) if is_text else "".join(map(self.token_name, members)))
+            runs.append(self.text.decode(members) if is_text else "".join(map(self.token_name, members)))
         return " ".join(runs)
 
     def token_name(self, token_id: int) -> str:
@@ -180,7 +179,7 @@ class SidVocabulary:
         if not 0 <= token_id < self.vocab_size:
             raise VocabularyError(f"expected an id from 0 to {self.vocab_size - 1}, got {token_id}")
         if token_id < self.num_pieces:
-            return self._pieces.id_to_piece(token_id)
+            return self.text.piece(token_id)
         if token_id < self.sid_offset:
             return self._names[token_id - self.num_pieces]
         level = int(np.searchsorted(self.sid_offsets, token_id, side="right")) - 1
@@ -248,17 +247,18 @@ class SidVocabulary:
     def fingerprint(self) -> str:
         """Hash of everything that decides an id."""
         return artifact.fingerprint(
-            self.sentencepiece_model, list(self.codebook_sizes), list(self.control_tokens), list(self.field_tokens)
+            text_fingerprint(self.text), list(self.codebook_sizes), list(self.control_tokens), list(self.field_tokens)
         )
 
     def save(
         self, directory: epath.PathLike, *, config: Any = None, inputs: Mapping[str, str] | None = None
     ) -> artifact.Manifest:
-        """Writes the vocabulary as an artefact: the SentencePiece model and the other tokens as JSON."""
+        """Writes the vocabulary as an artefact: the text model and the other tokens as JSON."""
 
         def write(aside: epath.Path) -> None:
-            (aside / _MODEL_FILE).write_bytes(self.sentencepiece_model)
+            (aside / self.text.FILE).write_bytes(self.text.model)
             tokens = {
+                "text": self.text.description(),
                 "codebook_sizes": self.codebook_sizes,
                 "control_tokens": self.control_tokens,
                 "field_tokens": artifact.describe(self.field_tokens),
@@ -280,7 +280,7 @@ class SidVocabulary:
         manifest = artifact.read_manifest(directory, KIND)
         tokens = json.loads((directory / _TOKENS_FILE).read_text())
         vocabulary = cls(
-            (directory / _MODEL_FILE).read_bytes(),
+            text_from_description(tokens["text"], (directory / tokens["text"]["file"]).read_bytes()),
             tokens["codebook_sizes"],
             tokens["control_tokens"],
             [_field_from_json(field) for field in tokens["field_tokens"]],
@@ -293,62 +293,19 @@ class SidVocabulary:
         return vocabulary
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # SentencePiece's processor is rebuilt where the vocabulary arrives, e.g. in a worker process.
-        return type(self), (self.sentencepiece_model, self.codebook_sizes, self.control_tokens, self.field_tokens)
+        return type(self), (self.text, self.codebook_sizes, self.control_tokens, self.field_tokens)
 
 
-def train_sentencepiece(texts: Iterable[str], vocab_size: int, model_path: epath.PathLike) -> None:
-    """Trains a unigram SentencePiece model with byte fallback: pad 0, eos 1, unk 2; the same texts give the same model.
-
-    A corpus too small for `vocab_size` pieces gives a smaller model.
-
-    Raises:
-      VocabularyError: no text, or a `vocab_size` below what bytes and characters need.
-    """
-    texts = [text for text in texts if text and text.strip()]
-    if not texts:
-        raise VocabularyError("expected texts to train SentencePiece on, got none: name the items' text fields")
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            vocab_size=vocab_size,
-            model_type="unigram",
-            character_coverage=0.9995,
-            byte_fallback=True,  # no text is unknown
-            hard_vocab_limit=False,
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=-1,
-            max_sentence_length=1 << 20,  # the default leaves longer texts out in silence
-            num_threads=1,  # several threads sum in no fixed order
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise VocabularyError(
-            f"SentencePiece could not train {vocab_size} pieces on {len(texts)} texts: {error}. 256 pieces are bytes; "
-            "raise vocab_size to 512 or more, or bring more text"
-        ) from None
-    path = epath.Path(model_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.aside"
-    aside.write_bytes(model.getvalue())
-    aside.replace(path)
-
-
-def _load_model(serialised: bytes) -> sentencepiece.SentencePieceProcessor:
-    try:
-        return sentencepiece.SentencePieceProcessor(model_proto=serialised)
-    except (RuntimeError, TypeError) as error:
-        raise VocabularyError(
-            f"expected a serialised SentencePiece model of {len(serialised)} bytes: {error}"
-        ) from None
-
-
-def _missing_specials(pieces: sentencepiece.SentencePieceProcessor) -> list[str]:
-    return [name for name, piece in (("<pad>", pieces.pad_id()), ("</s>", pieces.eos_id())) if piece < 0]
+def _missing_specials(text: TextPieces) -> list[str]:
+    """Control tokens for what the text side lacks, or has only one id for (GPT-2's end of text is all of them)."""
+    ids = text.special_ids
+    taken: list[int | None] = [None]
+    missing = []
+    for name, token_id in (("</s>", ids.eos), ("<unk>", ids.unk), ("<pad>", ids.pad)):
+        if token_id in taken or (name == "<pad>" and token_id == ids.bos):
+            missing.append(name)
+        taken.append(token_id)
+    return missing
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

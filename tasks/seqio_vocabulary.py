@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_text
 
+from plum_jax.text.sentence_piece import SentencePieceText
 from plum_jax.vocabulary import SidVocabulary
 
 
@@ -54,8 +56,19 @@ class SeqioSidVocabulary(seqio.Vocabulary):
         return self.vocabulary.decode(ids)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        # Made anew each time, as SeqIO does: its resource belongs to the graph that it is made in.
-        return tensorflow_text.SentencepieceTokenizer(model=self.vocabulary.sentencepiece_model).tokenize(s)
+        """A text, scalar, as token ids [T]."""
+        text = self.vocabulary.text
+        if isinstance(text, SentencePieceText):
+            # Made anew each time, as SeqIO does: its resource belongs to the graph that it is made in.
+            return tensorflow_text.SentencepieceTokenizer(model=text.model).tokenize(s)
+
+        def encode(one: Any) -> np.ndarray:
+            # TensorFlow hands over bytes in a graph and an array of them outside.
+            return np.array(text.encode(np.asarray(one, object).item().decode()), np.int32)
+
+        encoded = tf.numpy_function(encode, [s], tf.int32, stateful=False)
+        encoded.set_shape([None])
+        return encoded
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         """Token ids [T] or [B, T] as text, scalar or [B]."""

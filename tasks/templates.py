@@ -5,7 +5,7 @@
 `{field}` is a column of the corpus or `sid`; after a colon stands a Python format specification, which applies where
 the field is text ("{watch_ratio:.2%}", or a length in characters: "{title:.80}"). A Semantic ID is always written as
 ids; so is a field for which the vocabulary has tokens, and a control token such as `<history>`. What lies between is
-text: neighbouring text and text fields are encoded by SentencePiece as one run, without white space at its ends.
+text: neighbouring text and text fields are encoded as one run, without white space at its ends.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import sentencepiece
 from hypothesis import strategies as st
 
 from plum_jax import artifact
-from plum_jax.vocabulary import Buckets, Categories, SidVocabulary, VocabularyError, train_sentencepiece
+from plum_jax.text.sentence_piece import SentencePieceText, train_sentencepiece
+from plum_jax.text.special_ids import VocabularyError
+from plum_jax.vocabulary import Buckets, Categories, SidVocabulary
 
 settings = hypothesis.settings(max_examples=60, deadline=None)
 TEXTS = [f"Toy Story {i}: the adventure of <A12> and friends" for i in range(60)] + ["Amélie — le film", "七人の侍"]
@@ -55,7 +57,7 @@ def test_text_never_gives_an_id_of_another_kind(vocabulary, text):
 @settings
 @hypothesis.given(st.text(st.characters(codec="utf-8", exclude_categories=("Cs",))))
 def test_text_survives_encode_and_decode(vocabulary, text):
-    normalised = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.sentencepiece_model).normalize(text)
+    normalised = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.text.model).normalize(text)
     assert vocabulary.decode(vocabulary.encode(text)) == normalised.replace("▁", " ").lstrip(" ")
 
 
@@ -175,7 +177,7 @@ def test_errors_say_what_to_do(vocabulary, model_path, tmp_path):
     fails("raise vocab_size to 512 or more", train_sentencepiece, TEXTS, 100, tmp_path / "x.model")
     assert not (tmp_path / "x.model").exists()
     fails("no such file", SidVocabulary.from_model_file, tmp_path / "none.model", SIZES)
-    fails("expected a serialised SentencePiece model", SidVocabulary, b"nonsense", SIZES)
+    fails("expected a serialised SentencePiece model", SentencePieceText, b"nonsense")
     fails("no control token '<x>'; there are <history>, <user>", vocabulary.control_id, "<x>")
     fails("field 'age' has no tokens; there are rating, gender", vocabulary.encode_field, "age", 3)
     fails("field 'rating': expected a number, got 'good'", vocabulary.encode_field, "rating", "good")

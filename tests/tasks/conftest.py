@@ -12,6 +12,7 @@ from plum_jax import vocabulary
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import LeaveOneOut, Split
 from plum_jax.semantic_ids.table import SidTable
+from plum_jax.text.sentence_piece import train_sentencepiece
 
 TITLES = ["Song Mix", "Dance Music Vol. 3", "Night Drive", None, "Café del Mar", "Rain on the roof"]
 CHANNELS = ["Radio One", "Sweetnotes", "Radio One", "Sweetnotes", "Ibiza", "Weather"]
@@ -92,7 +93,7 @@ class World:
 def sentencepiece_model(tmp_path_factory) -> str:
     path = str(tmp_path_factory.mktemp("sentencepiece") / "songs.model")
     texts = [title for title in TITLES if title] + CHANNELS + ["Video has title (en): wh = || region years device sid"]
-    vocabulary.train_sentencepiece(texts * 3, 400, path)
+    train_sentencepiece(texts * 3, 400, path)
     return path
 
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from plum_jax.vocabulary import Buckets, SidVocabulary, train_sentencepiece
+from plum_jax.text.files import text_from_files
+from plum_jax.text.sentence_piece import train_sentencepiece
+from plum_jax.vocabulary import Buckets, SidVocabulary
 from tasks.seqio_vocabulary import SeqioSidVocabulary
 
 TEXTS = [f"Toy Story {i}: the adventure of <A12> and friends" for i in range(60)]
@@ -79,7 +82,7 @@ def test_ids_past_the_vocabulary_read_as_unknown(vocabulary):
 def test_equality_and_pickling(vocabulary, base):
     copied = pickle.loads(pickle.dumps(vocabulary))
     assert copied == vocabulary and hash(copied) == hash(vocabulary)
-    other = SeqioSidVocabulary(SidVocabulary(base.sentencepiece_model, (16, 8, 5)))
+    other = SeqioSidVocabulary(SidVocabulary(base.text, (16, 8, 5)))
     assert other != vocabulary
 
 
@@ -97,3 +100,18 @@ def test_a_seqio_task_tokenises_with_it(vocabulary, base):
     rows = list(task.get_dataset(sequence_length=None, split="train", shuffle=False).as_numpy_iterator())
     assert [row["targets"].tolist() for row in rows] == [[*base.encode(text), base.eos_id] for text in TEXTS[:3]]
     assert all(row["targets"].dtype == np.int32 for row in rows)
+
+
+def test_a_tokenizer_json_serves_too():
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    text = text_from_files({"tokenizer.json": tokenizer.to_str().encode()})
+    wrapped = SeqioSidVocabulary(SidVocabulary(text, (4, 4)))
+    for words in ("Toy Story ☃", "", "friends <|endoftext|> <A3>"):
+        assert wrapped.encode_tf(tf.constant(words)).numpy().tolist() == wrapped.encode(words)
+        assert wrapped.decode(wrapped.encode(words)).strip() == words

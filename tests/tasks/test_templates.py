@@ -23,9 +23,7 @@ COLUMNS = {
 @pytest.fixture
 def words(world):
     fields = (Buckets("rating", (2.0, 3.5)), Categories("genre", ("a", "b")))
-    return type(world.vocabulary)(
-        world.vocabulary.sentencepiece_model, (4, 4, 4), world.vocabulary.control_tokens, fields
-    )
+    return type(world.vocabulary)(world.vocabulary.text, (4, 4, 4), world.vocabulary.control_tokens, fields)
 
 
 @pytest.fixture
@@ -96,6 +94,6 @@ def test_rows_refuse_a_table_or_vocabulary_of_another_world(world, make_world):
     other = make_world([[0, 1, 2, 3]])
     with pytest.raises(ValueError, match="build the table again"):
         TemplateRows(other.corpus, world.table, world.vocabulary)
-    words = type(world.vocabulary)(world.vocabulary.sentencepiece_model, (4, 4, 5))
+    words = type(world.vocabulary)(world.vocabulary.text, (4, 4, 5))
     with pytest.raises(ValueError, match="build the vocabulary again"):
         TemplateRows(world.corpus, world.table, words)
