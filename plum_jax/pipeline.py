@@ -90,12 +90,14 @@ class Phase:
       batch_size: rows of a batch.
       length: tokens of a row; several records are packed into one.
       label_smoothing: of the cross-entropy.
+      feed_shards: independent streams of records, for runs of several processes (`TokenBatches`).
     """
 
     training: trainer.TrainingConfig = trainer.TrainingConfig()
     batch_size: int = 64
     length: int = 128
     label_smoothing: float = 0.0
+    feed_shards: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +307,13 @@ class Stages:
         return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, None)
 
     def _train(self, name: str, phase: Phase, records: epath.Path, warm_start: Any) -> Any:
-        feed = TokenBatches(records, batch_size=phase.batch_size, length=phase.length, seed=phase.training.seed)
+        feed = TokenBatches(
+            records,
+            batch_size=phase.batch_size,
+            length=phase.length,
+            seed=phase.training.seed,
+            feed_shards=phase.feed_shards,
+        )
         vocab_size = self.vocabulary.vocab_size
         fingerprints = {
             "sid_table": self.table.fingerprint,

@@ -27,8 +27,12 @@ Runs what gin files say: usually one file for the run, one for the corpus and on
 
 A later file or flag overrides an earlier one. Macros are in CAPITALS; text values need their own quotes.
 Everything a run makes lies in its MODEL_DIR, its whole configuration in MODEL_DIR/config.gin. Started again with the
-same configuration, a run skips what is done and goes on where it was.
+same configuration, a run skips what is done and goes on where it was. SIGTERM (preemption) and Ctrl-C in training
+save a checkpoint first; the exit code is then 143 or 130.
 """
+
+# What --profile and its number bind; a run that trains in several phases traces each.
+PROFILE = "plum_jax.training.trainer.TrainingConfig.profile_steps"
 
 IN_CALL = "\n  In call to configurable"
 
@@ -46,7 +50,10 @@ def run(job: Callable[[str], Any], model_dir: str) -> Any:
     """
     directory = epath.Path(model_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    artifact.write_text(directory / "config.gin", gin.config_str(max_line_length=120))
+    from plum_jax.training import processes  # JAX: not for --help, nor for a gin file that cannot be read
+
+    if processes.is_first():
+        artifact.write_text(directory / "config.gin", gin.config_str(max_line_length=120))
     return job(model_dir)
 
 
@@ -111,7 +118,8 @@ def _macros_in(value: Any) -> Iterator[str]:
             yield from _macros_in(item)
 
 
-def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
+    """Files, bindings, and whether the run has several processes."""
     parser = argparse.ArgumentParser(
         prog="plum", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -123,6 +131,20 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         const=None,
         help="sets a macro or a parameter, e.g. --gin.STEPS=500 or --gin.trainer.TrainingConfig.seed=1",
     )
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        const=5,
+        default=0,
+        type=int,
+        metavar="STEPS",
+        help="traces so many steps (5) of each training into <its directory>/profile, for Perfetto and TensorBoard",
+    )
+    parser.add_argument(
+        "--multi_process",
+        action="store_true",
+        help="this is one of several processes of a run (jax.distributed): the same command on every host of a pod",
+    )
     known, rest = parser.parse_known_args(arguments)
     bindings = []
     for argument in rest:
@@ -133,15 +155,21 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     if not known.gin_file:
         parser.print_help()
         raise SystemExit(2)
-    return known.gin_file, bindings
+    if known.profile:
+        bindings.append(f"{PROFILE} = {known.profile}")
+    return known.gin_file, bindings, known.multi_process
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: an error that a user can mend is one message and exit code 1, never a traceback."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_freed_memory()
-    files, bindings = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    files, bindings, multi_process = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
+        if multi_process:
+            from plum_jax.training import processes
+
+            processes.join()
         configure(files, bindings)
         gin.get_configurable(run)()
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import jax
@@ -10,9 +11,31 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
+def join() -> None:
+    """Makes this process one of a run of several; to be called before anything else asks JAX for devices.
+
+    On TPU pods, GKE, Slurm and Open MPI JAX finds the others by itself. Elsewhere three variables name them:
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. On CPUs the processes talk
+    by Gloo.
+
+    Raises:
+      ValueError: two of the variables without the third, or no number.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = [os.environ.get(name) for name in names]
+    address, count, index = given
+    if given[1:] != [None, None] and not (address and count and count.isdigit() and index and index.isdigit()):
+        raise ValueError(f"expected {', '.join(names)} together, got {dict(zip(names, given, strict=True))}")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if count and index:
+        jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
+    else:
+        jax.distributed.initialize()
+
+
 def is_first() -> bool:
     """Whether this process writes what is written once."""
-    return jax.process_index() == 0
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:

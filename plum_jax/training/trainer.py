@@ -49,7 +49,8 @@ class TrainingConfig:
     log_period: int = 20
     select_by: str = ""
     patience: int = 0
-    mesh: MeshShape = MeshShape()
+    # A run may go on with another mesh, and is watched or not: both are no part of what it is.
+    mesh: MeshShape = dataclasses.field(default=MeshShape(), metadata=artifact.NOT_DESCRIBED)
     profile_steps: int = dataclasses.field(default=0, metadata=artifact.NOT_DESCRIBED)
 
 
