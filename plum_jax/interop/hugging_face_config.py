@@ -93,17 +93,17 @@ def decoder_config(fields: Fields, **ours: Any) -> DecoderConfig:
     """
     family = fields["model_type"]
     _refuse_what_we_lack(fields)
-    heads, width = _number(fields, "num_attention_heads"), _number(fields, "hidden_size")
+    heads, width = whole_number(fields, "num_attention_heads"), whole_number(fields, "hidden_size")
     is_gemma = family in GEMMAS
     windows = _layer_windows(fields)
     theta, local_theta, scaling = _rotary(fields)
     return DecoderConfig(
-        num_layers=_number(fields, "num_hidden_layers"),
+        num_layers=whole_number(fields, "num_hidden_layers"),
         d_model=width,
         num_heads=heads,
         num_kv_heads=fields.get("num_key_value_heads") or heads,
         head_dim=fields.get("head_dim") or width // heads,
-        mlp_dim=_number(fields, "intermediate_size"),
+        mlp_dim=whole_number(fields, "intermediate_size"),
         activation=_activation(fields),
         tied_embeddings=bool(fields.get("tie_word_embeddings", False)),
         scale_embeddings=is_gemma,
@@ -141,7 +141,8 @@ def _refusal(fields: Fields, name: str) -> InteropError:
     )
 
 
-def _number(fields: Fields, name: str) -> int:
+def whole_number(fields: Fields, name: str) -> int:
+    """A size that the file must have."""
     if not isinstance(fields.get(name), int):
         raise InteropError(f"config.json: expected a whole number as {name}, got {fields.get(name)!r}")
     return int(fields[name])
@@ -158,17 +159,17 @@ def _experts(fields: Fields) -> MixtureOfExperts | None:
     """Dropless, as `transformers` computes them."""
     if fields["model_type"] == "mixtral":
         return MixtureOfExperts(
-            num_experts=_number(fields, "num_local_experts"),
-            experts_per_token=_number(fields, "num_experts_per_tok"),
-            mlp_dim=_number(fields, "intermediate_size"),
+            num_experts=whole_number(fields, "num_local_experts"),
+            experts_per_token=whole_number(fields, "num_experts_per_tok"),
+            mlp_dim=whole_number(fields, "intermediate_size"),
             dispatch="dropless",
         )
     if fields["model_type"] == "qwen3_moe":
         name = "num_local_experts" if "num_local_experts" in fields else "num_experts"  # transformers 5 and 4
         return MixtureOfExperts(
-            num_experts=_number(fields, name),
-            experts_per_token=_number(fields, "num_experts_per_tok"),
-            mlp_dim=_number(fields, "moe_intermediate_size"),
+            num_experts=whole_number(fields, name),
+            experts_per_token=whole_number(fields, "num_experts_per_tok"),
+            mlp_dim=whole_number(fields, "moe_intermediate_size"),
             normalise_weights=bool(fields["norm_topk_prob"]),
             dispatch="dropless",
         )
@@ -177,7 +178,11 @@ def _experts(fields: Fields) -> MixtureOfExperts | None:
 
 def _layer_windows(fields: Fields) -> tuple[int, ...]:
     """One window a layer, 0 for layers that attend to everything; () where no layer has one."""
-    family, window, layers = fields["model_type"], fields.get("sliding_window"), _number(fields, "num_hidden_layers")
+    family, window, layers = (
+        fields["model_type"],
+        fields.get("sliding_window"),
+        whole_number(fields, "num_hidden_layers"),
+    )
     if family == "llama" or not window or (family.startswith("qwen") and not fields.get("use_sliding_window")):
         return ()
     if family in ("mistral", "mixtral"):
@@ -225,15 +230,18 @@ def _rope_scaling(rope: Fields) -> LinearRope | Llama3Rope | None:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if rope.get("partial_rotary_factor") not in (None, 1, 1.0):
         raise InteropError(f"config.json: partial_rotary_factor={rope['partial_rotary_factor']!r} is not read")
-    if kind == "default":
-        return None
-    if kind == "linear":
-        return LinearRope(float(rope["factor"]))
-    if kind == "llama3":
-        return Llama3Rope(
-            factor=float(rope["factor"]),
-            low_freq_factor=float(rope["low_freq_factor"]),
-            high_freq_factor=float(rope["high_freq_factor"]),
-            original_length=int(rope["original_max_position_embeddings"]),
-        )
-    raise InteropError(f"config.json: rope type {kind!r} is not read; there are default, linear and llama3")
+    if kind not in ("default", "linear", "llama3"):
+        raise InteropError(f"config.json: rope type {kind!r} is not read; there are default, linear and llama3")
+    try:
+        if kind == "linear":
+            return LinearRope(float(rope["factor"]))
+        if kind == "llama3":
+            return Llama3Rope(
+                factor=float(rope["factor"]),
+                low_freq_factor=float(rope["low_freq_factor"]),
+                high_freq_factor=float(rope["high_freq_factor"]),
+                original_length=int(rope["original_max_position_embeddings"]),
+            )
+    except KeyError as error:
+        raise InteropError(f"config.json: the rope of type {kind!r} lacks {error}: {dict(rope)}") from None
+    return None

@@ -95,6 +95,7 @@ def _grown(table: np.ndarray, new_rows: int, seed: int, sources: RowSources | No
     none = np.zeros(0, np.int64)
     centre = rows_from_sources(old, new_rows, sources or RowSources(none, none, none.astype(np.float32)))
     draws = np.random.default_rng(seed).standard_normal((new_rows, old.shape[1]), np.float32)
-    values, vectors = np.linalg.eigh(np.cov(old, rowvar=False))
+    centred = old - old.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred / max(len(old) - 1, 1))
     spread = (vectors * np.sqrt(np.maximum(values, 0.0))).astype(np.float32)  # spread @ spread.T is the covariance
     return np.concatenate([table, (centre + noise * draws @ spread.T).astype(table.dtype)])

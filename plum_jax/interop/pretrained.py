@@ -12,7 +12,7 @@ from plum_jax.interop import InteropError
 from plum_jax.interop.export import export_hugging_face
 from plum_jax.interop.gguf_files import open_gguf
 from plum_jax.interop.hugging_face import open_hugging_face
-from plum_jax.interop.hugging_face_config import decoder_config
+from plum_jax.interop.hugging_face_config import decoder_config, whole_number
 from plum_jax.interop.layout import Params, assemble
 from plum_jax.interop.llama2c import open_llama2c
 from plum_jax.interop.source import Source
@@ -68,7 +68,7 @@ def read_pretrained(
     """
     source = _open(epath.Path(path))
     config = decoder_config(source.fields, scan_layers=scan_layers, dtype=dtype, param_dtype=param_dtype)
-    vocab_size = int(source.fields["vocab_size"])
+    vocab_size = whole_number(source.fields, "vocab_size")
     return Pretrained(
         config=config,
         vocab_size=vocab_size,

@@ -119,6 +119,8 @@ def test_what_a_short_config_leaves_out_is_what_transformers_takes(tmp_path):
         ("llama", {"mlp_bias": True}, "mlp_bias=True"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config="),
         ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope type 'yarn' is not read"),
+        ("llama", {"rope_parameters": {"rope_type": "linear"}}, "rope of type 'linear' lacks 'factor'"),
+        ("llama", {"vocab_size": None}, "expected a whole number as vocab_size, got None"),
         ("llama", {"hidden_act": "mish"}, "activation 'mish' is not read; there are silu"),
         ("llama", {"model_type": "gpt2"}, "model_type='gpt2' is not read; there are llama"),
         ("llama", {"hidden_size": None}, "expected a whole number as hidden_size, got None"),
