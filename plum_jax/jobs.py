@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from plum_jax import artifact, report
+from plum_jax.interop.pretrained import export_hugging_face
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
 from plum_jax.pipeline import Pipeline, Stages
@@ -79,6 +80,32 @@ def recommend(model_dir: str, pipeline: Pipeline, items_per_user: int = 10, remo
         remove_seen=remove_seen,
     )
     print(f"recommendations: {path}")
+
+
+def export_model(model_dir: str, pipeline: Pipeline, dtype: str = "float32") -> None:
+    """The model with CPT as a Hugging Face directory, MODEL_DIR/hugging_face (trained if it is not yet).
+
+    The vocabulary's files lie beside the weights: the text's pieces as a file that other programs read, and
+    `tokens.json`, which names the tokens behind them.
+
+    Args:
+      model_dir: of the run.
+      pipeline: all stages.
+      dtype: of the weights in the file: float32, float16 or bfloat16.
+    """
+    stages = pipeline.stages(model_dir)
+    vocabulary, directory = stages.vocabulary, stages.directory / "hugging_face"
+    files = (stages.directory / "vocabulary").iterdir()
+    family = export_hugging_face(
+        str(directory),
+        stages.decoder.config,
+        stages.params,
+        max_length=stages.config.retrieval.length,
+        dtype=dtype,
+        special_ids={"eos_token_id": vocabulary.eos_id, "pad_token_id": vocabulary.pad_id, "bos_token_id": None},
+        tokenizer_files={file.name: file.read_bytes() for file in files if file.name != artifact.MANIFEST},
+    )
+    print(f"exported as {family}: {directory}")
 
 
 def model_size(model_dir: str, decoder: DecoderConfig, vocab_size: int, length: int) -> None:

@@ -15,7 +15,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from plum_jax.interop.pretrained import read_pretrained
 from plum_jax.training import checkpoints, metrics_log
+from plum_jax.vocabulary import SidVocabulary
 
 GIN = """\
 from __gin__ import dynamic_registration
@@ -155,6 +157,18 @@ def test_recommendations_for_all_users(finished, own_csv):
     history = events.group_by("who?", maintain_order=True).agg(pl.col("Film No").head(9))
     seen = {(user, item) for user, items in history.iter_rows() for item in items}
     assert not seen & set(frame.select("user_id", "item_id").iter_rows())
+
+
+def test_the_model_as_a_hugging_face_directory(finished, own_csv):
+    model_dir, _ = finished
+    done = _run(_command(own_csv, model_dir, run="export_model"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    read, vocabulary = read_pretrained(model_dir / "hugging_face"), SidVocabulary.load(model_dir / "vocabulary")
+    assert (read.family, read.vocab_size, read.max_length) == ("llama", vocabulary.vocab_size, 64)
+    assert read.special_ids == {"eos_token_id": vocabulary.eos_id, "pad_token_id": vocabulary.pad_id}
+    root = read.config.d_model**0.5  # our decoder scales its tied embeddings, which no Llama does
+    np.testing.assert_allclose(read.params["embedding"], root * read.params["head"], rtol=1e-6)
+    assert (model_dir / "hugging_face" / "sentencepiece.model").exists()
 
 
 def test_another_sid_table_is_refused(finished, own_csv):
