@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,11 +21,12 @@ BATCH_AXES = ("data", "fsdp", "expert")
 # Logical axis -> mesh axes. A name may come twice: the first rule whose mesh axes are still free in an array holds, so
 # that the width of an expert's matrix, whose experts are split over `expert`, is split over `fsdp` alone. Parameters
 # are split over `fsdp` on the model width, over `tensor` on heads, MLP and vocabulary, over `expert` on experts;
-# batches over all but `tensor`. An axis that is not here is replicated.
+# batches over all but `tensor`; on their way through the experts rows leave the `expert` axis to the experts. An axis
+# that is not here is replicated.
 LOGICAL_AXIS_RULES: tuple[tuple[str, Any], ...] = (
     ("expert", "expert"),
     ("batch", BATCH_AXES),
-    ("batch", ("data", "fsdp")),
+    ("expert_batch", ("data", "fsdp")),
     ("embed", ("fsdp", "expert")),
     ("embed", "fsdp"),
     ("kv_heads", "tensor"),
@@ -37,13 +39,15 @@ LOGICAL_AXIS_RULES: tuple[tuple[str, Any], ...] = (
     ("qkv", None),
     ("head", None),
     ("gate_up", None),
+    ("router", None),
+    ("capacity", None),
     ("norm", None),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-    """Devices along each axis of the mesh; -1 on `data` takes what the others leave.
+    """Devices along each axis of the mesh; -1, on one of them, takes what the others leave.
 
     Attributes:
       data: copies of the parameters, each with its share of the batch.
@@ -57,14 +61,17 @@ class MeshShape:
     expert: int = 1
     tensor: int = 1
 
-    def sizes(self, num_devices: int) -> tuple[int, int, int, int]:
+    def sizes(self, num_devices: int) -> tuple[int, ...]:
         """Devices along `MESH_AXES`.
 
         Raises:
-          ValueError: the axes do not multiply to the number of devices.
+          ValueError: the axes do not multiply to the number of devices, or two are -1.
         """
-        rest = self.fsdp * self.expert * self.tensor
-        sizes = (num_devices // rest if self.data == -1 else self.data, self.fsdp, self.expert, self.tensor)
+        asked = (self.data, self.fsdp, self.expert, self.tensor)
+        if asked.count(-1) > 1:
+            raise ValueError(f"expected at most one axis of -1, which takes what the others leave, got {self}")
+        rest = math.prod(size for size in asked if size != -1)
+        sizes = tuple(num_devices // rest if size == -1 else size for size in asked)
         if math.prod(sizes) != num_devices:
             raise ValueError(f"expected data x fsdp x expert x tensor = {num_devices} devices, got {sizes}")
         return sizes
@@ -127,6 +134,17 @@ def _that_divides(shape: tuple[int, ...], sharding: NamedSharding) -> NamedShard
 def _ways(mesh: Mesh | AbstractMesh, axes: Any) -> int:
     names = () if axes is None else (axes,) if isinstance(axes, str) else axes
     return math.prod(int(mesh.shape[name]) for name in names)
+
+
+@contextlib.contextmanager
+def logical_axes(mesh: Mesh) -> Iterator[None]:
+    """Where a model is traced: its constraints on activations hold on this mesh.
+
+    Flax drops them, silently, unless there are rules and a mesh in force; XLA then splits activations as parameters are
+    split, along the width: ten times the memory.
+    """
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        yield
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,0 +1,172 @@
+"""The programs of a run, compiled from shapes alone: the very train step, and the very step of a beam search."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.counts import train_step_flops
+from plum_jax.model.decoder import Decoder
+from plum_jax.model.splash_attention import computed_share
+from plum_jax.objectives import NextToken
+from plum_jax.pipeline import Phase, initial_params
+from plum_jax.pods.costs import Costs, program_costs
+from plum_jax.pods.hlo import Computation, Instruction, parse
+from plum_jax.training.kernels import attention_on
+from plum_jax.training.mesh import batch_sharding
+from plum_jax.training.step import abstract_state, make_train_step
+
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+# Matrix products of length x length x head width in each Pallas kernel of splash attention.
+_KERNEL_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 5}
+
+
+class DoesNotFit(Exception):
+    """The compiler gave up: the program needs more memory than a chip has. Its message says how much."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A program of one chip.
+
+    Attributes:
+      name: "train step" or "beam search".
+      given_bytes: by kind of argument, what a chip is given, without the padding of tiles.
+      memory: bytes as the compiler lays them out: arguments, temporaries, outputs that are no arguments, program.
+      model_flops: of the whole step on all chips that the model needs (`model.counts`, half of the causal scores).
+      tokens: of the whole step.
+      costs: of one chip.
+      xla_flops: the compiler's own count, loops counted once.
+      seconds: that compiling took.
+      text: of the program.
+    """
+
+    name: str
+    given_bytes: dict[str, int]
+    memory: dict[str, int]
+    model_flops: float
+    tokens: int
+    costs: Costs
+    xla_flops: float
+    seconds: float
+    text: str
+
+    @property
+    def peak_bytes(self) -> int:
+        return sum(self.memory.values())
+
+
+def compile_train_step(config: DecoderConfig, vocab_size: int, phase: Phase, mesh: Mesh) -> Compiled:
+    """The step that `Stages` trains with, for the devices of `mesh`.
+
+    Raises:
+      DoesNotFit: the compiler says that it needs more memory than there is.
+    """
+    training = phase.training
+    decoder = Decoder(config, vocab_size, attention_on(mesh))
+    optimizer = training.optimizer.build(training.steps)
+    key = jax.random.key(training.seed)
+    init = initial_params(decoder)
+    assert callable(init)
+    state = abstract_state(init, optimizer, key, mesh)
+    step = make_train_step(
+        NextToken(decoder, phase.label_smoothing), optimizer, training.microbatches, key, mesh, state
+    )
+    batch = abstract_batch(phase, mesh)
+    given = {"parameters": state.params, "optimizer state": state.optimizer_state, "batch": batch}
+    kernels = _kernel_flops(config, phase.length)
+    return _compiled(
+        "train step",
+        step.lower(state, batch),  # type: ignore[attr-defined]
+        given,
+        train_step_flops(config, vocab_size, phase.batch_size, phase.length, causal=True),
+        phase.batch_size * phase.length,
+        kernels,
+    )
+
+
+def abstract_batch(phase: Phase, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `TokenBatches` gives, split over the mesh."""
+    ways = int(np.prod([mesh.shape[axis] for axis in batch_sharding(mesh).spec[0]]))
+    if phase.batch_size % (ways * phase.training.microbatches):
+        raise ValueError(
+            f"expected batch_size to be a multiple of {ways} chips that it is split over x "
+            f"{phase.training.microbatches} microbatches, got {phase.batch_size}"
+        )
+    shape = (phase.batch_size, phase.length)
+    dtypes: dict[str, Any] = dict.fromkeys(
+        ("decoder_input_tokens", "decoder_target_tokens", "decoder_segment_ids", "decoder_positions"), jnp.int32
+    )
+    dtypes["decoder_loss_weights"] = jnp.float32
+    sharding = batch_sharding(mesh)
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in dtypes.items()}
+
+
+def _compiled(name: str, lowered: Any, given: dict[str, Any], flops: float, tokens: int, kernels: Any) -> Compiled:
+    began = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if _OUT_OF_MEMORY not in str(error):
+            raise
+        raise DoesNotFit(_first_lines(str(error))) from error
+    seconds = time.perf_counter() - began
+    sizes, text = compiled.memory_analysis(), compiled.as_text()
+    analysis = compiled.cost_analysis() or {}
+    return Compiled(
+        name=name,
+        given_bytes={kind: bytes_a_chip(tree) for kind, tree in given.items()},
+        memory={
+            "arguments": sizes.argument_size_in_bytes,
+            "temporaries": sizes.temp_size_in_bytes,
+            "other outputs": sizes.output_size_in_bytes - sizes.alias_size_in_bytes,
+            "program": sizes.generated_code_size_in_bytes,
+        },
+        model_flops=flops,
+        tokens=tokens,
+        costs=program_costs(parse(text), kernels),
+        xla_flops=float(analysis.get("flops", 0.0)),
+        seconds=seconds,
+        text=text,
+    )
+
+
+def bytes_a_chip(tree: Any) -> int:
+    """Bytes of the shards that one device holds of arrays that need not exist."""
+
+    def shard(x: Any) -> int:
+        sharding: NamedSharding = x.sharding
+        return int(np.prod(sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize
+
+    return sum(shard(x) for x in jax.tree.leaves(tree))
+
+
+def _kernel_flops(config: DecoderConfig, length: int) -> Any:
+    """Operations of one call of splash attention: whole blocks of scores, masked ones skipped."""
+    shares = [computed_share(length, config.window if local else 0) for local in config.local_layers]
+    share = sum(shares) / len(shares)
+
+    def flops(name: str, instruction: Instruction, computation: Computation) -> float:
+        for phase, products in _KERNEL_PRODUCTS.items():
+            if f"_{phase}" in name:
+                *batch, length, width = computation.instructions[_query(instruction, computation)].arrays[0].shape
+                return 2.0 * products * float(np.prod(batch)) * length * length * width * share
+        return 0.0
+
+    return flops
+
+
+def _query(instruction: Instruction, computation: Computation) -> str:
+    """The first operand of four dimensions, [rows, heads, length, width]."""
+    return next(name for name in instruction.operands if len(computation.instructions[name].arrays[0].shape) == 4)
+
+
+def _first_lines(message: str) -> str:
+    return " ".join(line.strip() for line in message.splitlines()[:4])[:400]

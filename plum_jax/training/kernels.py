@@ -1,0 +1,17 @@
+"""Which kernel a mesh's devices compute attention with."""
+
+from __future__ import annotations
+
+from jax.sharding import Mesh
+
+from plum_jax.model.attention import AttentionFunction, EinsumAttention
+from plum_jax.training.mesh import BATCH_AXES, is_tpu
+
+
+def attention_on(mesh: Mesh) -> AttentionFunction:
+    """JAX's Pallas kernel on TPU, products elsewhere."""
+    if not is_tpu(mesh):
+        return EinsumAttention()
+    from plum_jax.model.splash_attention import SplashAttention  # Pallas takes a second to import
+
+    return SplashAttention(mesh, BATCH_AXES, "tensor")
