@@ -14,8 +14,8 @@ import pathlib
 import sys
 import time
 
-# Reference run: 24 layers of width 1,536, 12 heads of 128, 16 experts of 2,048 (two a token, capacity 1.25), a vocabulary
-# of 48,128, 4 rows of 1,536 tokens a chip, everything split over 256 chips, all activations of a layer recomputed.
+# 24 layers of width 1,536, 12 heads of 128, 16 experts of 2,048 (two a token, capacity 1.25), a vocabulary of 48,128,
+# 4 rows of 1,536 tokens a chip, everything split over 256 chips, all activations of a layer recomputed.
 REFERENCE = {
     "run_name": "reference",
     "compile_topology": "v6e-256",

@@ -134,7 +134,7 @@ class _Walk:
         elif opcode == "conditional":
             branches = _branches(instruction)
             costs.add(max((self.of(name) for name in branches), key=lambda c: c.flops))  # the dearest one
-        elif opcode in ("call", "async-start"):
+        elif opcode in ("call", "call-start", "async-start"):
             callee = instruction.called("to_apply") or instruction.called("calls")
             costs.add(self.of(callee or ""))
         elif opcode == "fusion":

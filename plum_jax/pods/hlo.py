@@ -116,9 +116,8 @@ def parse(text: str) -> Program:
                 current = Computation(header.group(2), {})
                 computations[current.name] = current
                 entry = current.name if header.group(1) else entry
-        elif (
-            line == "}"
-        ):  # a line that goes on behind it belongs to a kernel's metadata, which has line breaks of its own
+        elif line == "}" or line.startswith("}, execution_thread"):
+            # Other lines that begin so belong to a kernel's metadata, which has line breaks of its own.
             current = None
         else:
             instruction = _instruction(line)
