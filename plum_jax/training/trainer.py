@@ -30,7 +30,7 @@ class TrainingConfig:
 
     Attributes:
       steps: optimizer steps.
-      optimizer: AdamW or Adafactor with its schedule.
+      optimizer: AdamW, Muon or Adafactor with its schedule.
       seed: of initialisation and dropout, folded by name and by step.
       microbatches: a batch is cut into this many pieces whose gradients are summed (gradient accumulation).
       checkpoint_period, evaluation_period, log_period: in steps; evaluation 0 means only at the end.
