@@ -13,7 +13,7 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.objectives import NextToken
 from plum_jax.training import checkpoints, metrics_log, speed, trainer
 from plum_jax.training.mesh import MeshShape
-from plum_jax.training.optimizer import Adafactor, AdamW
+from plum_jax.training.optimizer import Adafactor, AdamW, Muon
 from plum_jax.training.schedules import Constant, WarmupCosine
 from plum_jax.training.step import initial_state, make_train_step
 
@@ -114,8 +114,16 @@ def test_accumulated_equals_whole(tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole, cut)
 
 
-@pytest.mark.parametrize("mesh", [MeshShape(data=2, fsdp=2, tensor=2), MeshShape(data=1, fsdp=8)])
-@pytest.mark.parametrize("optimizer", [TRAINING.optimizer, Adafactor(Constant(1e-2))])
+@pytest.mark.parametrize(
+    ("mesh", "optimizer"),
+    [
+        (MeshShape(data=2, fsdp=2, tensor=2), TRAINING.optimizer),
+        (MeshShape(data=1, fsdp=8), TRAINING.optimizer),
+        (MeshShape(data=1, fsdp=8), Adafactor(Constant(1e-2))),
+        (MeshShape(data=2, fsdp=2, tensor=2), Muon(Constant(1e-2))),
+    ],
+    ids=str,
+)
 def test_sharded_equals_single(mesh, optimizer):
     batch = next(CountingFeed().make_iterator())
     results = []
