@@ -160,7 +160,7 @@ def _judge_model(stages: Stages, params: Any, phases: Sequence[str]) -> tuple[st
     fingerprint = artifact.fingerprint(artifact.tree_fingerprint(params), evaluation, stages.table.fingerprint)
 
     def make() -> dict[str, Any]:
-        counts = parameter_counts(stages.config.decoder, stages.vocabulary.vocab_size)
+        counts = parameter_counts(stages.decoder.config, stages.decoder.vocab_size)
         return {
             "metrics": stages.evaluator("test")(params),
             "seed": stages.config.retrieval.training.seed,

@@ -17,6 +17,8 @@ from plum_jax import artifact
 from plum_jax.corpus import schema, splits
 from plum_jax.corpus.features import ItemFeatures, build_features
 from plum_jax.corpus.features.artefact import FeatureBuilder
+from plum_jax.initialisation import Initialisation, item_text_sources, pretrained_text
+from plum_jax.interop.pretrained import Pretrained
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import train_step_flops
 from plum_jax.model.decoder import Decoder
@@ -28,7 +30,7 @@ from plum_jax.semantic_ids.build import build_sid_table
 from plum_jax.semantic_ids.collisions import CollisionPolicy
 from plum_jax.semantic_ids.quantization import Quantizer
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.text.files import read_text, text_fingerprint
+from plum_jax.text.files import TextPieces, read_text, text_fingerprint
 from plum_jax.text.sentence_piece import train_sentencepiece
 from plum_jax.training import trainer
 from plum_jax.training.batches import TokenBatches
@@ -68,7 +70,8 @@ class VocabularyConfig:
 
     Attributes:
       num_pieces: SentencePiece pieces to train on the items' text; unused when a model is given.
-      text_model: path of a SentencePiece `.model`, of a `tokenizer.json`, or of a directory with one, to use instead.
+      text_model: path of a SentencePiece `.model`, of a `tokenizer.json`, or of a directory with one, to use instead
+        (a pre-trained model brings its own).
       field_tokens: `Buckets` and `Categories` of one's own making.
       chosen_fields: fields whose buckets and categories are chosen from the training events.
       control_tokens: names that templates may write.
@@ -91,6 +94,7 @@ class Phase:
       length: tokens of a row; several records are packed into one.
       label_smoothing: of the cross-entropy.
       feed_shards: independent streams of records, for runs of several processes (`TokenBatches`).
+      balance_weight, z_weight: of the routers' losses, where there are experts.
     """
 
     training: trainer.TrainingConfig = trainer.TrainingConfig()
@@ -98,6 +102,8 @@ class Phase:
     length: int = 128
     label_smoothing: float = 0.0
     feed_shards: int = 1
+    balance_weight: float = NextToken.balance_weight
+    z_weight: float = NextToken.z_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +135,7 @@ class Pipeline:
       watch_history, sid_text, behaviour_rate: the tasks of continued pre-training, and the share of the first.
       retrieval_task: the task of fine-tuning, whose prompts evaluation continues.
       decoder, cpt, retrieval: the model and its two training phases.
+      initialisation: what the first phase, whichever it is, begins with; a pre-trained model takes the decoder's place.
       evaluation: the search and its metrics.
     """
 
@@ -144,6 +151,7 @@ class Pipeline:
     behaviour_rate: float = 0.5
     retrieval_task: Retrieval = Retrieval()
     decoder: DecoderConfig = DecoderConfig()
+    initialisation: Initialisation = Initialisation()
     cpt: Phase = Phase()
     retrieval: Phase = Phase()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -202,9 +210,14 @@ class Stages:
         )
 
     @functools.cached_property
+    def pretrained(self) -> Pretrained | None:
+        """The language model to begin with."""
+        return self.config.initialisation.read(self.config.decoder)
+
+    @functools.cached_property
     def vocabulary(self) -> SidVocabulary:
         directory, config = self.directory / "vocabulary", self.config.vocabulary
-        text = read_text(config.text_model) if config.text_model else None
+        text = self._given_text()
         made_from = {
             "vocabulary": config,
             "sid_text": self.config.sid_text,
@@ -222,6 +235,13 @@ class Stages:
         vocabulary = SidVocabulary(text, self.table.codebook_sizes, config.control_tokens, fields)
         vocabulary.save(directory, config=made_from, inputs=inputs)
         return vocabulary
+
+    def _given_text(self) -> TextPieces | None:
+        """The text side that is not to be trained."""
+        text_model = self.config.vocabulary.text_model
+        if self.pretrained is not None:
+            return pretrained_text(self.pretrained, text_model)
+        return None if text_model is None else read_text(text_model)
 
     @functools.cached_property
     def cpt_records(self) -> epath.Path:
@@ -267,7 +287,19 @@ class Stages:
 
     @functools.cached_property
     def decoder(self) -> Decoder:
-        return Decoder(self.config.decoder, self.vocabulary.vocab_size)
+        config = self.config.decoder if self.pretrained is None else self.pretrained.config
+        return Decoder(config, self.vocabulary.vocab_size)
+
+    @functools.cached_property
+    def first_params(self) -> Any:
+        """The pre-trained model's parameters with rows for the new tokens; None: random ones."""
+        start, model = self.config.initialisation, self.pretrained
+        if model is None:
+            return None
+        sources = None
+        if start.new_rows == "text":
+            sources = item_text_sources(self.corpus, self.table, self.vocabulary, self.split.learnt_items)
+        return start.grown(model, self.vocabulary, sources)
 
     @functools.cached_property
     def recommender(self) -> Recommender:
@@ -294,7 +326,7 @@ class Stages:
     @functools.cached_property
     def cpt_params(self) -> Any:
         """Parameters after continued pre-training."""
-        return self._train("cpt", self.config.cpt, self.cpt_records, None)
+        return self._train("cpt", self.config.cpt, self.cpt_records, self.first_params)
 
     @functools.cached_property
     def params(self) -> Any:
@@ -303,8 +335,8 @@ class Stages:
 
     @functools.cached_property
     def params_without_cpt(self) -> Any:
-        """Parameters after retrieval fine-tuning from a random initialisation: what CPT is compared with."""
-        return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, None)
+        """Parameters after retrieval fine-tuning from where CPT began: what CPT is compared with."""
+        return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, self.first_params)
 
     def _train(self, name: str, phase: Phase, records: epath.Path, warm_start: Any) -> Any:
         feed = TokenBatches(
@@ -314,12 +346,12 @@ class Stages:
             seed=phase.training.seed,
             feed_shards=phase.feed_shards,
         )
-        vocab_size = self.vocabulary.vocab_size
+        objective = NextToken(self.decoder, phase.label_smoothing, phase.balance_weight, phase.z_weight)
         fingerprints = {
             "sid_table": self.table.fingerprint,
             "vocabulary": self.vocabulary.fingerprint,
             "records": feed.fingerprint,
-            "decoder": artifact.fingerprint(self.config.decoder),
+            "decoder": artifact.fingerprint(self.decoder.config),
             "phase": artifact.fingerprint(phase),
             "warm_start": "none" if warm_start is None else artifact.tree_fingerprint(warm_start),
         }
@@ -334,11 +366,11 @@ class Stages:
             phase.training,
             directory=self.directory / "train" / name,
             init_params=initial_params(self.decoder, warm_start),
-            objective=NextToken(self.decoder, phase.label_smoothing),
+            objective=objective,
             feed=feed,
             fingerprints=fingerprints,
             evaluators=evaluators,
-            step_flops=train_step_flops(self.config.decoder, vocab_size, phase.batch_size, phase.length),
+            step_flops=train_step_flops(self.decoder.config, self.decoder.vocab_size, phase.batch_size, phase.length),
             tokens_per_step=phase.batch_size * phase.length,
             description=name.replace("_", " "),
         )

@@ -79,7 +79,7 @@ def judge_semantic_ids(
             seed=protocol.phase.training.seed,
             config=artifact.fingerprint(config),
             users=min(len(evaluator.prompts), max_users or len(evaluator.prompts)),
-            parameters=parameter_counts(config.decoder, stages.vocabulary.vocab_size)["total"],
+            parameters=parameter_counts(stages.decoder.config, stages.decoder.vocab_size)["total"],
             sid_table=table.fingerprint,
             sid_seconds=sid_seconds,
             wall_seconds=round(time.perf_counter() - start, 1),
