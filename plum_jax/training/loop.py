@@ -173,12 +173,15 @@ class Loop:
     def _evaluate(self, step: int, state: TrainState, stop: StopRequests) -> bool:
         """Whether it was done: a request to stop does not wait for it, and the resumed run begins with it."""
         row: dict[str, float] = {}
+        # Evaluators know nothing of other processes: each has all parameters, and what the first one finds counts.
+        params = state.params if jax.process_count() == 1 else processes.to_host(state.params)
         try:
             with stop.at_once():
                 for name, evaluate in self.evaluators.items():
-                    row.update({f"{name}/{metric}": value for metric, value in evaluate(state.params).items()})
+                    row.update({f"{name}/{metric}": value for metric, value in evaluate(params).items()})
         except StopNow:
             return False
+        row = processes.from_first(row)
         if row:
             self.log.write(step, row)
         metric = self.config.select_by

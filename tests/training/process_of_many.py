@@ -20,7 +20,13 @@ from plum_jax.training.schedules import Constant
 
 STEPS, VOCAB, WIDTH = 40, 32, 8
 TRAINING = trainer.TrainingConfig(
-    steps=STEPS, checkpoint_period=5, log_period=2, optimizer=AdamW(Constant(1e-2)), mesh=MeshShape(data=2, fsdp=2)
+    steps=STEPS,
+    checkpoint_period=5,
+    log_period=2,
+    evaluation_period=20,
+    select_by="test/size",
+    optimizer=AdamW(Constant(1e-2)),
+    mesh=MeshShape(data=2, fsdp=2),
 )
 
 
@@ -63,6 +69,7 @@ def train(directory, records, mesh=TRAINING.mesh, seconds=0.0):
         objective=objective,
         feed=SlowTokens(records, batch_size=8, length=12, packing_window=7, feed_shards=4, seconds=seconds),
         fingerprints={"records": "same"},
+        evaluators={"test": lambda params: {"size": float(abs(params["embedding"]).sum())}},
     )
 
 
