@@ -345,6 +345,7 @@ class Stages:
             length=phase.length,
             seed=phase.training.seed,
             feed_shards=phase.feed_shards,
+            start_token=self.vocabulary.start_id,
         )
         objective = NextToken(self.decoder, phase.label_smoothing, phase.balance_weight, phase.z_weight)
         fingerprints = {

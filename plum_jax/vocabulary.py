@@ -99,6 +99,8 @@ class SidVocabulary:
       field_tokens: fields that are one token, not text.
       num_pieces: ids below this one are the text side's.
       pad_id, eos_id, unk_id: special ids (pad is 0 for models trained here and for T5's, a control token for Llama's).
+      start_id: what the decoder's inputs begin with: the text side's token for it, else, as in T5, what pads (0 for
+        models trained here), else what ends a text.
       sid_offset: id of code 0 of level 0; `sid_offsets` [L]: of code 0 of every level.
       vocab_size: number of ids.
     """
@@ -124,6 +126,8 @@ class SidVocabulary:
         self.pad_id = self._special_id("<pad>", text.special_ids.pad)
         self.eos_id = self._special_id("</s>", text.special_ids.eos)
         self.unk_id = self._special_id("<unk>", text.special_ids.unk)
+        starts = (text.special_ids.bos, text.special_ids.pad, text.special_ids.eos, self.pad_id)
+        self.start_id = next(i for i in starts if i is not None)
 
     @classmethod
     def from_model_file(

@@ -30,7 +30,7 @@ class SeqioSidVocabulary(seqio.Vocabulary):
 
     @property
     def bos_id(self) -> int | None:
-        """None: a sequence begins with the decoder's start token 0, which is no piece of text."""
+        """None: the records do not have it; the feed puts the vocabulary's `start_id` first."""
         return None
 
     @property

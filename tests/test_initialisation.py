@@ -96,6 +96,7 @@ def test_training_begins_there_with_and_without_cpt(stages, shared, tmp_path, ha
     for name in ("cpt_params", "params_without_cpt"):
         handed = getattr(pipeline.Stages(stages.config, stages.directory, shared), name)
         assert isinstance(handed["init_params"], FromHost)
+        assert handed["feed"].start_token == stages.vocabulary.start_id == 257
         begun = nn.unbox(handed["init_params"].make(jax.random.key(0)))
         jax.tree.map(np.testing.assert_array_equal, begun, stages.first_params)
         # Other weights are another run: a directory that was trained from these is refused.

@@ -105,20 +105,20 @@ def test_missing_and_unknown_values_have_tokens_of_their_own(vocabulary):
 
 
 def test_special_ids_of_a_trained_model(vocabulary):
-    assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (0, 1, 2)
+    assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id, vocabulary.start_id) == (0, 1, 2, 0)
 
 
 @pytest.mark.parametrize(
-    ("file", "pad", "eos", "unk", "size"),
+    ("file", "pad", "eos", "unk", "start", "size"),
     [
-        ("t5_spiece.model", 0, 1, 2, 32_000),
-        ("llama2_tokenizer.model", 32_004, 2, 0, 32_000),
-        ("botchan_en_unigram_1000.model", 1_004, 2, 0, 1_000),
+        ("t5_spiece.model", 0, 1, 2, 0, 32_000),
+        ("llama2_tokenizer.model", 32_004, 2, 0, 1, 32_000),
+        ("botchan_en_unigram_1000.model", 1_004, 2, 0, 1, 1_000),
     ],
 )
-def test_models_of_others_work(shared_data, file, pad, eos, unk, size):
+def test_models_of_others_work(shared_data, file, pad, eos, unk, start, size):
     vocabulary = SidVocabulary.from_model_file(shared_data / "weights" / file, SIZES, field_tokens=FIELDS)
-    assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (pad, eos, unk)
+    assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id, vocabulary.start_id) == (pad, eos, unk, start)
     assert vocabulary.num_pieces == size
     text = "the book of the old man"
     ids = [*vocabulary.encode(text), *vocabulary.encode_sid([15, 7, 3])]

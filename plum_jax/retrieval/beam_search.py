@@ -40,7 +40,7 @@ class _Beams:
     visible: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "sid_offsets", "codebook_sizes", "num_beams"))
+@functools.partial(jax.jit, static_argnames=("decoder", "sid_offsets", "codebook_sizes", "num_beams", "start_token"))
 def beam_search(
     decoder: Decoder,
     params: Params,
@@ -51,6 +51,7 @@ def beam_search(
     codebook_sizes: tuple[int, ...],
     num_beams: int,
     trie: SidTrie | None = None,
+    start_token: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """The `num_beams` most probable SIDs after each prompt, as a beam of that width finds them.
 
@@ -59,12 +60,12 @@ def beam_search(
     Args:
       decoder: static; one program is compiled for each.
       params: its parameters.
-      prompts: int32 `[B, T]`, right-padded; the tokens before the target, without a start token (a 0 is put first, as
-        in training, where inputs are targets shifted right).
+      prompts: int32 `[B, T]`, right-padded; the tokens before the target, without the start token.
       lengths: int32 `[B]`, real tokens of each prompt.
       sid_offsets: token id of code 0 at each level.
       codebook_sizes: W of each level.
       num_beams: M.
+      start_token: put first, as in training, where inputs are targets shifted right.
       trie: the SIDs allowed; None searches all codes of each level, whether such an item exists or not.
 
     Returns:
@@ -73,7 +74,7 @@ def beam_search(
     """
     if trie is not None and trie.codebook_sizes != codebook_sizes:
         raise ValueError(f"expected a trie over {codebook_sizes=}, got one over {trie.codebook_sizes}")
-    hidden, cache, beams = _read_prompts(decoder, params, prompts, lengths)
+    hidden, cache, beams = _read_prompts(decoder, params, prompts, lengths, start_token)
     for level, (offset, size) in enumerate(zip(sid_offsets, codebook_sizes, strict=True)):
         if level:
             tokens = beams.codes[:, :, -1] + sid_offsets[level - 1]
@@ -88,10 +89,10 @@ def beam_search(
 
 
 def _read_prompts(
-    decoder: Decoder, params: Params, prompts: jax.Array, lengths: jax.Array
+    decoder: Decoder, params: Params, prompts: jax.Array, lengths: jax.Array, start_token: int
 ) -> tuple[jax.Array, KVCache, _Beams]:
     """States `[B, 1, D]` that predict level 0, the prompts' keys and values, and one empty beam for each user."""
-    tokens = jnp.pad(prompts, ((0, 0), (1, 0)))
+    tokens = jnp.pad(prompts, ((0, 0), (1, 0)), constant_values=start_token)
     batch, slots = tokens.shape
     places = jnp.arange(slots, dtype=jnp.int32)
     # Causal is enough: nobody reads what comes after a prompt's end.

@@ -115,6 +115,7 @@ class Recommender:
                     codebook_sizes=self.table.codebook_sizes,
                     num_beams=self.num_beams,
                     trie=self.trie if constrained else None,
+                    start_token=self.vocabulary.start_id,
                 )
                 batch_codes, batch_log_probs = jax.device_get(found)
                 codes[rows], log_probs[rows] = batch_codes[: len(rows)], batch_log_probs[: len(rows)]

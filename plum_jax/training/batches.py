@@ -47,6 +47,7 @@ class TokenBatches:
       pack: whether several records may share a row.
       packing_window: records that are read and packed together; larger fills rows better and shuffles more finely.
       feed_shards: number of independent streams; another number is another order.
+      start_token: what every sequence's inputs begin with.
     """
 
     records_dir: str | os.PathLike[str]
@@ -58,6 +59,7 @@ class TokenBatches:
     pack: bool = True
     packing_window: int = 4096
     feed_shards: int = 1
+    start_token: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size % self.feed_shards:
@@ -223,7 +225,7 @@ class PackedIterator:
         # Best fit leaves the rows sorted by their longest sequence: shuffle them.
         of_shard = [self._shard] if self._shard else []
         shuffled = np.random.default_rng([batches.seed, number, *of_shard]).permutation(num_rows)
-        return packing.fill_rows(records, shuffled[rows], num_rows, batches.length)
+        return packing.fill_rows(records, shuffled[rows], num_rows, batches.length, batches.start_token)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,11 +33,14 @@ def best_fit_rows(lengths: np.ndarray, length: int) -> np.ndarray:
     return rows
 
 
-def fill_rows(records: list[bytes], rows: np.ndarray, num_rows: int, length: int) -> dict[str, np.ndarray]:
+def fill_rows(
+    records: list[bytes], rows: np.ndarray, num_rows: int, length: int, start_token: int
+) -> dict[str, np.ndarray]:
     """Lays records into rows: a dict of arrays [num_rows, length], in T5X's names.
 
     In a row the sequences have segment ids 1, 2, ... (0 is padding) in the order they come, and positions that start at
-    0 in each. Inputs are the targets shifted right by one within the segment, with 0 first.
+    0 in each. Inputs are the targets shifted right by one within the segment, with
+    `start_token` first.
     """
     order = np.argsort(rows, kind="stable")
     lengths, tokens, weights = token_records.unpack([records[i] for i in order])
@@ -52,7 +55,7 @@ def fill_rows(records: list[bytes], rows: np.ndarray, num_rows: int, length: int
     at = np.repeat(row_of * length + column, lengths) + positions
 
     inputs = np.roll(tokens, 1)
-    inputs[positions == 0] = 0
+    inputs[positions == 0] = start_token
 
     def lay(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
         laid = np.zeros(num_rows * length, dtype)

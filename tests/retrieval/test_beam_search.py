@@ -18,7 +18,7 @@ def all_sids(sizes):
     return np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), axis=-1).reshape(-1, len(sizes))
 
 
-def search(decoder, params, num_beams, codes=None, sizes=SIZES, prompts=PROMPTS, longest=0):
+def search(decoder, params, num_beams, codes=None, sizes=SIZES, prompts=PROMPTS, longest=0, start_token=0):
     lengths = np.array([len(prompt) for prompt in prompts])
     padded = np.full((len(prompts), max(longest, *lengths) + 3), 5)  # what pads a prompt must not matter
     for row, prompt in enumerate(prompts):
@@ -32,6 +32,7 @@ def search(decoder, params, num_beams, codes=None, sizes=SIZES, prompts=PROMPTS,
         codebook_sizes=sizes,
         num_beams=num_beams,
         trie=None if codes is None else SidTrie.from_codes(codes, sizes),
+        start_token=start_token,
     )
     return tuple(np.asarray(x) for x in found)
 
@@ -144,6 +145,14 @@ def test_a_trie_of_other_codebooks_is_refused():
             num_beams=2,
             trie=SidTrie.from_codes(np.array([[0, 0, 0]]), (4, 5, 4)),
         )
+
+
+def test_a_prompt_begins_with_the_start_token():
+    model, params = random_bigram(SIZES)
+    for start in (0, 4):
+        codes, log_probs = search(model, params, 60, prompts=[[]], start_token=start)
+        own = bigram_log_probs(params, start, codes[0], sid_offsets(SIZES))
+        np.testing.assert_allclose(log_probs[0], own, rtol=1e-5)
 
 
 def test_a_fresh_trie_of_the_same_shape_does_not_compile_again():

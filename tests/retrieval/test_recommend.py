@@ -1,5 +1,7 @@
 """Batches by length, and Semantic IDs turned into items, against loops in Python."""
 
+import copy
+import dataclasses
 import itertools
 
 import hypothesis
@@ -7,6 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import polars as pl
 import pytest
+from tiny_decoder import bigram_log_probs
 
 from plum_jax.retrieval.recommend import Ragged, bucket_limits, length_batches, rank_items, select_rows
 from plum_jax.semantic_ids.table import SidTable
@@ -104,3 +107,14 @@ def test_selected_rows_are_distinct_and_spread(rows, wanted, count):
     selected = select_rows(rows, wanted)
     assert len(set(selected.tolist())) == count and selected.max() < rows
     assert np.diff(selected).max(initial=0) <= -(-rows // count)
+
+
+def test_a_prompt_begins_with_the_vocabularys_start_token(world):
+    vocabulary = copy.copy(world.recommender.vocabulary)
+    vocabulary.start_id = 5
+    recommender = dataclasses.replace(world.recommender, vocabulary=vocabulary)
+    codes, log_probs = recommender.search(world.params, ragged([[], [3]]), constrained=False)
+    found = np.isfinite(log_probs[0])
+    own = bigram_log_probs(world.params, 5, codes[0][found], vocabulary.sid_offsets)
+    assert found.any()
+    np.testing.assert_allclose(log_probs[0][found], own, rtol=1e-5)

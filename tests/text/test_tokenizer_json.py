@@ -120,6 +120,7 @@ def test_nothing_wraps_cuts_or_pads_a_text():
 def test_special_ids_and_what_the_vocabulary_adds(text, vocabulary):
     ends, turns = byte_level_id(text, "<|endoftext|>"), byte_level_id(text, "<|im_end|>")
     assert (vocabulary.eos_id, text.special_ids.eos, text.special_ids.pad) == (turns, turns, ends)
+    assert vocabulary.start_id == ends  # nothing begins a text, so what pads does
     assert vocabulary.pad_id == ends and vocabulary.unk_id == vocabulary.control_id("<unk>")
     # Nothing names them: by the model's configuration, then by the usual names.
     only = {"tokenizer.json": text.model}

@@ -35,7 +35,7 @@ def make_records(rng: np.random.Generator, count: int, longest: int, marker: int
     return records
 
 
-def sequences(batch: batches.Batch) -> list[Record]:
+def sequences(batch: batches.Batch, start_token: int = 0) -> list[Record]:
     """The sequences in a batch; asserts that inputs, segments, positions and padding are laid out as promised."""
     found = []
     for row in range(len(batch["decoder_positions"])):
@@ -52,7 +52,7 @@ def sequences(batch: batches.Batch) -> list[Record]:
             inside = segments == segment
             n = int(inside.sum())
             np.testing.assert_array_equal(positions[inside], np.arange(n))
-            np.testing.assert_array_equal(inputs[inside], np.concatenate([[0], targets[inside][:-1]]))
+            np.testing.assert_array_equal(inputs[inside], np.concatenate([[start_token], targets[inside][:-1]]))
             found.append((tuple(targets[inside].tolist()), tuple(weights[inside].tolist())))
     return found
 
@@ -63,7 +63,14 @@ def test_packed_sequences_are_the_separate_ones(tmp_path, seed, count, pack, win
     records = make_records(np.random.default_rng(seed), count, longest=12, marker=7)
     write(tmp_path / "records", {"task": records})
     feed = batches.TokenBatches(
-        tmp_path / "records", batch_size=3, length=12, seed=seed, num_epochs=1, pack=pack, packing_window=window
+        tmp_path / "records",
+        batch_size=3,
+        length=12,
+        seed=seed,
+        num_epochs=1,
+        pack=pack,
+        packing_window=window,
+        start_token=seed % 3,
     )
     fed = list(feed.make_iterator())
     assert all(value.shape == (3, 12) for batch in fed for value in batch.values())
@@ -74,7 +81,7 @@ def test_packed_sequences_are_the_separate_ones(tmp_path, seed, count, pack, win
         "decoder_segment_ids": np.int32,
         "decoder_positions": np.int32,
     }
-    found = [sequence for batch in fed for sequence in sequences(batch)]
+    found = [sequence for batch in fed for sequence in sequences(batch, seed % 3)]
     assert collections.Counter(found) == collections.Counter(records)
     if not pack:
         assert all(batch["decoder_segment_ids"].max() <= 1 for batch in fed)
