@@ -1,4 +1,4 @@
-"""`plum --profile` through its own door: a trace that Perfetto and TensorBoard read, of the steps asked for."""
+"""Through the door of `plum`: --profile leaves a trace that Perfetto and TensorBoard read, SIGTERM ends with 143."""
 
 import dataclasses
 import gzip
@@ -24,9 +24,11 @@ profiled_job.train.config = @trainer.TrainingConfig()
 trainer.TrainingConfig.steps = 14
 """
 JOB = """
+import os, signal
 import small_run
-def train(model_dir, config):
-    small_run.train(model_dir, config, step_flops=1e6, tokens_per_step=8)
+def train(model_dir, config, terminated=False):
+    evaluators = {"test": lambda params: os.kill(os.getpid(), signal.SIGTERM)} if terminated else {}
+    small_run.train(model_dir, config, step_flops=1e6, tokens_per_step=8, evaluators=evaluators)
 """
 
 
@@ -56,6 +58,14 @@ def test_profile_traces_the_steps_asked_for_and_makes_no_other_run(gin_file, tmp
     run.main([f"--gin_file={gin_file}", f"--gin.MODEL_DIR='{directory}'"])
     assert (directory / "params" / "manifest.json").stat().st_mtime_ns == before
     assert checkpoints.load_params(directory / "params")["weights"].shape == (small_run.WIDTH,) * 2
+
+
+def test_plum_ends_with_143_when_it_was_told_to(gin_file, tmp_path, capsys):
+    stop = ["--gin.profiled_job.train.terminated=True", "--gin.trainer.TrainingConfig.evaluation_period=6"]
+    with pytest.raises(SystemExit) as stopped:
+        run.main([f"--gin_file={gin_file}", f"--gin.MODEL_DIR='{tmp_path}/out'", *stop])
+    assert stopped.value.code == 143
+    assert "train: stopped by SIGTERM after step 6 of 14, which is saved in" in capsys.readouterr().err
 
 
 def test_a_run_that_ends_early_still_leaves_a_trace(tmp_path):

@@ -162,9 +162,19 @@ def test_a_request_to_stop_does_not_wait_for_an_evaluation(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+SHORT = dataclasses.replace(TRAINING, steps=16)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("short")
+    train(directory, SHORT)
+    return directory
+
+
 @pytest.fixture
 def broken_off(tmp_path):
-    """A run that ended in the middle, with the checkpoints of two steps."""
+    """A run of `SHORT` that ended in the middle, with the checkpoints of two steps."""
 
     class Power(BaseException):
         pass
@@ -180,7 +190,7 @@ def broken_off(tmp_path):
             return Cut(self)
 
     with pytest.raises(Power):
-        train(tmp_path, feed=CutFeed())
+        train(tmp_path, SHORT, feed=CutFeed())
     assert saved_steps(tmp_path) == [8, 12]
     return tmp_path
 
@@ -227,11 +237,11 @@ def empty_checksums(step):
 @pytest.mark.parametrize(
     "damage", [flip_a_bit, cut_short, remove_metadata, remove_progress, remove_checksums, empty_checksums]
 )
-def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used(uninterrupted, broken_off, damage):
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used(short, broken_off, damage):
     message = damage(broken_off / "checkpoints" / "12")
     with pytest.warns(UserWarning, match=rf"the checkpoint .*checkpoints/12 is refused: .*{message}. The one before"):
-        train(broken_off)
-    assert_same_run(uninterrupted, broken_off)
+        train(broken_off, SHORT)
+    assert_same_run(short, broken_off)
     assert (broken_off / "refused_checkpoints" / "12").exists()
 
 
@@ -240,7 +250,7 @@ def test_when_no_checkpoint_is_whole_one_error_names_them_all(broken_off):
         flip_a_bit(broken_off / "checkpoints" / step)
     for _ in range(2):  # nothing was moved
         with pytest.raises(checkpoints.CheckpointsDamaged, match=r"none of the checkpoints in .*12: .*; 8: .*delete"):
-            train(broken_off)
+            train(broken_off, SHORT)
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_leaves_its_batch(tmp_path):
