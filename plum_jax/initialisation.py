@@ -11,7 +11,7 @@ from etils import epath
 
 from plum_jax.corpus.schema import Corpus
 from plum_jax.interop.new_rows import RowSources, grow_vocabulary
-from plum_jax.interop.pretrained import Pretrained, read_pretrained
+from plum_jax.interop.pretrained import Pretrained, read_decoder_config, read_pretrained
 from plum_jax.interop.upcycle import upcycle
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
 from plum_jax.semantic_ids.table import SidTable
@@ -59,17 +59,27 @@ class Initialisation:
         """
         if self.pretrained is None:
             return None
-        settings = {name: getattr(run, name) for name in RUN_SETTINGS}
-        _require_no_sizes(run, DecoderConfig(**settings))
+        settings = _run_settings(run)
         model = read_pretrained(
             self.pretrained, scan_layers=run.scan_layers, dtype=run.dtype, param_dtype=run.param_dtype
         )
-        model = dataclasses.replace(model, config=dataclasses.replace(model.config, **settings))
-        if self.upcycle is None:
-            return model
-        experts = dataclasses.replace(self.upcycle, mlp_dim=model.config.mlp_dim)
-        config, params = upcycle(model.config, model.params, experts, seed=self.seed)
+        config, params = dataclasses.replace(model.config, **settings), model.params
+        if self.upcycle is not None:
+            config, params = upcycle(config, params, self._experts(config), seed=self.seed)
         return dataclasses.replace(model, config=config, params=params)
+
+    def decoder_config(self, run: DecoderConfig) -> DecoderConfig:
+        """The decoder of a run, with the configuration that `read` gives, without reading a weight."""
+        if self.pretrained is None:
+            return run
+        settings = _run_settings(run)
+        of_file = read_decoder_config(self.pretrained)
+        config = dataclasses.replace(of_file, **settings)
+        return config if self.upcycle is None else dataclasses.replace(config, moe=self._experts(config))
+
+    def _experts(self, config: DecoderConfig) -> MixtureOfExperts:
+        assert self.upcycle is not None
+        return dataclasses.replace(self.upcycle, mlp_dim=config.mlp_dim)
 
     def grown(self, model: Pretrained, vocabulary: SidVocabulary, sources: RowSources | None) -> Any:
         """The model's parameters (host arrays) with a row for each id of the vocabulary."""
@@ -128,11 +138,15 @@ def item_text_sources(
     return RowSources(entries.row, entries.col, entries.data)
 
 
-def _require_no_sizes(run: DecoderConfig, without_sizes: DecoderConfig) -> None:
-    fields = [field.name for field in dataclasses.fields(run)]
-    own = [name for name in fields if getattr(run, name) != getattr(without_sizes, name)]
+def _run_settings(run: DecoderConfig) -> dict[str, Any]:
+    """What a pre-trained model takes from a run, which must say nothing else of its decoder."""
+    settings = {name: getattr(run, name) for name in RUN_SETTINGS}
+    nothing_else = DecoderConfig(**settings)
+    names = [field.name for field in dataclasses.fields(run)]
+    own = [name for name in names if getattr(run, name) != getattr(nothing_else, name)]
     if own:
         raise ValueError(
             f"a pre-trained model brings its own sizes, but the run sets {', '.join(own)}: leave the file of "
             "gin/model/ out"
         )
+    return settings

@@ -168,6 +168,7 @@ def _judge_model(stages: Stages, params: Any, phases: Sequence[str]) -> tuple[st
             "non_embedding_parameters": counts["non_embedding"],
             "train_seconds": round(sum(_train_seconds(stages, phase) for phase in phases), 1),
             "sid_table": stages.table.fingerprint,
+            "pretrained": stages.config.initialisation.pretrained,
         }
 
     return fingerprint, make

@@ -79,6 +79,7 @@ def stages(llama, shared, tmp_path_factory) -> pipeline.Stages:
 def test_the_run_takes_sizes_tokenizer_and_weights(stages, llama):
     model = read_pretrained(llama)
     assert stages.decoder.config == dataclasses.replace(model.config, dropout_rate=0.1, remat="full")
+    assert stages.config.initialisation.decoder_config(stages.config.decoder) == stages.decoder.config
     words = stages.vocabulary
     assert words.num_pieces == ROWS and words.eos_id == 257 and words.token_name(258) == "<reserved 258>"
     assert words.sid_offset == ROWS + len(words.control_tokens)
@@ -119,6 +120,7 @@ def test_experts_begin_as_the_dense_model(stages, shared, llama, tmp_path):
     experts = MixtureOfExperts(num_experts=3, mlp_dim=1, dispatch="dropless")
     sparse = make_stages(shared, tmp_path, Initialisation(llama, upcycle=experts))
     assert sparse.decoder.config.moe == dataclasses.replace(experts, mlp_dim=LLAMA.mlp_dim)
+    assert sparse.config.initialisation.decoder_config(sparse.config.decoder) == sparse.decoder.config
     ids = jnp.array([stages.vocabulary.encode("once upon a time")])
     expected = _logits(stages.decoder, stages.first_params, ids)
     np.testing.assert_allclose(_logits(sparse.decoder, sparse.first_params, ids), expected, atol=1e-5)

@@ -197,3 +197,19 @@ def test_chosen_fields_become_tokens(own_csv, tmp_path):
     assert [field["name"] for field in tokens["field_tokens"]] == ["rating"]
     prompt = pl.read_parquet(model_dir / "prompts" / "test" / "prompts.parquet")["prompt"][0]
     assert len(prompt) == 1 + 9 * (3 + 1)  # <history>, then three SID tokens and a rating for each of nine films
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_real_weights_and_makes_experts_of_them(own_csv, shared_data, tmp_path):
+    model = shared_data / "weights" / "stories260K.bin"
+    macros = [f"--gin.PRETRAINED='{model}'", "--gin.NEW_ROWS='text'", "--gin.LENGTH=128"]
+    command = _command(own_csv, tmp_path / "model", *macros)
+    command[command.index("--gin_file=gin/model/cpu_nano.gin")] = "--gin_file=gin/pretrained/experts.gin"
+    done = _run(command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [json.loads(line) for line in (tmp_path / "model" / "results.jsonl").read_text().splitlines()]
+    assert [row.get("pretrained") for row in rows] == [None, None, str(model), str(model)]
+    tokens = json.loads((tmp_path / "model" / "vocabulary" / "tokens.json").read_text())
+    assert tokens["text"] == {"file": "sentencepiece.model", "rows": 512}
+    params = checkpoints.load_params(tmp_path / "model" / "train" / "cpt" / "params")
+    assert params["transformer"]["layers"]["moe"]["gate_up"].shape == (5, 8, 64, 2, 172)

@@ -60,7 +60,7 @@ def clear_gin():
 
 
 def test_every_gin_folder_is_checked_here():
-    known = {"run", "corpus", "model", "optimizer", "semantic_ids", "tasks"}
+    known = {"run", "corpus", "model", "optimizer", "mesh", "pretrained", "semantic_ids", "tasks"}
     assert {path.parent.name for path in REPOSITORY.glob("gin/**/*.gin")} <= known
 
 

@@ -18,7 +18,7 @@ from plum_jax.interop.llama2c import open_llama2c
 from plum_jax.interop.source import Source
 from plum_jax.model.config import DecoderConfig, DType
 
-__all__ = ["InteropError", "Pretrained", "export_hugging_face", "read_pretrained"]
+__all__ = ["InteropError", "Pretrained", "export_hugging_face", "read_decoder_config", "read_pretrained"]
 
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
 
@@ -78,6 +78,13 @@ def read_pretrained(
         max_length=source.fields.get("max_position_embeddings"),
         tokenizer_files=source.tokenizer_files,
     )
+
+
+def read_decoder_config(
+    path: epath.PathLike, *, scan_layers: bool = True, dtype: DType = "float32", param_dtype: DType = "float32"
+) -> DecoderConfig:
+    """The configuration that `read_pretrained` has, without reading a weight."""
+    return decoder_config(_open(epath.Path(path)).fields, scan_layers=scan_layers, dtype=dtype, param_dtype=param_dtype)
 
 
 def _open(path: epath.Path) -> Source:

@@ -32,7 +32,8 @@ def check_pod(
 ) -> dict[str, Any]:
     """Compiles the train step of a pipeline for a TPU topology, prints what it takes, and writes `pod_check.json`.
 
-    No corpus is read: of the pipeline only the decoder and the phase are looked at.
+    No corpus and no weight is read: of the pipeline only the decoder (that of PRETRAINED, if set) and the phase
+    are looked at.
 
     Args:
       model_dir: gets `pod_check.json` and `pod_check.md`.
@@ -50,7 +51,7 @@ def check_pod(
       TopologyError: no libtpu, or no such topology.
     """
     chip, devices = topology_devices(topology, num_slices)
-    asked = Setting(pipeline.decoder, getattr(pipeline, phase))
+    asked = Setting(pipeline.initialisation.decoder_config(pipeline.decoder), getattr(pipeline, phase))
     print(f"compiling the train step for {len(devices)} {chip.name} chips: minutes, on two cores", flush=True)
     settings = [asked, *(_alternatives(asked, len(devices)) if alternatives else ())][: 1 + _MOST_ALTERNATIVES]
     tried = []
