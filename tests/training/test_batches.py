@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plum_jax import artifact, token_records
-from plum_jax.training import batches, packing
+from plum_jax.training import batches, packing, shuffling
 
 Record = tuple[tuple[int, ...], tuple[float, ...]]
 
@@ -134,12 +134,12 @@ def test_shuffle_small_and_large(size):
     import grain
 
     numbers = grain.MapDataset.range(100, 100 + size)
-    order = batches.shuffled(numbers, seed=3)
+    order = shuffling.shuffled(numbers, seed=3)
     first, few = [order[i] for i in range(size)], range(min(size, 50))
     assert sorted(first) == list(range(100, 100 + size))
     assert [order[size + i] for i in few] != first[: len(few)], "another order in the second epoch"
-    assert [batches.shuffled(numbers, 4)[i] for i in few] != first[: len(few)], "another order for another seed"
-    assert [batches.shuffled(numbers, 3)[i] for i in few] == first[: len(few)]
+    assert [shuffling.shuffled(numbers, 4)[i] for i in few] != first[: len(few)], "another order for another seed"
+    assert [shuffling.shuffled(numbers, 3)[i] for i in few] == first[: len(few)]
     share = order[1::2].repeat()
     assert [share[i] for i in range(3)] == first[1:6:2]
 
