@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import flax.linen as nn
 import jax
@@ -31,7 +32,7 @@ LLAMA = DecoderConfig(
 def small_language_model(directory, seed: int):
     """A random Llama with a byte-level tokenizer, as a Hugging Face directory."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator([], trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
     tokenizer.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
@@ -153,6 +154,18 @@ def test_rows_from_text_are_averages_over_items(stages, shared, llama, tmp_path)
     averages = (found @ table_of_model)[known] / found.sum(axis=1, keepdims=True)[known]
     correlation = np.corrcoef(grown[ROWS:][known].ravel(), averages.ravel())[0, 1]
     assert correlation > 0.9  # noise of the covariance remains
+
+
+def test_a_tokenizer_alone_serves_a_random_model_and_is_an_input(shared, llama, tmp_path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(f"{llama}/{name}", tmp_path)
+    config = make_stages(shared, tmp_path, Initialisation()).config
+    config = dataclasses.replace(config, vocabulary=pipeline.VocabularyConfig(text_model=str(tmp_path)))
+    words = pipeline.Stages(config, tmp_path / "run", shared).vocabulary
+    assert (words.num_pieces, words.eos_id) == (258, 257) and words.decode(words.encode("</s> <A1>")) == "</s> <A1>"
+    assert pipeline.Stages(config, tmp_path / "run", shared).vocabulary.fingerprint == words.fingerprint
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    assert pipeline.Stages(config, tmp_path / "run", shared).vocabulary.eos_id == 256
 
 
 def test_what_cannot_be_is_said(shared, llama, tmp_path):
