@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
 from plum_jax.model.moe.grouped_matmul import BLOCK, grouped_matmul
 from plum_jax.model.moe.routing import RouterStatistics, Routing, route
-from plum_jax.model.moe.slots import Slots, capacity, fixed_slots, from_slots, ragged_slots, to_slots
+from plum_jax.model.moe.slots import Slots, capacity, fixed_slots, from_slots, ragged_slots, to_slots, weights_of_slots
 from plum_jax.model.projections import GatedMLP, fan_in, parameter
 
 
@@ -82,9 +82,12 @@ def _with_capacity(
     axes = ("expert_batch", "expert", "capacity", "embed_activation")
     inside = nn.with_logical_constraint(inside, axes)
     both = jnp.einsum("BECD,EDUF->BECUF", inside, gate_up)
-    hidden = config.activation(both[:, :, :, 0]) * both[:, :, :, 1]
+    # Weighted before the last product, not behind it: it is linear, and so its output is not needed for any gradient.
+    # Where activations are computed again in the backward pass, a third of the experts' products is not.
+    weights = jax.vmap(weights_of_slots)(routing.weights, slots).reshape(x.shape[0], moe.num_experts, places, 1)
+    hidden = config.activation(both[:, :, :, 0]) * both[:, :, :, 1] * weights.astype(x.dtype)
     outside = nn.with_logical_constraint(jnp.einsum("BECF,EFD->BECD", hidden, down), axes)
-    y = _combine(outside.reshape(x.shape[0], -1, x.shape[-1]), slots, routing)
+    y = _combine(outside.reshape(x.shape[0], -1, x.shape[-1]), slots)
     assigned = jnp.sum(real) * moe.experts_per_token
     placed = jnp.sum(slots.of_assignment < moe.num_experts * places)
     return y, (assigned - placed) / jnp.maximum(assigned, 1)
@@ -113,11 +116,11 @@ def _dropless_rows(
     slots, sizes = jax.vmap(lambda experts: ragged_slots(experts, moe.num_experts, BLOCK))(routing.experts)
     both = grouped_matmul(jax.vmap(to_slots)(x, slots), into, sizes)
     gate, up = jnp.split(both, 2, axis=-1)
-    outside = grouped_matmul(config.activation(gate) * up, down, sizes)
-    return _combine(outside, slots, routing)
+    weights = jax.vmap(weights_of_slots)(routing.weights, slots)[:, :, None]
+    outside = grouped_matmul(config.activation(gate) * up * weights.astype(x.dtype), down, sizes)
+    return _combine(outside, slots)
 
 
-def _combine(outside: jax.Array, slots: Slots, routing: Routing) -> jax.Array:
-    """`[B, T, D]`: every token's choices, weighted and summed."""
-    chosen = jax.vmap(from_slots)(outside, slots)
-    return jnp.einsum("BTkD,BTk->BTD", chosen, routing.weights.astype(chosen.dtype))
+def _combine(outside: jax.Array, slots: Slots) -> jax.Array:
+    """`[B, T, D]`: the sum of every token's choices, which are weighted already."""
+    return jnp.sum(jax.vmap(from_slots)(outside, slots), axis=2)

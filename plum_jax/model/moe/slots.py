@@ -106,6 +106,11 @@ def _to_slots_backward(slots: Slots, gradient: jax.Array) -> tuple[jax.Array, Sl
 to_slots.defvjp(lambda x, slots: (to_slots(x, slots), slots), _to_slots_backward)
 
 
+def weights_of_slots(weights: jax.Array, slots: Slots) -> jax.Array:
+    """`[T, k]` weights of choices to the `[S]` slots that they got, 0 where empty."""
+    return jnp.take(weights.reshape(-1), slots.assignment, mode="fill", fill_value=0)
+
+
 @jax.custom_vjp
 def from_slots(y: jax.Array, slots: Slots) -> jax.Array:
     """`[S, D]` slots to the `[T, k, D]` choices of tokens, 0 where dropped; the reverse of `to_slots`."""
