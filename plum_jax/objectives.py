@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from plum_jax.cross_entropy import ChunkedCrossEntropy, LossSums
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.masks import PackedCausal
 from plum_jax.model.moe.routing import RouterStatistics
@@ -30,12 +31,15 @@ class NextToken:
       label_smoothing: share of the target's probability spread evenly over the vocabulary. Not in PLUM.
       balance_weight: of the load-balancing loss (Switch, arXiv 2101.03961, uses 0.01).
       z_weight: of the router's z-loss (ST-MoE, arXiv 2202.08906, uses 0.001).
+      chunked: head and loss by chunks of tokens, chosen by the machine as the decoder's attention is; None: all logits
+        at once.
     """
 
     decoder: Decoder
     label_smoothing: float = 0.0
     balance_weight: float = 0.01
     z_weight: float = 0.001
+    chunked: ChunkedCrossEntropy | None = None
 
     def __call__(self, params: Mapping, batch: Batch, rng: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
         """Sums of loss and weight over a batch of T5X-named features, each `[B, T]`; `rng` None means no dropout."""
@@ -46,29 +50,37 @@ class NextToken:
             PackedCausal(batch["decoder_segment_ids"]),
             deterministic=rng is None,
             rngs=None if rng is None else {"dropout": rng},
+            method="hidden" if self.chunked else "__call__",
         )
-        logits, router = output.values, output.router
-        targets = batch["decoder_target_tokens"]
+        targets, router = batch["decoder_target_tokens"], output.router
         weights = batch["decoder_loss_weights"].astype(jnp.float32)
-        log_normaliser = jax.nn.logsumexp(logits, axis=-1)
-        target_logits = jnp.take_along_axis(logits, targets[:, :, None], axis=-1)[:, :, 0]
-        nll = log_normaliser - target_logits
-        loss = nll
-        if self.label_smoothing:
-            uniform = log_normaliser - jnp.mean(logits, axis=-1)
-            loss = (1.0 - self.label_smoothing) * nll + self.label_smoothing * uniform
+        if self.chunked:
+            config = self.decoder.config
+            table = params["embedding" if config.tied_embeddings else "head"]
+            sums = self.chunked(output.values, table, targets, weights, config, self.label_smoothing)
+        else:
+            sums = _loss_sums(output.values, targets, weights, self.label_smoothing)
         weight_sum = jnp.sum(weights)
-        correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
-        metrics = {
-            "cross_entropy": (jnp.sum(nll * weights), weight_sum),
-            "accuracy": (jnp.sum(correct * weights), weight_sum),
-        }
-        loss_sum = jnp.sum(loss * weights)
+        metrics = {"cross_entropy": (sums.nll, weight_sum), "accuracy": (sums.correct, weight_sum)}
+        loss_sum = sums.loss
         if router is not None:
             balance, z_loss = jnp.mean(router.balance_loss), jnp.mean(router.z_loss)
             loss_sum += weight_sum * (self.balance_weight * balance + self.z_weight * z_loss)
             metrics |= _router_metrics(router, weight_sum)
         return loss_sum, weight_sum, metrics
+
+
+def _loss_sums(logits: jax.Array, targets: jax.Array, weights: jax.Array, smoothing: float) -> LossSums:
+    """The sums from all logits, `[B, T, V]`."""
+    log_normaliser = jax.nn.logsumexp(logits, axis=-1)
+    target_logits = jnp.take_along_axis(logits, targets[:, :, None], axis=-1)[:, :, 0]
+    nll = log_normaliser - target_logits
+    loss = nll
+    if smoothing:
+        uniform = log_normaliser - jnp.mean(logits, axis=-1)
+        loss = (1.0 - smoothing) * nll + smoothing * uniform
+    correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+    return LossSums(*(jnp.sum(value * weights) for value in (loss, nll, correct)))
 
 
 def _router_metrics(router: RouterStatistics, weight_sum: jax.Array) -> Metrics:

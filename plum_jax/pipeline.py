@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import polars as pl
 from etils import epath
+from jax.sharding import Mesh
 
 from plum_jax import artifact
 from plum_jax.corpus import schema, splits
@@ -34,6 +35,7 @@ from plum_jax.text.files import TextPieces, read_text, text_fingerprint
 from plum_jax.text.sentence_piece import train_sentencepiece
 from plum_jax.training import trainer
 from plum_jax.training.batches import TokenBatches
+from plum_jax.training.kernels import attention_on, loss_on
 from plum_jax.training.step import FromHost, Initialiser
 from plum_jax.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary
 from plum_jax.vocabulary import KIND as VOCABULARY_KIND
@@ -347,7 +349,7 @@ class Stages:
             feed_shards=phase.feed_shards,
             start_token=self.vocabulary.start_id,
         )
-        objective = NextToken(self.decoder, phase.label_smoothing, phase.balance_weight, phase.z_weight)
+        objective = objective_on(phase.training.mesh.build(), self.decoder, phase)
         fingerprints = {
             "sid_table": self.table.fingerprint,
             "vocabulary": self.vocabulary.fingerprint,
@@ -375,6 +377,12 @@ class Stages:
             tokens_per_step=phase.batch_size * phase.length,
             description=name.replace("_", " "),
         )
+
+
+def objective_on(mesh: Mesh, decoder: Decoder, phase: Phase) -> NextToken:
+    """The objective of a phase, with the kernels of the mesh's devices."""
+    decoder = decoder.clone(attention=attention_on(mesh))
+    return NextToken(decoder, phase.label_smoothing, phase.balance_weight, phase.z_weight, loss_on(mesh))
 
 
 def initial_params(decoder: Decoder, warm_start: Any = None) -> Initialiser:

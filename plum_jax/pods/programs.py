@@ -15,11 +15,9 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import train_step_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.splash_attention import computed_share
-from plum_jax.objectives import NextToken
-from plum_jax.pipeline import Phase, initial_params
+from plum_jax.pipeline import Phase, initial_params, objective_on
 from plum_jax.pods.costs import Costs, program_costs
 from plum_jax.pods.hlo import Computation, Instruction, parse
-from plum_jax.training.kernels import attention_on
 from plum_jax.training.mesh import batch_sharding
 from plum_jax.training.step import abstract_state, make_train_step
 
@@ -70,15 +68,13 @@ def compile_train_step(config: DecoderConfig, vocab_size: int, phase: Phase, mes
       DoesNotFit: the compiler says that it needs more memory than there is.
     """
     training = phase.training
-    decoder = Decoder(config, vocab_size, attention_on(mesh))
+    decoder = Decoder(config, vocab_size)
     optimizer = training.optimizer.build(training.steps)
     key = jax.random.key(training.seed)
     init = initial_params(decoder)
     assert callable(init)
     state = abstract_state(init, optimizer, key, mesh)
-    step = make_train_step(
-        NextToken(decoder, phase.label_smoothing), optimizer, training.microbatches, key, mesh, state
-    )
+    step = make_train_step(objective_on(mesh, decoder, phase), optimizer, training.microbatches, key, mesh, state)
     batch = abstract_batch(phase, mesh)
     given = {"parameters": state.params, "optimizer state": state.optimizer_state, "batch": batch}
     kernels = _kernel_flops(config, phase.length)

@@ -1,9 +1,10 @@
-"""Which kernel a mesh's devices compute attention with."""
+"""What a mesh's devices compute attention and the loss with."""
 
 from __future__ import annotations
 
 from jax.sharding import Mesh
 
+from plum_jax.cross_entropy import ChunkedCrossEntropy
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
 from plum_jax.training.mesh import BATCH_AXES, is_tpu
 
@@ -15,3 +16,8 @@ def attention_on(mesh: Mesh) -> AttentionFunction:
     from plum_jax.model.splash_attention import SplashAttention  # Pallas takes a second to import
 
     return SplashAttention(mesh, BATCH_AXES, "tensor")
+
+
+def loss_on(mesh: Mesh) -> ChunkedCrossEntropy | None:
+    """By chunks on TPU; elsewhere all logits at once, which a CPU's few rows allow."""
+    return ChunkedCrossEntropy(mesh, BATCH_AXES, ("fsdp", "expert"), "tensor") if is_tpu(mesh) else None

@@ -123,7 +123,7 @@ def _that_divides(shape: tuple[int, ...], sharding: NamedSharding) -> NamedShard
         if shape[i] % ways == 0:
             continue
         spec[i] = None
-        free = [j for j in range(len(shape)) if spec[j] is None and j != i and shape[j] % ways == 0]
+        free = [j for j in range(len(shape)) if _ways(sharding.mesh, spec[j]) == 1 and j != i and shape[j] % ways == 0]
         if free:
             spec[max(free, key=lambda j: shape[j])] = axes
     while spec and spec[-1] is None:
