@@ -153,7 +153,9 @@ class _OnDevice:
             return sums, None
         if self.vocabulary is not None:
             of_hidden = lax.psum(of_hidden, self.vocabulary)
-        return sums, (of_hidden.reshape(hidden.shape), self._over_devices(of_table.astype(table.dtype)))
+        # Together: else the whole table's gradient waits, unsummed, until the layers' backward pass is over.
+        gradients = of_hidden.reshape(hidden.shape), self._over_devices(of_table.astype(table.dtype))
+        return sums, lax.optimization_barrier(gradients)
 
     def _scores(
         self, x: jax.Array, table: jax.Array, target: jax.Array, weight: jax.Array
