@@ -304,6 +304,15 @@ class Stages:
         return start.grown(model, self.vocabulary, sources)
 
     @functools.cached_property
+    def first_fingerprint(self) -> str:
+        """Of what `first_params` are made from; their own last bits are the machine's, and a run may move."""
+        start, model = self.config.initialisation, self.pretrained
+        if model is None:
+            return "none"
+        inputs = (self.vocabulary.fingerprint, self.table.fingerprint, start.new_rows, start.seed)
+        return artifact.fingerprint(artifact.tree_fingerprint(model.params), *inputs)
+
+    @functools.cached_property
     def recommender(self) -> Recommender:
         evaluation = self.config.evaluation
         return Recommender(
@@ -328,19 +337,21 @@ class Stages:
     @functools.cached_property
     def cpt_params(self) -> Any:
         """Parameters after continued pre-training."""
-        return self._train("cpt", self.config.cpt, self.cpt_records, self.first_params)
+        return self._train("cpt", self.config.cpt, self.cpt_records, self.first_params, self.first_fingerprint)
 
     @functools.cached_property
     def params(self) -> Any:
         """Parameters after CPT and retrieval fine-tuning: the model."""
-        return self._train("retrieval", self.config.retrieval, self.retrieval_records, self.cpt_params)
+        fingerprint = artifact.tree_fingerprint(self.cpt_params)
+        return self._train("retrieval", self.config.retrieval, self.retrieval_records, self.cpt_params, fingerprint)
 
     @functools.cached_property
     def params_without_cpt(self) -> Any:
         """Parameters after retrieval fine-tuning from where CPT began: what CPT is compared with."""
-        return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, self.first_params)
+        start = (self.first_params, self.first_fingerprint)
+        return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, *start)
 
-    def _train(self, name: str, phase: Phase, records: epath.Path, warm_start: Any) -> Any:
+    def _train(self, name: str, phase: Phase, records: epath.Path, warm_start: Any, fingerprint: str) -> Any:
         feed = TokenBatches(
             records,
             batch_size=phase.batch_size,
@@ -356,7 +367,7 @@ class Stages:
             "records": feed.fingerprint,
             "decoder": artifact.fingerprint(self.decoder.config),
             "phase": artifact.fingerprint(phase),
-            "warm_start": "none" if warm_start is None else artifact.tree_fingerprint(warm_start),
+            "warm_start": fingerprint,
         }
         evaluators = {}
         if phase.training.select_by or phase.training.evaluation_period:

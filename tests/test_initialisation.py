@@ -148,7 +148,9 @@ def test_rows_from_text_are_averages_over_items(stages, shared, llama, tmp_path)
     assert expected.sum() > 1
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
-    grown = make_stages(shared, tmp_path, Initialisation(llama, "text")).first_params["embedding"]
+    from_text = make_stages(shared, tmp_path, Initialisation(llama, "text"))
+    assert from_text.first_fingerprint != stages.first_fingerprint
+    grown = from_text.first_params["embedding"]
     table_of_model = stages.first_params["embedding"][:ROWS]
     known = found.sum(axis=1) > 0
     averages = (found @ table_of_model)[known] / found.sum(axis=1, keepdims=True)[known]
@@ -195,5 +197,5 @@ def test_gin_says_it_by_macros(llama):
 
 def test_the_weights_of_the_routers_losses_reach_the_objective(stages, handed_over):
     phase = dataclasses.replace(stages.config.cpt, balance_weight=0.25, z_weight=0.125)
-    objective = stages._train("cpt", phase, stages.cpt_records, None)["objective"]
+    objective = stages._train("cpt", phase, stages.cpt_records, None, "none")["objective"]
     assert (objective.balance_weight, objective.z_weight, objective.label_smoothing) == (0.25, 0.125, 0.0)
