@@ -102,7 +102,11 @@ def export_model(model_dir: str, pipeline: Pipeline, dtype: str = "float32") -> 
         stages.params,
         max_length=stages.config.retrieval.length,
         dtype=dtype,
-        special_ids={"eos_token_id": vocabulary.eos_id, "pad_token_id": vocabulary.pad_id, "bos_token_id": None},
+        special_ids={
+            "bos_token_id": vocabulary.start_id,
+            "eos_token_id": vocabulary.eos_id,
+            "pad_token_id": vocabulary.pad_id,
+        },
         tokenizer_files={file.name: file.read_bytes() for file in files if file.name != artifact.MANIFEST},
     )
     print(f"exported as {family}: {directory}")

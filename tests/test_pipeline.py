@@ -165,7 +165,8 @@ def test_the_model_as_a_hugging_face_directory(finished, own_csv):
     assert done.returncode == 0, done.stderr[-3000:]
     read, vocabulary = read_pretrained(model_dir / "hugging_face"), SidVocabulary.load(model_dir / "vocabulary")
     assert (read.family, read.vocab_size, read.max_length) == ("llama", vocabulary.vocab_size, 64)
-    assert read.special_ids == {"eos_token_id": vocabulary.eos_id, "pad_token_id": vocabulary.pad_id}
+    special = {"bos": vocabulary.start_id, "eos": vocabulary.eos_id, "pad": vocabulary.pad_id}
+    assert read.special_ids == {f"{name}_token_id": i for name, i in special.items()}
     root = read.config.d_model**0.5  # our decoder scales its tied embeddings, which no Llama does
     np.testing.assert_allclose(read.params["embedding"], root * read.params["head"], rtol=1e-6)
     assert (model_dir / "hugging_face" / "sentencepiece.model").exists()
