@@ -16,6 +16,7 @@ from plum_jax.interop.upcycle import upcycle
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.text.files import TextPieces, read_text, text_from_files
+from plum_jax.text.special_ids import VocabularyError
 from plum_jax.vocabulary import SidVocabulary
 
 NewRows = Literal["mean", "text"]
@@ -72,9 +73,7 @@ class Initialisation:
         """The decoder of a run, with the configuration that `read` gives, without reading a weight."""
         if self.pretrained is None:
             return run
-        settings = _run_settings(run)
-        of_file = read_decoder_config(self.pretrained)
-        config = dataclasses.replace(of_file, **settings)
+        config = dataclasses.replace(read_decoder_config(self.pretrained), **_run_settings(run))
         return config if self.upcycle is None else dataclasses.replace(config, moe=self._experts(config))
 
     def _experts(self, config: DecoderConfig) -> MixtureOfExperts:
@@ -95,7 +94,7 @@ def pretrained_text(model: Pretrained, text_model: epath.PathLike | None) -> Tex
     if text_model is not None:
         return read_text(text_model, rows=model.vocab_size)
     if not model.tokenizer_files:
-        raise ValueError(
+        raise VocabularyError(
             "the pre-trained model comes without a tokenizer: name its .model or tokenizer.json (TEXT_MODEL)"
         )
     return text_from_files(model.tokenizer_files, rows=model.vocab_size, named_ids=model.special_ids)

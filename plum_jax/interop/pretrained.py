@@ -80,11 +80,9 @@ def read_pretrained(
     )
 
 
-def read_decoder_config(
-    path: epath.PathLike, *, scan_layers: bool = True, dtype: DType = "float32", param_dtype: DType = "float32"
-) -> DecoderConfig:
+def read_decoder_config(path: epath.PathLike) -> DecoderConfig:
     """The configuration that `read_pretrained` has, without reading a weight."""
-    return decoder_config(_open(epath.Path(path)).fields, scan_layers=scan_layers, dtype=dtype, param_dtype=param_dtype)
+    return decoder_config(_open(epath.Path(path)).fields)
 
 
 def _open(path: epath.Path) -> Source:
