@@ -14,7 +14,7 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.model.layers import DecoderLayer, LayerContext
 from plum_jax.model.masks import Mask, PackedCausal
 from plum_jax.model.moe.routing import RouterStatistics
-from plum_jax.model.projections import RMSNorm, parameter
+from plum_jax.model.projections import RMSNorm, parameter, product
 from plum_jax.model.rotary import rotary_tables
 
 _REMAT_POLICIES = {
@@ -163,7 +163,7 @@ class Decoder(nn.Module):
         """`[B, T, D]` states to `[B, T, V]` float32 logits."""
         c = self.config
         table = self.embedding if c.tied_embeddings else self.head
-        logits = jnp.einsum("BTD,VD->BTV", hidden, table.astype(c.dtype), preferred_element_type=jnp.float32)
+        logits = product(hidden, table.astype(c.dtype).T, jnp.float32)
         if c.logits_scale != 1.0:
             logits = logits * c.logits_scale
         if c.final_softcap is not None:

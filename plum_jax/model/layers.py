@@ -15,7 +15,7 @@ from plum_jax.model.attention import AttentionFunction
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.moe.experts import Experts
 from plum_jax.model.moe.routing import RouterStatistics
-from plum_jax.model.projections import GatedMLP, RMSNorm, fan_in, normalised, parameter
+from plum_jax.model.projections import GatedMLP, RMSNorm, fan_in, normalised, parameter, product
 from plum_jax.model.rotary import Rotary, rotate
 
 LayerCache = tuple[jax.Array, jax.Array]
@@ -75,7 +75,8 @@ class Attention(nn.Module):
         out_shape = (c.num_kv_heads, groups, c.head_dim, c.d_model)
         out_axes = ("kv_heads", "groups", "head", "embed")
         out = parameter(self, "out", fan_in(0.5 / c.num_layers, (0, 1, 2), 3), out_axes, out_shape, c.param_dtype)
-        return jnp.einsum("BTKGH,KGHD->BTD", attended, out.astype(c.dtype)), cache
+        flat = attended.reshape(*x.shape[:2], c.num_heads * c.head_dim)
+        return product(flat, out.astype(c.dtype).reshape(-1, c.d_model)), cache
 
     def _projected(self, x: jax.Array, rotary: Rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries `[B, T, K, G, H]`, keys and values `[B, T, K, H]`; positions applied, queries scaled."""
@@ -86,13 +87,15 @@ class Attention(nn.Module):
         qkv = parameter(
             self, "qkv", fan_in(1.0, 0, (1, 2, 3)), ("embed", "kv_heads", "qkv", "head"), shape, c.param_dtype
         )
-        projected = jnp.einsum("BTD,DKGH->BTKGH", x, qkv.astype(c.dtype))
+        projected = product(x, qkv.astype(c.dtype).reshape(c.d_model, -1)).reshape(*x.shape[:2], *shape[1:])
         if c.qkv_bias:
             zeros = nn.initializers.zeros_init()
             bias = parameter(self, "qkv_bias", zeros, ("kv_heads", "qkv", "head"), shape[1:], c.param_dtype)
             projected = projected + bias.astype(c.dtype)
         projected = checkpoint_name(projected, "qkv")
-        query, key, value = projected[:, :, :, :groups], projected[:, :, :, groups], projected[:, :, :, groups + 1]
+        # Not by index: the gradient of a split is one concatenation, that of three indices is padded sums.
+        query, key, value = jnp.split(projected, (groups, groups + 1), axis=3)
+        key, value = key[:, :, :, 0], value[:, :, :, 0]
         if c.qk_norm:
             ones = nn.initializers.ones_init()
             norms = [

@@ -37,6 +37,16 @@ def fan_in(
     )
 
 
+def product(x: jax.Array, weight: jax.Array, result: DType | None = None) -> jax.Array:
+    """`[..., D]` times `[D, F]`, accumulated and given in `result` (by default their type).
+
+    The leading axes are one in the product: of several, XLA's CPU backend makes transposed copies (a quarter of the
+    time of an MLP at D = 128).
+    """
+    rows = jnp.matmul(x.reshape(-1, x.shape[-1]), weight, preferred_element_type=result)
+    return rows.reshape(*x.shape[:-1], weight.shape[-1])
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation over the last axis, in float32 (arXiv 1910.07467)."""
 
@@ -57,7 +67,7 @@ def normalised(x: jax.Array, scale: jax.Array, config: DecoderConfig) -> jax.Arr
 
 
 class GatedMLP(nn.Module):
-    """`down(activation(gate x) * up x)` (arXiv 2002.05202); gate and up are one product. `[B, T, D] -> [B, T, D]`.
+    """`down(activation(gate x) * up x)` (arXiv 2002.05202); gate and up are one parameter. `[B, T, D] -> [B, T, D]`.
 
     Attributes:
       config: of the decoder.
@@ -76,6 +86,5 @@ class GatedMLP(nn.Module):
         gate_up = parameter(self, "gate_up", fan_in(1.0, 0, (1, 2)), gate_up_axes, gate_up_shape, c.param_dtype)
         down_shape = (self.mlp_dim, c.d_model)
         down = parameter(self, "down", fan_in(0.5 / c.num_layers, 0, 1), ("mlp", "embed"), down_shape, c.param_dtype)
-        both = jnp.einsum("BTD,DUF->BTUF", x, gate_up.astype(dtype))
-        hidden = c.activation(both[:, :, 0]) * both[:, :, 1]
-        return jnp.einsum("BTF,FD->BTD", hidden, down.astype(dtype))
+        gate, up = (product(x, gate_up[:, i].astype(dtype)) for i in range(2))
+        return product(c.activation(gate) * up, down.astype(dtype))
