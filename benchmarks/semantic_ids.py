@@ -41,14 +41,7 @@ def main() -> None:
     result["stream"] = assignment_speed.stream(quick)
     result |= residual_kmeans_speed.measure(quick)
     result |= rqvae_training.measure(quick)
-    print(json.dumps(_rounded(result)))
-
-
-def _rounded(value: object) -> object:
-    """Floats to four digits: more are noise."""
-    if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    print(json.dumps(timing.rounded(result)))
 
 
 if __name__ == "__main__":

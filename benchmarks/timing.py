@@ -49,3 +49,10 @@ def machine() -> str:
         pass
     cores = len(os.sched_getaffinity(0))
     return f"{model}, {cores} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+
+
+def rounded(value: object) -> object:
+    """Floats to four digits: more are noise."""
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value

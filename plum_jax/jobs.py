@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from plum_jax import artifact, report
+from plum_jax import artifact
 from plum_jax.interop.pretrained import export_hugging_face
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
@@ -54,6 +54,8 @@ def compare(
         write_rows(results_file, rows)
     samples = _samples(stages)
     artifact.write_json(stages.directory / "samples.json", samples)
+    from plum_jax import report  # matplotlib: not before training, which need not wait for it
+
     path = report.write_report(stages.directory)
     print(results_table(rows))
     print(samples_text(samples))

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import pathlib
+import platform
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -164,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: an error that a user can mend is one message and exit code 1, never a traceback."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_freed_memory()
+    keep_compiled()
     files, bindings, multi_process = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
         if multi_process:
@@ -179,6 +181,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         # gin adds lines that say which configurable was called; they help nobody who reads the message.
         raise SystemExit(f"plum: {str(error).partition(IN_CALL)[0]}") from None
+
+
+def keep_compiled() -> None:
+    """Programs that took long to compile are read from ~/.cache/plum_jax the next time, unless JAX is told otherwise.
+
+    To be called before JAX is imported. What is compiled for one processor may not run on another that shares the home
+    directory, so each kind has its own directory.
+    """
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):  # not Linux
+        flags = platform.processor()
+    kind = f"{platform.machine()}-{artifact.fingerprint(' '.join(sorted(flags.split())))}"
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache", "plum_jax", "xla", kind)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def _raised_here(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -10,9 +11,6 @@ from typing import Any
 
 import jax
 from etils import epath
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from plum_jax import artifact
@@ -39,7 +37,8 @@ class MetricsLog:
             directory.mkdir(parents=True, exist_ok=True)
             artifact.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = self._path.open("a")
-            self._board = _Board(directory / "tensorboard", resume_step + 1)
+            self._board: _Board | None = None  # from the first row on: its import must not keep the first step waiting
+            self._open_board = functools.partial(_Board, directory / "tensorboard", resume_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row, flushed.
@@ -52,6 +51,7 @@ class MetricsLog:
         try:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
+            self._board = self._board or self._open_board()
             self._board.write(step, values)
         except OSError as error:
             raise OSError(
@@ -63,7 +63,8 @@ class MetricsLog:
         """Closes both files."""
         if self._writes:
             self._file.close()
-            self._board.close()
+            if self._board is not None:
+                self._board.close()
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -80,7 +81,13 @@ class _Board:
     """TensorBoard's event file, written in this thread: tensorboardX's own dies on a full disk, and training waits."""
 
     def __init__(self, directory: epath.Path, first_step: int):
+        # Takes seconds to import where PyTorch is installed, which it looks for.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
         directory.mkdir(parents=True, exist_ok=True)
+        self._event, self._scalar = Event, scalar
         self._events = EventsWriter(os.fspath(directory / "events"), filename_suffix=f".{os.getpid()}")
         restart = SessionLog(status=SessionLog.START)  # what an earlier process wrote from here on is dropped
         self._events.write_event(Event(wall_time=time.time(), step=first_step, session_log=restart))
@@ -88,7 +95,8 @@ class _Board:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._events.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            event = self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
+            self._events.write_event(event)
         if time.time() - self._flushed > BOARD_PERIOD:
             self._events.flush()
             self._flushed = time.time()

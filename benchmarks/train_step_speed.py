@@ -1,0 +1,279 @@
+"""A training step of every size of the CPU ladder: ours and the same Llama in PyTorch, the machine's products."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import timing
+import torch
+import transformers
+from tqdm import tqdm
+
+from gin import config as gin
+from plum_jax import token_records
+from plum_jax.allocator import keep_freed_memory
+from plum_jax.interop.export import export_hugging_face
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.counts import train_step_flops
+from plum_jax.model.decoder import Decoder
+from plum_jax.objectives import NextToken
+from plum_jax.training.batches import TokenBatches
+from plum_jax.training.feeding import Prefetcher, open_feed
+from plum_jax.training.kernels import attention_on
+from plum_jax.training.mesh import MeshShape, batch_sharding
+from plum_jax.training.optimizer import AdamW
+from plum_jax.training.step import FromHost, TrainState, initial_state, make_train_step
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+VOCAB_SIZE = 1100
+SIZES = ("cpu_tiny", "cpu_small", "cpu_medium", "cpu_large")
+LEAST_LAYERS = 4
+TOKENS = {80: 64 * 80, 512: 16 * 512}  # of a step, by length
+QUICK = {"cpu_tiny": 80, "cpu_small": 512, "cpu_medium": 80, "cpu_large": 80}  # length of the one case of a size
+RECORD_LENGTHS = (8, 80)  # of the packed records
+
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model and the shape of its batches."""
+
+    config: DecoderConfig
+    rows: int
+    length: int
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        c = self.config
+        return f"d {c.d_model}, {c.num_layers} layers, {self.rows} x {self.length}"
+
+    @property
+    def flops(self) -> int:
+        """Operations that a step needs: half of a row's scores, as a token sees what came before it."""
+        whole = train_step_flops(self.config, VOCAB_SIZE, self.rows, self.length)
+        c = self.config
+        scores = 3 * self.rows * self.length * c.num_layers * 4 * c.num_heads * c.head_dim * self.length
+        return whole - scores // 2
+
+
+def cases(quick: bool) -> list[Case]:
+    """Every size at every length; where `quick` one length a size, and less tokens at the largest ones."""
+    found = []
+    for size in SIZES:
+        config = ladder_config(size)
+        for length, tokens in TOKENS.items():
+            if quick and length != QUICK[size]:
+                continue
+            if quick:
+                tokens //= max(1, config.d_model // 128)
+            rounds = (7 if config.d_model < 256 else 3) if quick else (15 if config.d_model < 256 else 7)
+            found.append(Case(config, tokens // length, length, rounds))
+    return found
+
+
+def ladder_config(size: str) -> DecoderConfig:
+    """The sizes of `gin/model/<size>.gin`, with at least `LEAST_LAYERS` layers and Llama's embeddings."""
+    gin.clear_config()
+    gin.parse_config_file(str(ROOT / "gin" / "model" / f"{size}.gin"))
+    config = gin.get_configurable(DecoderConfig)()
+    return dataclasses.replace(config, num_layers=max(LEAST_LAYERS, config.num_layers), scale_embeddings=False)
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Keys of the JSON line, and each case; prints a table."""
+    transformers.utils.logging.disable_progress_bar()
+    keep_freed_memory()  # as `train` does; PyTorch has it too, being in the same process
+    peak = gemm_peak()
+    print(f"\nlarge float32 products: {', '.join(f'{name} {value / 1e9:.0f}' for name, value in peak.items())} GFLOP/s")
+    print(f"train step, ms (medians; {timing.THREADS} threads, PyTorch the better of that and 1)")
+    print(
+        f"{'':30}{'ours':>8}{'eager':>8}{'ratio':>7}{'compiled':>10}{'ratio':>7}{'share of peak':>15}{'data wait':>11}"
+    )
+    details = {}
+    for case in tqdm(cases(quick), desc="train steps", unit="case", leave=False):
+        row = _measure_case(case, max(peak.values()), quick)
+        details[case.name] = row
+        compiled = (
+            f"{row['compiled'] * 1e3:>10.0f}{row['vs_compiled']:>7.2f}" if "compiled" in row else f"{'-':>10}{'-':>7}"
+        )
+        tqdm.write(
+            f"{case.name:30}{row['ours'] * 1e3:>8.0f}{row['eager'] * 1e3:>8.0f}{row['vs_eager']:>7.2f}{compiled}"
+            f"{row['gemm_share']:>15.0%}{row['data_wait_share']:>11.1%}"
+        )
+    rows = details.values()
+    return {
+        "train_step_vs_torch_min": min(row["vs_eager"] for row in rows),
+        **({} if quick else {"train_step_vs_torch_compiled_min": min(row["vs_compiled"] for row in rows)}),
+        "gemm_share_max": max(row["gemm_share"] for row in rows),
+        "data_wait_share_max": max(row["data_wait_share"] for row in rows),
+        "gemm_peak_gflops": {name: value / 1e9 for name, value in peak.items()},
+        "train_step": details,
+    }
+
+
+def gemm_peak() -> dict[str, float]:
+    """FLOP/s of a product of two 2048 x 2048 float32 matrices, the best of five, by library."""
+    width = 2048
+    matrix = np.random.default_rng(0).standard_normal((width, width), np.float32)
+    ours, theirs, compiled = jnp.asarray(matrix), torch.from_numpy(matrix), jax.jit(jnp.matmul)
+    torch.set_num_threads(timing.THREADS)
+    sides = {
+        "jax": lambda: compiled(ours, ours).block_until_ready(),
+        "numpy": lambda: matrix @ matrix,
+        "torch": lambda: theirs @ theirs,
+    }
+    seconds = timing.interleaved(sides, 5)
+    return {name: 2 * width**3 / min(values) for name, values in seconds.items()}
+
+
+def _measure_case(case: Case, peak: float, quick: bool) -> dict[str, float]:
+    """Median seconds of each side's step, ratios, shares, and how far the first losses are apart."""
+    trainer = OurTrainer(case)
+    batch = random_batch(case)
+    with tempfile.TemporaryDirectory() as directory:
+        export_hugging_face(pathlib.Path(directory, "model"), case.config, jax.device_get(trainer.state.params))
+        load = functools.partial(
+            transformers.LlamaForCausalLM.from_pretrained, f"{directory}/model", attn_implementation="sdpa"
+        )
+        difference = loss_difference(trainer.loss(batch), load(), batch)
+        sides = {"ours": trainer.side(batch), "eager": torch_side(load(), batch, timing.THREADS)}
+        # Its threads wait for each other in a loop: where another process has a core, one thread is faster.
+        sides["eager, one thread"] = torch_side(load(), batch, 1)
+        if not quick:
+            sides["compiled"] = torch_side(load(), batch, timing.THREADS, compiled=True)
+    seconds = timing.interleaved(sides, case.rounds)
+    alone = seconds.pop("eager, one thread")
+    if statistics.median(alone) < statistics.median(seconds["eager"]):
+        seconds["eager"] = alone
+    row = {name: statistics.median(values) for name, values in seconds.items()}
+    row |= {f"vs_{name}": timing.median_ratio(seconds[name], seconds["ours"]) for name in seconds if name != "ours"}
+    row["gemm_share"] = case.flops / row["ours"] / peak
+    return {**row, "data_wait_share": trainer.data_wait_share(case.rounds), "loss_difference": difference}
+
+
+class OurTrainer:
+    """The step as `trainer.train` makes it, and its state."""
+
+    def __init__(self, case: Case):
+        self._case = case
+        self._mesh = MeshShape().build()
+        decoder = Decoder(case.config, VOCAB_SIZE, attention_on(self._mesh))
+        one = jnp.zeros((1, 1), jnp.int32)
+        params = nn.unbox(decoder.init(jax.random.key(0), one, one, jnp.ones((1, 1, 1), bool))["params"])
+        optimizer, key = AdamW().build(1000), jax.random.key(0)
+        self._objective = NextToken(decoder)
+        self.state: TrainState = initial_state(FromHost(lambda _: jax.device_get(params)), optimizer, key, self._mesh)
+        self._step = make_train_step(self._objective, optimizer, 1, key, self._mesh, self.state)
+
+    def loss(self, batch: Batch) -> float:
+        """Mean of the untrained model."""
+        total, weight, _ = jax.jit(lambda params, batch: self._objective(params, batch, None))(self.state.params, batch)
+        return float(total / weight)
+
+    def side(self, batch: Batch) -> Callable[[], None]:
+        """One step on a batch that is on the device."""
+        placed = jax.device_put(batch, batch_sharding(self._mesh))
+
+        def run() -> None:
+            self.state, _ = self._step(self.state, placed)
+            jax.block_until_ready(self.state)
+
+        return run
+
+    def data_wait_share(self, steps: int) -> float:
+        """Share of the time of steps on packed records in which nothing is computed, for want of a batch."""
+        with tempfile.TemporaryDirectory() as directory:
+            write_records(directory)
+            feed = TokenBatches(directory, self._case.rows, self._case.length)
+            prefetcher = Prefetcher(*open_feed(feed, batch_sharding(self._mesh)))
+            try:
+                next(prefetcher)  # the first window is read before the first step
+                waited, began = 0.0, time.perf_counter()
+                for _ in range(steps):
+                    asked = time.perf_counter()
+                    batch = next(prefetcher).device
+                    waited += time.perf_counter() - asked
+                    self.state, _ = self._step(self.state, batch)
+                    jax.block_until_ready(self.state)
+                return waited / (time.perf_counter() - began)
+            finally:
+                prefetcher.close()
+
+
+def write_records(directory: str) -> None:
+    """Token records of random ids, 40,000 of lengths as of histories."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(*RECORD_LENGTHS, 40_000)
+    records = ((rng.integers(1, VOCAB_SIZE, n), np.ones(n, np.float32)) for n in lengths)
+    token_records.write_task(f"{directory}/task", records, name="task", config={}, inputs={})
+    token_records.write_manifest(directory, rates={"task": 1.0}, config={}, inputs={})
+
+
+def random_batch(case: Case) -> Batch:
+    """Full rows of one segment: PyTorch then needs no mask, and takes its fastest attention."""
+    shape = (case.rows, case.length)
+    tokens = np.random.default_rng(0).integers(0, VOCAB_SIZE, (case.rows, case.length + 1), np.int32)
+    return {
+        "decoder_input_tokens": np.ascontiguousarray(tokens[:, :-1]),
+        "decoder_target_tokens": np.ascontiguousarray(tokens[:, 1:]),
+        "decoder_segment_ids": np.ones(shape, np.int32),
+        "decoder_positions": np.ascontiguousarray(np.broadcast_to(np.arange(case.length, dtype=np.int32), shape)),
+        "decoder_loss_weights": np.ones(shape, np.float32),
+    }
+
+
+def torch_loss(model: torch.nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
+    """The model's mean cross-entropy of a batch."""
+    tokens, targets = (torch.from_numpy(batch[f"decoder_{name}_tokens"]).long() for name in ("input", "target"))
+
+    def loss() -> torch.Tensor:
+        logits = model(input_ids=tokens, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.view(-1, VOCAB_SIZE), targets.view(-1))
+
+    return loss
+
+
+def torch_side(model: torch.nn.Module, batch: Batch, threads: int, compiled: bool = False) -> Callable[[], None]:
+    """One step: loss, backward, clipping, fused AdamW. Without the metrics that our step also gives."""
+    model.train()
+    loss = torch.compile(torch_loss(model, batch)) if compiled else torch_loss(model, batch)
+    settings = AdamW()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(settings.b1, settings.b2), weight_decay=settings.weight_decay, fused=True
+    )
+
+    def run() -> None:
+        torch.set_num_threads(threads)
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+
+    return run
+
+
+def loss_difference(ours: float, model: torch.nn.Module, batch: Batch) -> float:
+    """|theirs - ours| / ours of the same weights and batch.
+
+    Raises:
+      ValueError: more than 1e-5; then it is not the same model.
+    """
+    with torch.no_grad():
+        theirs = float(torch_loss(model, batch)())
+    difference = abs(theirs - ours) / ours
+    if not difference < 1e-5:
+        raise ValueError(f"expected the same loss of the same weights, got {ours} ours and {theirs} in PyTorch")
+    return difference
