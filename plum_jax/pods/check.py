@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from etils import epath
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from plum_jax import artifact
 from plum_jax.model.config import DecoderConfig
 from plum_jax.pipeline import Phase, Pipeline
-from plum_jax.pods.programs import Compiled, DoesNotFit, compile_train_step
+from plum_jax.pods.programs import Compiled, DoesNotFit, Search, compile_beam_search, compile_train_step
 from plum_jax.pods.report import as_row, as_text
 from plum_jax.pods.topology import topology_devices
 from plum_jax.training.mesh import MeshShape
@@ -28,6 +28,9 @@ def check_pod(
     num_slices: int = 1,
     vocab_size: int = 48_128,
     phase: Literal["cpt", "retrieval"] = "cpt",
+    programs: Sequence[Literal["train_step", "beam_search"]] = ("train_step", "beam_search"),
+    codebook_sizes: Sequence[int] = (2048, 1024, 512, 256, 128),
+    num_items: int = 1_000_000,
     alternatives: bool = True,
 ) -> dict[str, Any]:
     """Compiles the train step of a pipeline for a TPU topology, prints what it takes, and writes `pod_check.json`.
@@ -42,6 +45,8 @@ def check_pod(
       num_slices: slices that are joined by the data-centre network.
       vocab_size: text pieces, SID tokens and the rest; a run's own is known only when its vocabulary is made.
       phase: which of the two phases of training.
+      programs: what is compiled.
+      codebook_sizes, num_items: of the random catalogue that the beam search is constrained to.
       alternatives: when it does not fit, look for a setting that does.
 
     Returns:
@@ -51,17 +56,7 @@ def check_pod(
       TopologyError: no libtpu, or no such topology.
     """
     chip, devices = topology_devices(topology, num_slices)
-    asked = Setting(pipeline.initialisation.decoder_config(pipeline.decoder), getattr(pipeline, phase))
-    print(f"compiling the train step for {len(devices)} {chip.name} chips: minutes, on two cores", flush=True)
-    settings = [asked, *(_alternatives(asked, len(devices)) if alternatives else ())][: 1 + _MOST_ALTERNATIVES]
-    tried = []
-    result = None
-    for setting in tqdm(settings, desc="settings tried", unit="setting", disable=len(settings) == 1):
-        result = _tried(setting, vocab_size, devices, chip.hbm_bytes)
-        tried.append({"setting": setting.text(asked), **result.facts})
-        if result.fits:
-            break
-    assert result is not None
+    asked = Setting(pipeline.decoder, getattr(pipeline, phase))
     found: dict[str, Any] = {
         "topology": topology,
         "slices": num_slices,
@@ -69,17 +64,50 @@ def check_pod(
         "vocab_size": vocab_size,
         "batch_size": asked.phase.batch_size,
         "length": asked.phase.length,
-        "settings_tried": tried,
-        "programs": [as_row(result.compiled, chip, len(devices))] if result.compiled else [],
+        "settings_tried": [],
     }
+    compiled = []
+    print(f"compiling for {len(devices)} {chip.name} chips: minutes for each program, on two cores", flush=True)
+    if "train_step" in programs:
+        most = _MOST_ALTERNATIVES if alternatives else 0
+        found["settings_tried"], step = _fitting(asked, vocab_size, devices, chip.hbm_bytes, most)
+        compiled += [step] if step else []
+    if "beam_search" in programs:
+        evaluation = pipeline.evaluation
+        search = Search(
+            evaluation.batch_size, asked.phase.length, evaluation.num_beams, tuple(codebook_sizes), num_items
+        )
+        compiled.append(compile_beam_search(pipeline.decoder, vocab_size, search, asked.mesh.build(devices)))
+    found["programs"] = [as_row(program, chip, len(devices)) for program in compiled]
     directory = epath.Path(model_dir)
     text = as_text(_verdict(found), found["programs"])
     artifact.write_json(directory / "pod_check.json", found)
     artifact.write_text(directory / "pod_check.md", text + "\n")
-    if result.compiled is not None:
-        artifact.write_text(directory / "train_step.hlo", result.compiled.text)
+    for program in compiled:
+        artifact.write_text(directory / f"{program.name.replace(' ', '_')}.hlo", program.text)
     print(text)
     return found
+
+
+def _fitting(
+    asked: Setting, vocab_size: int, devices: Any, hbm_bytes: float, most: int
+) -> tuple[list[dict[str, Any]], Compiled | None]:
+    """What was tried, the setting that was asked for first, until one fits; and the last one's program."""
+    tried: list[dict[str, Any]] = []
+    compiled = None
+    settings = [asked, *_alternatives(asked, len(devices))][: 1 + most]
+    for setting in tqdm(settings, desc="settings tried", unit="setting", disable=len(settings) == 1):
+        fact: dict[str, Any] = {"setting": setting.text(asked), "fits": False, "peak_bytes": None}
+        try:
+            compiled = compile_train_step(setting.decoder, vocab_size, setting.phase, setting.mesh.build(devices))
+        except DoesNotFit as error:
+            fact["compiler"] = str(error)
+        else:
+            fact |= {"fits": compiled.peak_bytes <= hbm_bytes, "peak_bytes": compiled.peak_bytes}
+        tried.append(fact)
+        if fact["fits"]:
+            break
+    return tried, compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,22 +146,6 @@ class Setting:
         return ", ".join(changes) or "as asked"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tried:
-    compiled: Compiled | None
-    facts: dict[str, Any]
-    fits: bool
-
-
-def _tried(setting: Setting, vocab_size: int, devices: Any, hbm_bytes: float) -> _Tried:
-    try:
-        compiled = compile_train_step(setting.decoder, vocab_size, setting.phase, setting.mesh.build(devices))
-    except DoesNotFit as error:
-        return _Tried(None, {"fits": False, "peak_bytes": None, "compiler": str(error)}, False)
-    fits = compiled.peak_bytes <= hbm_bytes
-    return _Tried(compiled, {"fits": fits, "peak_bytes": compiled.peak_bytes}, fits)
-
-
 def _alternatives(asked: Setting, num_chips: int) -> Iterator[Setting]:
     """Settings that take less memory, those that cost the least time first."""
     place = _REMAT_FROM_CHEAP.index(asked.decoder.remat)
@@ -143,11 +155,8 @@ def _alternatives(asked: Setting, num_chips: int) -> Iterator[Setting]:
     data, fsdp, expert, tensor = asked.mesh.sizes(num_chips)
     rows = asked.phase.batch_size // (data * fsdp * expert)
     more = [n for n in range(asked.microbatches + 1, rows + 1) if rows % n == 0]
-    steps: list[Callable[[Setting], Setting]] = [
-        *(lambda s, n=n: s.with_training(microbatches=n) for n in more[:1] + more[-1:])
-    ]
-    for change in steps:
-        yield change(full)
+    for microbatches in [*more[:1], *more[-1:]]:
+        yield full.with_training(microbatches=microbatches)
     if data > 1:
         split = full.with_training(mesh=MeshShape(1, data * fsdp, expert, tensor))
         yield split
@@ -156,6 +165,8 @@ def _alternatives(asked: Setting, num_chips: int) -> Iterator[Setting]:
 
 def _verdict(found: dict[str, Any]) -> str:
     chips = f"{found['chips']} chips of {found['topology']}" + (f" x {found['slices']}" if found["slices"] > 1 else "")
+    if not found["settings_tried"]:
+        return f"Compiled for {chips}."
     first, last = found["settings_tried"][0], found["settings_tried"][-1]
     if first["fits"]:
         return f"It fits {chips}."

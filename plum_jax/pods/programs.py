@@ -9,16 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding
 
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.counts import train_step_flops
+from plum_jax.model.counts import forward_flops_per_token, train_step_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.splash_attention import computed_share
 from plum_jax.pipeline import Phase, initial_params, objective_on
 from plum_jax.pods.costs import Costs, program_costs
 from plum_jax.pods.hlo import Computation, Instruction, parse
-from plum_jax.training.mesh import batch_sharding
+from plum_jax.retrieval.beam_search import beam_search
+from plum_jax.retrieval.trie import SidTrie
+from plum_jax.training.mesh import batch_sharding, logical_axes, replicated
 from plum_jax.training.step import abstract_state, make_train_step
 
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
@@ -86,6 +89,71 @@ def compile_train_step(config: DecoderConfig, vocab_size: int, phase: Phase, mes
         phase.batch_size * phase.length,
         kernels,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A beam search to compile.
+
+    Attributes:
+      users: prompts of one device call, a multiple of the chips.
+      prompt_length: tokens of a prompt.
+      num_beams: M.
+      codebook_sizes: of the Semantic IDs, whose tokens are the vocabulary's last.
+      num_items: items of a random catalogue, whose trie constrains the search.
+    """
+
+    users: int
+    prompt_length: int
+    num_beams: int
+    codebook_sizes: tuple[int, ...]
+    num_items: int
+
+    def trie(self) -> SidTrie:
+        """The trie of distinct random SIDs."""
+        rng = np.random.default_rng(0)
+        codes = np.stack([rng.integers(0, size, self.num_items) for size in self.codebook_sizes], axis=1)
+        return SidTrie.from_codes(codes, tuple(self.codebook_sizes))
+
+    def flops(self, config: DecoderConfig, vocab_size: int) -> float:
+        """What the model needs: prompts once, then M tokens for every further level; logits where a code is chosen."""
+        head = 2 * vocab_size * config.d_model
+        levels = len(self.codebook_sizes)
+        prompt = self.prompt_length + 1
+        reading = prompt * (forward_flops_per_token(config, vocab_size, (prompt + 1) / 2) - head) + head
+        tokens = (levels - 1) * self.num_beams
+        return self.users * (reading + tokens * forward_flops_per_token(config, vocab_size, prompt))
+
+
+def compile_beam_search(config: DecoderConfig, vocab_size: int, search: Search, mesh: Mesh) -> Compiled:
+    """`retrieval.beam_search` with parameters split as in training and prompts split over all chips.
+
+    Raises:
+      DoesNotFit: the compiler says that it needs more memory than there is.
+    """
+    decoder = Decoder(config, vocab_size)
+    init = initial_params(decoder)
+    assert callable(init)
+    params = abstract_state(init, optax.identity(), jax.random.key(0), mesh).params
+    rows = batch_sharding(mesh)
+    prompts = jax.ShapeDtypeStruct((search.users, search.prompt_length), jnp.int32, sharding=rows)
+    lengths = jax.ShapeDtypeStruct((search.users,), jnp.int32, sharding=rows)
+    trie = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), search.trie())
+    offsets = vocab_size - sum(search.codebook_sizes) + np.cumsum((0, *search.codebook_sizes[:-1]))
+    with logical_axes(mesh):
+        lowered = beam_search.lower(
+            decoder,
+            params,
+            prompts,
+            lengths,
+            sid_offsets=tuple(int(offset) for offset in offsets),
+            codebook_sizes=tuple(search.codebook_sizes),
+            num_beams=search.num_beams,
+            trie=trie,
+        )
+    given = {"parameters": params, "prompts": (prompts, lengths), "trie": trie}
+    tokens = search.users * (search.prompt_length + 1)
+    return _compiled("beam search", lowered, given, search.flops(config, vocab_size), tokens, None)
 
 
 def abstract_batch(phase: Phase, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
