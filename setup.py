@@ -55,7 +55,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "gguf": ["gguf"],
         "gpu": ["jax[cuda13]"],
-        "test": [*BEAM, "gguf", "hypothesis", "import-linter", "mypy", "pytest", "ruff"],
+        "test": [*BEAM, "gguf", "hypothesis", "import-linter", "libtpu", "mypy", "pytest", "ruff"],
         "notebooks": ["ipykernel", "nbclient", "nbformat"],
     },
     entry_points={"console_scripts": ["plum = plum_jax.run:main"]},
