@@ -175,12 +175,17 @@ def abstract_batch(phase: Phase, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
 
 def _compiled(name: str, lowered: Any, given: dict[str, Any], flops: float, tokens: int, kernels: Any) -> Compiled:
     began = time.perf_counter()
+    # Nothing for the compilation cache: a program for devices that are not here cannot be read back from it.
+    cached_from = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if _OUT_OF_MEMORY not in str(error):
             raise
         raise DoesNotFit(_first_lines(str(error))) from error
+    finally:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", cached_from)
     seconds = time.perf_counter() - began
     sizes, text = compiled.memory_analysis(), compiled.as_text()
     analysis = compiled.cost_analysis() or {}

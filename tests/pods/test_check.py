@@ -25,13 +25,12 @@ config.DecoderConfig:
 """
 
 
-@needs_libtpu
-@pytest.mark.slow
-def test_the_job_compiles_what_a_run_would_execute(tmp_path):
-    (tmp_path / "sizes.gin").write_text(SIZES)
+def _checked(directory, program):
+    (directory / "sizes.gin").write_text(SIZES)
     flags = {
-        "MODEL_DIR": repr(str(tmp_path / "run")),
+        "MODEL_DIR": repr(str(directory / "run")),
         "TOPOLOGY": "'v6e:2x2'",
+        "PROGRAMS": f"('{program}',)",
         "VOCAB_SIZE": "4096",
         "BATCH_SIZE": "8",
         "LENGTH": "256",
@@ -40,27 +39,39 @@ def test_the_job_compiles_what_a_run_would_execute(tmp_path):
         "NUM_BEAMS": "4",
         "SEARCH_USERS": "8",
     }
-    main(
-        ["--gin_file=gin/run/compile.gin", f"--gin_file={tmp_path / 'sizes.gin'}"]
-        + [f"--gin.{name}={value}" for name, value in flags.items()]
-    )
-    found = json.loads((tmp_path / "run" / "pod_check.json").read_text())
-    step, search = found["programs"]
-    assert found["settings_tried"][0]["fits"]
+    files = ["--gin_file=gin/run/compile.gin", f"--gin_file={directory / 'sizes.gin'}"]
+    main(files + [f"--gin.{name}={value}" for name, value in flags.items()])
+    found = json.loads((directory / "run" / "pod_check.json").read_text())
+    (row,) = found["programs"]
+    # Parameters are split over four chips, whatever reads them.
+    assert row["bytes"]["parameters"] == pytest.approx(MATRICES, rel=0.01)
+    assert row["fits"] and row["unknown_loops"] == []
+    return found, row, (directory / "run" / f"{program}.hlo").read_text()
+
+
+MATRICES = 256 * (4096 + 3 * (4 * 64 * 2 + 2 * 64 * 2 + 3 * 512))  # parameters, but for the norms
+
+
+@needs_libtpu
+def test_the_train_step_is_what_a_run_would_execute(tmp_path):
+    found, row, program = _checked(tmp_path, "train_step")
+    assert found["settings_tried"] == [{"setting": "as asked", "fits": True, "peak_bytes": row["bytes"]["peak"]}]
+    assert row["bytes"]["optimizer state"] == pytest.approx(2 * MATRICES, rel=0.01)
     # On TPU attention is JAX's Pallas kernel: once forward, again under remat, once backward, in each of three layers.
-    assert "tpu_custom_call" in (tmp_path / "run" / "train_step.hlo").read_text()
-    assert sorted(step["kernels"].values()) == [3, 6]
-    assert step["unknown_loops"] == search["unknown_loops"] == []
-    # Parameters and the two moments are split over four chips.
-    matrices = 256 * (4096 + 3 * (4 * 64 * 2 + 2 * 64 * 2 + 3 * 512))
-    assert step["bytes"]["parameters"] == pytest.approx(matrices, rel=0.01)
-    assert step["bytes"]["optimizer state"] == pytest.approx(2 * matrices, rel=0.01)
-    # Weights are gathered in bfloat16 for each layer, forward and backward, and gradients scattered: no more than that.
-    gathered, scattered = step["collectives"]["all-gather"]["bytes"], step["collectives"]["reduce-scatter"]["bytes"]
-    assert gathered < 2 * 2 * matrices * 1.3
-    assert scattered < 2 * matrices * 1.1
-    assert 1.0 < step["flops"]["compiled_over_model"] < 1.45
-    assert search["flops"]["compiled_over_model"] >= 0.9
+    assert "tpu_custom_call" in program
+    assert sorted(row["kernels"].values()) == [3, 6]
+    # Weights are gathered in bfloat16, forward and backward, and gradients scattered: no more than that.
+    assert row["collectives"]["all-gather"]["bytes"] < 2 * 2 * MATRICES * 1.3
+    assert row["collectives"]["reduce-scatter"]["bytes"] < 2 * MATRICES * 1.1
+    assert 1.0 < row["flops"]["compiled_over_model"] < 1.45
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_beam_search_is_split_over_the_chips(tmp_path):
+    _, row, _ = _checked(tmp_path, "beam_search")
+    # Were prompts not split, each of four chips would do what all need.
+    assert 0.9 < row["flops"]["compiled_over_model"] < 2.5
 
 
 def test_alternatives_begin_with_the_cheapest_and_end_with_more_shards():
