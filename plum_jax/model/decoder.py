@@ -163,7 +163,7 @@ class Decoder(nn.Module):
         """`[B, T, D]` states to `[B, T, V]` float32 logits."""
         c = self.config
         table = self.embedding if c.tied_embeddings else self.head
-        logits = product(hidden, table.astype(c.dtype).T, "float32")
+        logits = product(hidden, table.astype(c.dtype).T, result="float32")
         if c.logits_scale != 1.0:
             logits = logits * c.logits_scale
         if c.final_softcap is not None:

@@ -75,8 +75,7 @@ class Attention(nn.Module):
         out_shape = (c.num_kv_heads, groups, c.head_dim, c.d_model)
         out_axes = ("kv_heads", "groups", "head", "embed")
         out = parameter(self, "out", fan_in(0.5 / c.num_layers, (0, 1, 2), 3), out_axes, out_shape, c.param_dtype)
-        flat = attended.reshape(*x.shape[:2], c.num_heads * c.head_dim)
-        return product(flat, out.astype(c.dtype).reshape(-1, c.d_model)), cache
+        return product(attended, out.astype(c.dtype), contracted=3), cache
 
     def _projected(self, x: jax.Array, rotary: Rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries `[B, T, K, G, H]`, keys and values `[B, T, K, H]`; positions applied, queries scaled."""
@@ -87,7 +86,7 @@ class Attention(nn.Module):
         qkv = parameter(
             self, "qkv", fan_in(1.0, 0, (1, 2, 3)), ("embed", "kv_heads", "qkv", "head"), shape, c.param_dtype
         )
-        projected = product(x, qkv.astype(c.dtype).reshape(c.d_model, -1)).reshape(*x.shape[:2], *shape[1:])
+        projected = product(x, qkv.astype(c.dtype))
         if c.qkv_bias:
             zeros = nn.initializers.zeros_init()
             bias = parameter(self, "qkv_bias", zeros, ("kv_heads", "qkv", "head"), shape[1:], c.param_dtype)
