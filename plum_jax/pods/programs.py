@@ -176,7 +176,7 @@ def abstract_batch(phase: Phase, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
 def _compiled(name: str, lowered: Any, given: dict[str, Any], flops: float, tokens: int, kernels: Any) -> Compiled:
     began = time.perf_counter()
     # Nothing for the compilation cache: a program for devices that are not here cannot be read back from it.
-    cached_from = jax.config.read("jax_persistent_cache_min_compile_time_secs")
+    cached_from = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
     jax.config.update("jax_persistent_cache_min_compile_time_secs", float("inf"))
     try:
         compiled = lowered.compile()
