@@ -49,7 +49,7 @@ class ChunkedCrossEntropy:
     batch_axes: tuple[str, ...]
     scattered_axes: tuple[str, ...]
     vocabulary_axis: str
-    chunk: int = 2048
+    chunk: int = 1024
 
     def __call__(
         self,
@@ -153,11 +153,7 @@ class _OnDevice:
             return sums, None
         if self.vocabulary is not None:
             of_hidden = lax.psum(of_hidden, self.vocabulary)
-        summed = self._over_devices(of_table.astype(table.dtype))
-        # A dependency that no pass removes (as barriers are, before the schedule): else the whole table's gradient
-        # waits, unsummed, until the layers' backward pass is over, and both are in memory at its peak.
-        of_hidden = of_hidden + 0.0 * summed[0, 0]
-        return sums, (of_hidden.reshape(hidden.shape), summed)
+        return sums, (of_hidden.reshape(hidden.shape), self._over_devices(of_table.astype(table.dtype)))
 
     def _scores(
         self, x: jax.Array, table: jax.Array, target: jax.Array, weight: jax.Array
