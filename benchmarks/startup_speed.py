@@ -24,14 +24,15 @@ RUN = (
 )
 
 
-def measure() -> dict[str, float]:
-    """Medians of three imports and of two starts; prints them."""
+def measure(quick: bool) -> dict[str, float]:
+    """Medians of three imports, the faster of two starts (one each where `quick`); prints them."""
     package, training = (
-        statistics.median(_import_seconds(modules) for _ in range(3)) for modules in (IMPORTS[0], ", ".join(IMPORTS))
+        statistics.median(_import_seconds(modules) for _ in range(1 if quick else 3))
+        for modules in (IMPORTS[0], ", ".join(IMPORTS))
     )
     with tempfile.TemporaryDirectory() as directory:
         cold = _first_step_seconds(pathlib.Path(directory))
-        warm = min(_first_step_seconds(pathlib.Path(directory)) for _ in range(2))
+        warm = min(_first_step_seconds(pathlib.Path(directory)) for _ in range(1 if quick else 2))
     print(f"\nimport plum_jax {package:.2f} s; with all that training needs {training:.2f} s, without TensorFlow")
     print(f"plum to the end of the first step: {cold:.1f} s with everything to make, {warm:.1f} s warm")
     return {

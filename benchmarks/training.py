@@ -1,7 +1,7 @@
 """Speed of training a decoder beside the same Llama in PyTorch, of its data, and from `plum` to the first step.
 
     python benchmarks/training.py           every size and length, PyTorch compiled too
-    python benchmarks/training.py --quick   50 s: one length a size, eager PyTorch, no cold start
+    python benchmarks/training.py --quick   50 s: three cases, eager PyTorch
 
 Needs PyTorch and transformers (`pip install -e .[bench]`). Prints tables, and at the end one line of JSON:
 
@@ -39,7 +39,7 @@ def main() -> None:
     versions = {name: metadata.version(name) for name in VERSIONS}
     print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
     result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
-    result |= startup_speed.measure()
+    result |= startup_speed.measure(quick)
     result |= train_step_speed.measure(quick)
     print(json.dumps(timing.rounded(result)))
 
