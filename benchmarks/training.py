@@ -1,7 +1,7 @@
 """Speed of training a decoder beside the same Llama in PyTorch, of its data, and from `plum` to the first step.
 
     python benchmarks/training.py           every size and length, PyTorch compiled too
-    python benchmarks/training.py --quick   about a minute: two cases, eager PyTorch
+    python benchmarks/training.py --quick   about a minute: two cases, eager PyTorch (50 s are not met)
 
 Needs PyTorch and transformers (`pip install -e .[bench]`). Prints tables, and at the end one line of JSON:
 
