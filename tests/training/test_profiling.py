@@ -4,7 +4,6 @@ import dataclasses
 import gzip
 import json
 import pathlib
-import sys
 
 import pytest
 import small_run
@@ -23,23 +22,13 @@ run.run:
 profiled_job.train.config = @trainer.TrainingConfig()
 trainer.TrainingConfig.steps = 14
 """
-JOB = """
-import os, signal
-import small_run
-def train(model_dir, config, terminated=False):
-    evaluators = {"test": lambda params: os.kill(os.getpid(), signal.SIGTERM)} if terminated else {}
-    small_run.train(model_dir, config, step_flops=1e6, tokens_per_step=8, evaluators=evaluators)
-"""
 
 
 @pytest.fixture
-def gin_file(tmp_path, monkeypatch):
-    (tmp_path / "profiled_job.py").write_text(JOB)
-    monkeypatch.syspath_prepend(str(tmp_path))
+def gin_file(tmp_path):
     path = tmp_path / "job.gin"
     path.write_text(RUN)
-    yield str(path)
-    sys.modules.pop("profiled_job", None)
+    return str(path)
 
 
 def test_profile_traces_the_steps_asked_for_and_makes_no_other_run(gin_file, tmp_path):
