@@ -132,6 +132,15 @@ def stop_at(batch, number=signal.SIGTERM):
     return SignallingFeed()
 
 
+@pytest.fixture
+def python_hears_ctrl_c():
+    """A shell starts background processes with SIGINT ignored, and then Python installs no handler of its own."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_hears_ctrl_c")
 def test_ctrl_c_saves_too_and_handlers_are_put_back(uninterrupted, tmp_path):
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(Stopped, match="stopped by SIGINT after step") as stopped:
