@@ -1,7 +1,7 @@
 """Speed of training a decoder beside the same Llama in PyTorch, of its data, and from `plum` to the first step.
 
     python benchmarks/training.py           every size and length, PyTorch compiled too
-    python benchmarks/training.py --quick   about a minute: two cases, eager PyTorch (50 s are not met)
+    python benchmarks/training.py --quick   50 s: two cases, eager PyTorch
 
 Needs PyTorch and transformers (`pip install -e .[bench]`). Prints tables, and at the end one line of JSON:
 
@@ -27,7 +27,7 @@ VERSIONS = ("jax", "torch", "transformers", "numpy")
 def main() -> None:
     """Measures the sections one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about a minute")
+    parser.add_argument("--quick", action="store_true", help="at most 50 s")
     quick = parser.parse_args().quick
     timing.bound_threads()
     os.environ["JAX_PLATFORMS"] = "cpu"
