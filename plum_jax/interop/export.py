@@ -12,10 +12,10 @@ import numpy as np
 
 from plum_jax.interop import InteropError
 from plum_jax.interop.families import as_family
-from plum_jax.interop.hugging_face_config import ACTIVATIONS, GEMMAS
+from plum_jax.interop.hugging_face_config import ACTIVATIONS, GEMMAS, rope_fields
 from plum_jax.interop.layout import disassemble, host_params
 from plum_jax.interop.safetensors_files import write_tensors
-from plum_jax.model.config import DecoderConfig, DType, LinearRope, Llama3Rope
+from plum_jax.model.config import DecoderConfig, DType
 
 _ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
@@ -100,7 +100,7 @@ def hugging_face_fields(family: str, config: DecoderConfig, vocab_size: int) -> 
         "tie_word_embeddings": c.tied_embeddings,
         "attention_bias": False,
         "rope_theta": c.rope_theta,
-        "rope_scaling": _rope_scaling(c),
+        "rope_scaling": rope_fields(c.rope_scaling),
         **_window_fields(family, c),
         **_gemma_fields(family, c),
         **_expert_fields(family, c),
@@ -116,21 +116,6 @@ def _activation_name(config: DecoderConfig) -> str:
     raise InteropError(
         f"activation {config.activation} has no name in transformers; there are {', '.join(ACTIVATIONS)}"
     )
-
-
-def _rope_scaling(config: DecoderConfig) -> dict[str, Any] | None:
-    match config.rope_scaling:
-        case LinearRope(factor=factor):
-            return {"rope_type": "linear", "factor": factor}
-        case Llama3Rope() as rope:
-            return {
-                "rope_type": "llama3",
-                "factor": rope.factor,
-                "low_freq_factor": rope.low_freq_factor,
-                "high_freq_factor": rope.high_freq_factor,
-                "original_max_position_embeddings": rope.original_length,
-            }
-    return None
 
 
 def _window_fields(family: str, config: DecoderConfig) -> dict[str, Any]:

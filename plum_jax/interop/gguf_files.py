@@ -6,17 +6,17 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from plum_jax.interop import InteropError
+from plum_jax.interop.hugging_face_config import rope_fields
 from plum_jax.interop.layout import Tensors
 from plum_jax.interop.llama2c import halves_from_pairs
 from plum_jax.interop.source import Source
 from plum_jax.interop.tokenizer_files import byte_level_tokenizer, sentencepiece_model
 from plum_jax.model.config import DecoderConfig, Llama3Rope
-from plum_jax.model.rotary import rotary_tables
+from plum_jax.model.rotary import rotary_frequencies
 
 _ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2")
 # Behind "<architecture>." in the file -> field of config.json.
@@ -144,27 +144,15 @@ def _unpaired(read: Callable[[], np.ndarray], heads: int) -> np.ndarray:
     return halves_from_pairs(read(), heads)
 
 
-def _llama3_scaling(factors: np.ndarray, fields: dict[str, Any]) -> dict[str, Any]:
+def _llama3_scaling(factors: np.ndarray, fields: dict[str, Any]) -> dict[str, Any] | None:
     """The published scaling that divides the frequencies by these factors."""
     head_dim = fields.get("head_dim") or fields["hidden_size"] // fields["num_attention_heads"]
     plain = DecoderConfig(head_dim=head_dim, rope_theta=fields.get("rope_theta", 10_000.0))
     for rope in _LLAMA3_SCALINGS:
         scaled = DecoderConfig(head_dim=head_dim, rope_theta=plain.rope_theta, rope_scaling=rope)
-        if np.allclose(_frequencies(plain) / _frequencies(scaled), factors, rtol=1e-4):
-            return {
-                "rope_type": "llama3",
-                "factor": rope.factor,
-                "low_freq_factor": rope.low_freq_factor,
-                "high_freq_factor": rope.high_freq_factor,
-                "original_max_position_embeddings": rope.original_length,
-            }
+        if np.allclose(rotary_frequencies(plain) / rotary_frequencies(scaled), factors, rtol=1e-4):
+            return rope_fields(rope)
     raise InteropError(f"rope_freqs.weight is not the scaling of Llama 3.1 or 3.2: {factors}")
-
-
-def _frequencies(config: DecoderConfig) -> np.ndarray:
-    """Radians a position `[H/2]`: the angle at position 1, which is below one turn."""
-    cosine, sine = rotary_tables(jnp.ones((1, 1), jnp.int32), config)
-    return np.arctan2(np.asarray(sine, np.float64), np.asarray(cosine, np.float64)).ravel()
 
 
 def _tokenizer_files(metadata: dict[str, Any]) -> dict[str, bytes]:

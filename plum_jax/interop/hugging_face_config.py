@@ -245,3 +245,19 @@ def _rope_scaling(rope: Fields) -> LinearRope | Llama3Rope | None:
     except KeyError as error:
         raise InteropError(f"config.json: the rope of type {kind!r} lacks {error}: {dict(rope)}") from None
     return None
+
+
+def rope_fields(scaling: LinearRope | Llama3Rope | None) -> dict[str, Any] | None:
+    """Hugging Face's `rope_scaling` of one of ours; the reverse of what a configuration's is read by."""
+    match scaling:
+        case LinearRope(factor=factor):
+            return {"rope_type": "linear", "factor": factor}
+        case Llama3Rope():
+            return {
+                "rope_type": "llama3",
+                "factor": scaling.factor,
+                "low_freq_factor": scaling.low_freq_factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "original_max_position_embeddings": scaling.original_length,
+            }
+    return None

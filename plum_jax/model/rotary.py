@@ -21,7 +21,7 @@ def rotary_tables(positions: jax.Array, config: DecoderConfig, *, local: bool = 
       config: gives base, scaling and H.
       local: those of layers with a window.
     """
-    angles = positions[:, :, None].astype(jnp.float32) * jnp.asarray(_frequencies(config, local))
+    angles = positions[:, :, None].astype(jnp.float32) * jnp.asarray(rotary_frequencies(config, local=local))
     return jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
 
 
@@ -33,8 +33,8 @@ def rotate(x: jax.Array, rotary: Rotary) -> jax.Array:
     return turned.astype(x.dtype)
 
 
-def _frequencies(config: DecoderConfig, local: bool) -> np.ndarray:
-    """Radians a position, float32 [H/2]."""
+def rotary_frequencies(config: DecoderConfig, *, local: bool = False) -> np.ndarray:
+    """Radians a position, float32 [H/2]; `local`: of layers with a window."""
     own_theta = local and config.local_rope_theta is not None
     theta = config.local_rope_theta if own_theta else config.rope_theta
     frequencies = float(theta or 0.0) ** -(np.arange(0, config.head_dim, 2) / config.head_dim)

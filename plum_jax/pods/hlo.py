@@ -68,7 +68,10 @@ class Instruction:
     def attribute(self, name: str) -> str | None:
         """The value of `name=value` among the attributes, up to the next comma outside of braces."""
         found = re.search(rf"(?:^|[ ,]){name}=", self.attributes)
-        return None if found is None else _until_comma(self.attributes[found.end() :])
+        if found is None:
+            return None
+        value = self.attributes[found.end() :]
+        return value[: _first_outside(value, ",")]
 
     def called(self, name: str) -> str | None:
         """The computation that the attribute `name` names."""
@@ -133,7 +136,7 @@ def _instruction(line: str) -> Instruction | None:
     if match is None:
         return None
     rest = line[match.end() :]
-    end = _closing(rest, 0) + 1 if rest.startswith("(") else _end_of_type(rest)
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else _first_outside(rest, " ")
     type_text, rest = rest[:end], rest[end:].lstrip()
     opcode, _, _ = rest.partition("(")
     close = _closing(rest, len(opcode))
@@ -158,15 +161,18 @@ def arrays(type_text: str) -> tuple[Array, ...]:
     return tuple(found)
 
 
-def _end_of_type(text: str) -> int:
-    """Where `bf16[4,8]{1,0:T(8,128)(2,1)} fusion(...)` has its type's end: the first blank outside of braces."""
+def _first_outside(text: str, wanted: str) -> int:
+    """Where a character first stands outside of brackets, else the end.
+
+    A blank ends the type of `bf16[4,8]{1,0:T(8,128)(2,1)} fusion(...)`.
+    """
     depth = 0
     for i, character in enumerate(text):
         if character in "{[(":
             depth += 1
         elif character in "}])":
             depth -= 1
-        elif character == " " and depth == 0:
+        elif character == wanted and depth == 0:
             return i
     return len(text)
 
@@ -182,15 +188,3 @@ def _closing(text: str, start: int) -> int:
             if depth == 0:
                 return i
     return len(text)
-
-
-def _until_comma(text: str) -> str:
-    depth = 0
-    for i, character in enumerate(text):
-        if character in "{[(":
-            depth += 1
-        elif character in "}])":
-            depth -= 1
-        elif character == "," and depth == 0:
-            return text[:i]
-    return text
