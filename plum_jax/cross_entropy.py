@@ -13,6 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from plum_jax.model.config import DecoderConfig
+from plum_jax.model.projections import soft_capped
 
 
 class LossSums(NamedTuple):
@@ -161,8 +162,7 @@ class _OnDevice:
         """Sums over a chunk, and the gradient of its loss towards what the product gives, `[t, V]`."""
         c, share = self.config, self.smoothing
         logits = jnp.einsum("tD,VD->tV", x, table, preferred_element_type=jnp.float32) * c.logits_scale
-        if c.final_softcap is not None:
-            logits = c.final_softcap * jnp.tanh(logits / c.final_softcap)
+        logits = soft_capped(logits, c.final_softcap)
         is_target = target[:, None] == jnp.arange(table.shape[0])
         largest = self._over_words(jnp.max(logits, axis=-1), lax.pmax)
         exponentials = jnp.exp(logits - largest[:, None])

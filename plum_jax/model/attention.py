@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.masks import Mask, PackedCausal, within_window
+from plum_jax.model.projections import soft_capped
 
 
 class AttentionFunction(Protocol):
@@ -74,8 +75,7 @@ class EinsumAttention:
         config: DecoderConfig,
     ) -> jax.Array:
         scores = jnp.einsum("BTKGH,BSKH->BKGTS", query, key, preferred_element_type=jnp.float32)
-        if config.attention_softcap is not None:
-            scores = config.attention_softcap * jnp.tanh(scores / config.attention_softcap)
+        scores = soft_capped(scores, config.attention_softcap)
         mask = _of_layer(prepared, is_local)
         scores = jnp.where(mask[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)

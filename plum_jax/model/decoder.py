@@ -14,7 +14,7 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.model.layers import DecoderLayer, LayerContext
 from plum_jax.model.masks import Mask, PackedCausal
 from plum_jax.model.moe.routing import RouterStatistics
-from plum_jax.model.projections import RMSNorm, parameter, product
+from plum_jax.model.projections import RMSNorm, parameter, product, soft_capped
 from plum_jax.model.rotary import rotary_tables
 
 _REMAT_POLICIES = {
@@ -166,9 +166,7 @@ class Decoder(nn.Module):
         logits = product(hidden, table.astype(c.dtype).T, result="float32")
         if c.logits_scale != 1.0:
             logits = logits * c.logits_scale
-        if c.final_softcap is not None:
-            logits = c.final_softcap * jnp.tanh(logits / c.final_softcap)
-        return logits
+        return soft_capped(logits, c.final_softcap)
 
     def __call__(
         self,

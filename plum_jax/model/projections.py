@@ -57,6 +57,11 @@ def product(x: jax.Array, weight: jax.Array, contracted: int = 1, result: DType 
     return rows.reshape(*x.shape[: x.ndim - contracted], *out)
 
 
+def soft_capped(x: jax.Array, cap: float | None) -> jax.Array:
+    """`cap * tanh(x / cap)` (Gemma 2, arXiv 2408.00118 section 2); None: `x` itself."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation over the last axis, in float32 (arXiv 1910.07467)."""
 
