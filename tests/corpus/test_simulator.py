@@ -30,6 +30,21 @@ def test_oracle_reaches_the_best_possible_recall(simulator, k):
     assert abs(hits.mean() - simulator.best_possible_recall(k)) < 4 * error
 
 
+def test_the_true_distribution_has_the_best_possible_loss(simulator):
+    """Its -log probabilities of the drawn last items average to the claim; those of another user's state are worse."""
+    topic, branch = simulator._last_states[0][simulator._last_states[1]].T
+    target = last_items(simulator.read())
+
+    def surprise(topics, branches):
+        pairs = zip(topics, branches, target, strict=True)
+        return np.array([-np.log(simulator.next_item_probabilities(t, b)[item]) for t, b, item in pairs])
+
+    own, other = surprise(topic, branch), surprise(np.roll(topic, 1), np.roll(branch, 1))
+    error = own.std() / np.sqrt(len(own))
+    assert abs(own.mean() - simulator.best_possible_loss()) < 4 * error
+    assert other.mean() > simulator.best_possible_loss() + 4 * error
+
+
 def test_no_other_ranking_beats_it(simulator):
     """Rankings by popularity, by the last topic alone (as the tree names it), and the oracle's of another user."""
     k, corpus = 10, simulator.read()

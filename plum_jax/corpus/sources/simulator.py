@@ -117,6 +117,17 @@ class Simulator:
         _, state_of_user = self._last_states
         return float(self._best(k)[1][state_of_user].mean())
 
+    def best_possible_loss(self) -> float:
+        """Expected -log of the probability, in nats an item, that the best recommender gives each user's last event.
+
+        The entropy of the next item given topic and favourite branch, the mean over users. A model that is told no
+        favourite must infer it from the history, so its own floor is a little higher.
+        """
+        states, state_of_user = self._last_states
+        probabilities = (self.next_item_probabilities(topic, branch) for topic, branch in states)
+        entropies = np.array([-(p * np.log(p, where=p > 0, out=np.zeros_like(p))).sum() for p in probabilities])
+        return float(entropies[state_of_user].mean())
+
     def next_item_probabilities(self, topic: int, branch: int) -> np.ndarray:
         """float64 [N]: distribution of the next item after one of `topic`, for a user whose favourite is `branch`."""
         return self._transition(topic, branch)[self._topic_of_item] * self._share_in_topic
