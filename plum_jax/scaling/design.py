@@ -21,11 +21,11 @@ class Law(Protocol):
     """Anything with the five parameters, a `ParametricFit` for one. N in parameters, D in tokens, L in nats."""
 
     @property
-    def E(self) -> float: ...  # noqa: N802, E704
+    def E(self) -> float: ...  # noqa: E704
     @property
-    def A(self) -> float: ...  # noqa: N802, E704
+    def A(self) -> float: ...  # noqa: E704
     @property
-    def B(self) -> float: ...  # noqa: N802, E704
+    def B(self) -> float: ...  # noqa: E704
     @property
     def alpha(self) -> float: ...  # noqa: E704
     @property
@@ -96,7 +96,7 @@ def expected_standard_errors(
     noise: float,
     flops_multiples: Sequence[float] = (10.0, 100.0),
 ) -> ExpectedErrors:
-    """Standard errors of alpha, beta, a = beta / (alpha + beta), E and the loss ahead, that a fit of this grid would have.
+    """Standard errors that a fit of this grid would have, of the exponents, of E and of the loss ahead.
 
     Args:
       N: parameters of each cell, [cells].

@@ -1,6 +1,4 @@
-"""Expected errors of a grid: against figures computed elsewhere, and against what simulated studies really scatter by."""
-
-import dataclasses
+"""Expected errors of a grid, against figures computed elsewhere and the scatter of simulated studies."""
 
 import numpy as np
 import pytest
