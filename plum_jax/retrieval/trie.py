@@ -14,6 +14,19 @@ import numpy as np
 
 
 @flax.struct.dataclass
+class TrieState:
+    """Where beams stand in a trie: prefixes of some length. A pytree; what the numbers mean is the trie's affair.
+
+    Attributes:
+      index: int32 `[B, m]`; after the last level the row of the SID among the sorted distinct SIDs.
+      count: int32 `[B, m]`.
+    """
+
+    index: jax.Array
+    count: jax.Array
+
+
+@flax.struct.dataclass
 class SidTrie:
     """Prefixes of a set of SIDs. A pytree: pass it to a jitted function as an argument.
 
@@ -62,6 +75,47 @@ class SidTrie:
     def num_prefixes(self) -> tuple[int, ...]:
         """Distinct prefixes of 1, 2, ... L codes; the last is the number of distinct SIDs."""
         return tuple(len(codes) for codes in self.codes)
+
+    def root(self, batch: int, sets: jax.Array | None = None) -> TrieState:
+        """The empty prefix, `[B, 1]`, of set 0, or of the sets int32 `[B]` of a stacked trie."""
+        if sets is not None:
+            raise NotImplementedError("one set only, as yet")
+        zeros = jnp.zeros((batch, 1), jnp.int32)
+        return TrieState(zeros, zeros)
+
+    def scores(
+        self, level: int, state: TrieState, log_probs: jax.Array, excluded: jax.Array | None = None
+    ) -> jax.Array:
+        """Scores `[B, m, F]` of the continuations of prefixes `state` [B, m], -inf at places without one.
+
+        Args:
+          level: of the next code.
+          state: where the beams stand.
+          log_probs: `[B, m, W]`, of each next code, any float dtype: kept. A beam's own score may be added before or
+            after.
+          excluded: at the last level only, int32 `[B, X]`: rows of SIDs that this user must not get, -1 for none.
+
+        F is `fan_out[level]`; a place means something only to `take`.
+        """
+        codes, prefixes, valid = self.children(level, state.index)
+        if excluded is not None:
+            valid &= (prefixes[..., None] != excluded[:, None, None, :]).all(axis=-1)
+        return jnp.where(valid, jnp.take_along_axis(log_probs, codes, axis=2), -jnp.inf)
+
+    def take(self, level: int, state: TrieState, parent: jax.Array, place: jax.Array) -> tuple[jax.Array, TrieState]:
+        """The continuations `place` [B, k] (0..F-1) of beams `parent` [B, k]: codes int32 [B, k] and states [B, k].
+
+        Places that `scores` gave -inf to yield any code and a state that is safe to go on with: the beam's score stays
+        -inf.
+        """
+        index = jnp.take_along_axis(state.index, parent, axis=1)
+        codes, prefixes, _ = self.children(level, index)
+        code, prefix = (jnp.take_along_axis(x, place[..., None], axis=2)[..., 0] for x in (codes, prefixes))
+        return code, TrieState(prefix, jnp.ones_like(prefix))
+
+    def rows(self, state: TrieState) -> jax.Array:
+        """int32 [B, k], after the last level: each SID's row in the table's `items_of_sid().sids`."""
+        return state.index
 
     def children(self, level: int, prefixes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The continuations of `prefixes` [...] (numbers at `level` - 1; 0, the empty prefix, for level 0).

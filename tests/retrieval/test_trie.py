@@ -59,3 +59,24 @@ def test_size_is_two_integers_for_each_prefix():
 def test_wrong_codes_are_named(codes, message):
     with pytest.raises(ValueError, match=message):
         SidTrie.from_codes(codes, (3, 4))
+
+
+def test_scores_and_take_walk_to_the_rows():
+    codes = np.unique(np.random.default_rng(0).integers(0, (3, 4, 5), (30, 3)), axis=0)
+    trie = SidTrie.from_codes(codes, (3, 4, 5))
+    state, paths = trie.root(2), np.zeros((2, 1, 0), int)
+    for level, size in enumerate((3, 4, 5)):
+        width = state.index.shape[1]
+        excluded = jnp.array([[3, -1], [-1, -1]]) if level == 2 else None
+        log_probs = jnp.asarray(np.random.default_rng(level).normal(size=(2, width, size)), jnp.bfloat16)
+        scores = trie.scores(level, state, log_probs, excluded)
+        assert scores.dtype == jnp.bfloat16
+        places = np.argwhere(np.asarray(scores[1]) > -np.inf)
+        assert len(places) == trie.num_prefixes[level]
+        parent, place = (jnp.asarray(np.broadcast_to(x, (2, len(places)))) for x in places.T)
+        chosen, state = trie.take(level, state, parent, place)
+        np.testing.assert_array_equal(scores[1, parent[1], place[1]], log_probs[1, parent[1], chosen[1]])
+        paths = np.concatenate([paths[:, places[:, 0]], chosen[..., None]], axis=2)
+    np.testing.assert_array_equal(paths[1], codes)
+    np.testing.assert_array_equal(trie.rows(state)[1], np.arange(len(codes)))
+    assert int((scores[0] > -np.inf).sum()) == len(codes) - 1, "row 3 is out, for user 0 alone"
