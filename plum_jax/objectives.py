@@ -61,7 +61,12 @@ class NextToken:
         else:
             sums = _loss_sums(output.values, targets, weights, self.label_smoothing)
         weight_sum = jnp.sum(weights)
-        metrics = {"cross_entropy": (sums.nll, weight_sum), "accuracy": (sums.correct, weight_sum)}
+        metrics = {
+            "cross_entropy": (sums.nll, weight_sum),
+            "accuracy": (sums.correct, weight_sum),
+            # Of all positions, padding included: what share is learnt from.
+            "trained_share": (jnp.count_nonzero(weights).astype(jnp.float32), jnp.float32(weights.size)),
+        }
         loss_sum = sums.loss
         if router is not None:
             balance, z_loss = jnp.mean(router.balance_loss), jnp.mean(router.z_loss)

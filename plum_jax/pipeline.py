@@ -171,15 +171,21 @@ class Stages:
       config: what to make.
       directory: of the run.
       shared_directory: corpus, features and SidTable of several runs; None: the run's own.
+      tokens_directory: vocabulary, token records and prompts of several runs; None: the run's own.
     """
 
     config: Pipeline
     directory: epath.Path
     shared_directory: epath.Path | None = None
+    tokens_directory: epath.Path | None = None
 
     @property
     def _shared(self) -> epath.Path:
         return self.shared_directory or self.directory
+
+    @property
+    def _tokens(self) -> epath.Path:
+        return self.tokens_directory or self.directory
 
     @functools.cached_property
     def corpus(self) -> schema.Corpus:
@@ -218,7 +224,7 @@ class Stages:
 
     @functools.cached_property
     def vocabulary(self) -> SidVocabulary:
-        directory, config = self.directory / "vocabulary", self.config.vocabulary
+        directory, config = self._tokens / "vocabulary", self.config.vocabulary
         text = self._given_text()
         made_from = {
             "vocabulary": config,
@@ -230,7 +236,7 @@ class Stages:
         if artifact.is_current(directory, kind=VOCABULARY_KIND, config=made_from, inputs=inputs):
             return SidVocabulary.load(directory)
         if text is None:
-            model = self.directory / "sentencepiece.model"
+            model = self._tokens / "sentencepiece.model"
             train_sentencepiece(self.config.sid_text.texts(self.corpus), config.num_pieces, model)
             text = read_text(model)
         fields = (*config.field_tokens, *config.chosen_fields.tokens(self.split))
@@ -272,7 +278,7 @@ class Stages:
     def _records(
         self, name: str, make: Callable[[], seqio.Mixture | seqio.Task], config: Any, length: int
     ) -> epath.Path:
-        directory = self.directory / "records" / name
+        directory = self._tokens / "records" / name
         inputs = {
             "split": self.split.fingerprint,
             "sid_table": self.table.fingerprint,
@@ -283,7 +289,7 @@ class Stages:
 
     def prompts(self, fold: splits.FoldName) -> pl.DataFrame:
         """One row for each user of a fold: "user", "prompt" (tokens before the target), "target_item", "seen_items"."""
-        directory = self.directory / "prompts" / fold
+        directory = self._tokens / "prompts" / fold
         retrieval.write_prompts(directory, self.config.retrieval_task, self.split, fold, self.table, self.vocabulary)
         return retrieval.read_prompts(directory)
 

@@ -1,0 +1,1 @@
+"""Scaling studies: what is trained (grid), what it will cost (plan), one run of it (cell), and who runs it."""
