@@ -6,10 +6,14 @@ artefacts, and a stage whose artefact is already there, made by the same config 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -100,12 +104,31 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Writes text aside and renames it, so that a reader sees the old file or the new one, never a half."""
+    """Writes text aside and renames it, so that a reader sees the old file or the new one, never a half.
+
+    Several processes may write one file at the same time; the last one's text stays.
+    """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.aside"
-    aside.write_text(text)
-    aside.replace(path)
+    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}.aside"
+    try:
+        aside.write_text(text)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: epath.PathLike) -> Iterator[None]:
+    """Keeps other processes that also ask from a local file while this one reads and replaces it."""
+    if "://" in os.fspath(path):
+        yield
+        return
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_artifact(

@@ -38,6 +38,10 @@ PROFILE = "plum_jax.training.trainer.TrainingConfig.profile_steps"
 IN_CALL = "\n  In call to configurable"
 
 
+# What this process was started with, for `own_command`.
+_arguments: list[str] = []
+
+
 class ConfigError(ValueError):
     """The gin files or flags do not make a run."""
 
@@ -56,6 +60,11 @@ def run(job: Callable[[str], Any], model_dir: str) -> Any:
     if processes.is_first():
         artifact.write_text(directory / "config.gin", gin.config_str(max_line_length=120))
     return job(model_dir)
+
+
+def own_command() -> list[str]:
+    """The command (argv) that runs this process's gin files and flags again; more may be added behind it."""
+    return [sys.executable, "-m", "plum_jax.run", *_arguments]
 
 
 def configure(gin_files: Sequence[str], bindings: Sequence[str]) -> None:
@@ -166,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_freed_memory()
     keep_compiled()
-    files, bindings, multi_process = _parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    _arguments[:] = sys.argv[1:] if arguments is None else arguments
+    files, bindings, multi_process = _parse_arguments(_arguments)
     try:
         if multi_process:
             from plum_jax.training import processes

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -60,18 +58,7 @@ def write_rows(path: epath.PathLike, rows: list[dict[str, Any]]) -> None:
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = {(row["name"], row.get("seed")) for row in rows}
-    with _alone(path):
+    with artifact.alone(path):
         old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         kept = [row for row in old if (row["name"], row.get("seed")) not in new]
         artifact.write_text(path, "".join(json.dumps(row) + "\n" for row in [*kept, *rows]))
-
-
-@contextlib.contextmanager
-def _alone(path: epath.Path) -> Iterator[None]:
-    """Keeps other processes from reading a local file that this one is about to replace."""
-    if "://" in os.fspath(path):
-        yield
-        return
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
