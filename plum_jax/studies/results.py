@@ -42,7 +42,7 @@ class PlannedCell:
     Attributes:
       name: its id.
       held_out: whether it may start only after the forecast.
-      facts: all that the plan says of it.
+      facts: all that the plan says of it, and of all cells.
     """
 
     name: str
@@ -71,13 +71,15 @@ class StudyFiles:
         """
         path = self.directory / "plan.json"
         try:
-            cells = json.loads(path.read_text())["cells"]
-            return [PlannedCell(cell["name"], bool(cell["held_out"]), cell) for cell in cells]
+            plan = json.loads(path.read_text())
+            common = {key: plan.get(key) for key in ("study", "flops_convention")}
+            common["unique_tokens"] = plan.get("data", {}).get("unique_tokens")
+            return [PlannedCell(cell["cell_id"], bool(cell["held_out"]), common | cell) for cell in plan["cells"]]
         except FileNotFoundError:
             raise ValueError(f"there is no {path}: plan the study first (gin/run/study_plan.gin)") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path}: expected 'cells', each with 'name' and 'held_out'; got {type(error).__name__}: {error}"
+                f"{path}: expected 'cells', each with 'cell_id' and 'held_out'; got {type(error).__name__}: {error}"
             ) from None
 
     def row(self, name: str, say: Callable[[str], None] = print) -> dict[str, Any] | None:

@@ -20,8 +20,10 @@ def plan(directory: pathlib.Path, count: int = 4, **cells: dict):
 
     directory.mkdir(exist_ok=True)
     rows = {f"b00-c{i}-s0": {} for i in range(count)} | cells
-    common = {"study": "stub", "size": "d", "budget": 1e12, "seed": 0, "held_out": False, "steps": 3}
-    write(directory / "plan.json", {"cells": [common | {"name": name, **row} for name, row in rows.items()]})
+    common = {"size": "d", "budget": 1e12, "seed": 0, "held_out": False, "steps": 3}
+    write(
+        directory / "plan.json", {"study": "stub", "cells": [common | {"cell_id": i, **row} for i, row in rows.items()]}
+    )
     return StudyFiles(directory)
 
 
@@ -37,7 +39,7 @@ def write(path: pathlib.Path, value) -> None:
 
 def run_cell(directory: pathlib.Path, name: str) -> None:
     """Trains for `steps` steps from the newest checkpoint. `started.txt` and `steps.txt` tell what was done."""
-    cell = next(c for c in json.loads((directory / "plan.json").read_text())["cells"] if c["name"] == name)
+    cell = next(c for c in json.loads((directory / "plan.json").read_text())["cells"] if c["cell_id"] == name)
     home = directory / "cells" / name
     with (home / "started.txt").open("a") as file:
         file.write(f"{os.getpid()}\n")
@@ -54,7 +56,7 @@ def run_cell(directory: pathlib.Path, name: str) -> None:
         if stopped.is_set():
             raise SystemExit(143)
     loss = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) / 1e6
-    keep = {key: cell[key] for key in ("study", "size", "budget", "seed", "held_out", "steps")}
+    keep = {key: cell[key] for key in ("size", "budget", "seed", "held_out", "steps")}
     write(home / "record.json", {"name": name, "status": "finished", "reason": "", "loss": loss, **keep})
 
 

@@ -83,7 +83,9 @@ def test_failures_are_rows_with_their_reasons_and_the_study_goes_on(tmp_path):
     status, reason, attempts = found.pop("silent")
     assert (status, attempts) == ("failed", 2) and "no record.json" in reason
     assert {status for status, _, _ in found.values()} == {"finished"} and set(found) == {"recovers", "b00-c0-s0"}
-    assert rows["fails"]["budget"] == 1e12 and "loss" not in rows["fails"]  # missing, not 0
+    assert (
+        rows["fails"]["budget"] == 1e12 and rows["fails"]["study"] == "stub" and "loss" not in rows["fails"]
+    )  # missing, not 0
 
 
 def test_held_out_cells_wait_for_the_forecast(tmp_path, capsys):
@@ -224,8 +226,8 @@ def test_without_a_plan_it_says_what_to_do(tmp_path):
     files = StudyFiles(tmp_path)
     with pytest.raises(ValueError, match=r"no .*plan.json: plan the study first"):
         run(files)
-    (tmp_path / "plan.json").write_text('{"cells": [{"name": "a"}]}')
-    with pytest.raises(ValueError, match="expected 'cells', each with 'name' and 'held_out'"):
+    (tmp_path / "plan.json").write_text('{"cells": [{"cell_id": "a"}]}')
+    with pytest.raises(ValueError, match="expected 'cells', each with 'cell_id' and 'held_out'"):
         run(files)
 
 
