@@ -5,7 +5,22 @@ from __future__ import annotations
 from etils import epath
 
 from plum_jax.studies import cell as cells
+from plum_jax.studies.plan import plan, write_plan
+from plum_jax.studies.plan_table import plan_text
+from plum_jax.studies.shared import prepare
 from plum_jax.studies.study import Study
+
+
+def plan_study(model_dir: str, study: Study) -> None:
+    """Makes what all cells share, prints every cell with its cost, and writes STUDY_DIR/plan.json.
+
+    Args:
+      model_dir: the study's directory.
+      study: to be planned.
+    """
+    made = plan(study, model_dir, prepare(study, model_dir))
+    print(plan_text(made))
+    write_plan(made, model_dir)
 
 
 def run_cell(model_dir: str, study: Study, cell_id: str) -> None:

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,11 +23,16 @@ class MetricsLog:
 
     Of several processes of a run the first alone writes.
 
+    Args:
+      directory: of the run.
+      resume_step: the checkpoint's.
+      tensorboard: whether the view is written beside the record.
+
     Attributes:
       seconds: wall time of the rows that were kept, so that a resumed run goes on counting.
     """
 
-    def __init__(self, directory: epath.PathLike, resume_step: int):
+    def __init__(self, directory: epath.PathLike, resume_step: int, *, tensorboard: bool = True):
         directory = epath.Path(directory)
         self._path = directory / "metrics.jsonl"
         self._writes = jax.process_index() == 0
@@ -38,7 +43,8 @@ class MetricsLog:
             artifact.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = self._path.open("a")
             self._board: _Board | None = None  # from the first row on: its import must not keep the first step waiting
-            self._open_board = functools.partial(_Board, directory / "tensorboard", resume_step + 1)
+            board = functools.partial(_Board, directory / "tensorboard", resume_step + 1)
+            self._open_board: Callable[[], _Board | None] = board if tensorboard else lambda: None
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row, flushed.
@@ -52,7 +58,8 @@ class MetricsLog:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
             self._board = self._board or self._open_board()
-            self._board.write(step, values)
+            if self._board is not None:
+                self._board.write(step, values)
         except OSError as error:
             raise OSError(
                 f"the metrics of step {step} could not be written to {self._path.parent} ({error.strerror or error}): "

@@ -37,6 +37,7 @@ class TrainingConfig:
       select_by: metric of the evaluators whose best parameters are returned; "" returns the last.
       patience: stop when `select_by` has not improved for this many evaluations; 0 never stops early.
       mesh: devices along each axis.
+      tensorboard: whether metrics go to TensorBoard too; its import takes seconds, which short runs had better not pay.
       profile_steps: so many steps of this process are traced into `profile/` of the run's directory (`plum --profile`).
     """
 
@@ -51,6 +52,7 @@ class TrainingConfig:
     patience: int = 0
     # A run may go on with another mesh, and is watched or not: both are no part of what it is.
     mesh: MeshShape = dataclasses.field(default=MeshShape(), metadata=artifact.NOT_DESCRIBED)
+    tensorboard: bool = dataclasses.field(default=True, metadata=artifact.NOT_DESCRIBED)
     profile_steps: int = dataclasses.field(default=0, metadata=artifact.NOT_DESCRIBED)
 
 
@@ -123,7 +125,7 @@ def train(
         start = int(state.step)
         prefetcher = Prefetcher(iterator, place)
         closing.callback(prefetcher.close)
-        log = closing.enter_context(MetricsLog(directory, start))
+        log = closing.enter_context(MetricsLog(directory, start, tensorboard=config.tensorboard))
         profile = StepProfile(directory / "profile", config.profile_steps, start, config.steps)
         closing.callback(profile.close)
         stop = closing.enter_context(StopRequests())
