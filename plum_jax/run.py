@@ -46,14 +46,17 @@ class ConfigError(ValueError):
     """The gin files or flags do not make a run."""
 
 
-def run(job: Callable[[str], Any], model_dir: str) -> Any:
+def run(job: Callable[[str], Any], model_dir: str, save_config: bool = True) -> Any:
     """Saves the configuration beside the run and does the job.
 
     Args:
       job: called with `model_dir`; `gin/run/*.gin` bind it to a function of `plum_jax.pipeline`.
       model_dir: where all that the run makes goes (local or gs://).
+      save_config: False for a job that only looks at what others made there.
     """
     directory = epath.Path(model_dir)
+    if not save_config:
+        return job(model_dir)
     directory.mkdir(parents=True, exist_ok=True)
     from plum_jax.training import processes  # JAX: not for --help, nor for a gin file that cannot be read
 

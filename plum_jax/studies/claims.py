@@ -97,7 +97,7 @@ class Claims:
         if not chain:
             return True
         last, now = chain[-1], boot_clock()
-        if last.outcome is not None or _holder_is_dead(last.facts):
+        if last.outcome is not None or holder_is_dead(last.facts):
             return True
         content, since = self._seen.get(cell, (None, now))
         if content != last.content:
@@ -208,7 +208,7 @@ def process_identity(pid: int) -> str | None:
     return None if fields[0] in "ZX" else f"{pid}@{fields[19]}"
 
 
-def _holder_is_dead(facts: dict[str, Any] | None) -> bool:
+def holder_is_dead(facts: dict[str, Any] | None) -> bool:
     """Whether it is known, without waiting, that the holder's process is no more."""
     if facts is None or facts.get("machine") is None or facts.get("machine") != machine_identity():
         return False

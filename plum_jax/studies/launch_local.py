@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from plum_jax.studies.progress import LiveTable
 from plum_jax.studies.results import StudyFiles
 from plum_jax.studies.worker import Worker, WorkerSettings
 
@@ -32,7 +33,7 @@ class Local:
         if self.workers < 1:
             raise ValueError(f"expected 1 or more workers, got {self.workers}")
 
-    def launch(self, files: StudyFiles, command: Command, show: Callable[[], None]) -> None:
+    def launch(self, files: StudyFiles, command: Command, table: LiveTable) -> None:
         """Works until no cell is left, none is allowed, or SIGTERM or Ctrl-C comes: then cells save, and it exits.
 
         Raises:
@@ -43,7 +44,7 @@ class Local:
         errors: list[BaseException] = []
         with _signals(stop) as received:
             workers = [
-                Worker(files, command, self.settings, stop=stop, cores=cores, done=show)
+                Worker(files, command, self.settings, stop=stop, cores=cores, done=table.cell_done, say=table.say)
                 for cores in shares_of_cores(self.workers)
             ]
             threads = [
@@ -55,6 +56,7 @@ class Local:
             for thread in threads:
                 while thread.is_alive():  # a join without a limit hears no signals
                     thread.join(0.2)
+                    table.tick()
         if errors:
             raise errors[0]
         if received:

@@ -89,11 +89,12 @@ def main() -> None:
         run_cell(directory, rest[0])
         return
     from plum_jax.studies.launch_local import Local
+    from plum_jax.studies.progress import LiveTable
     from plum_jax.studies.results import StudyFiles
     from plum_jax.studies.worker import WorkerSettings
 
     settings = WorkerSettings(**json.loads(rest[0])) if rest else WorkerSettings()
-    Local(1, settings).launch(StudyFiles(directory), command(directory), lambda: None)
+    Local(1, settings).launch(StudyFiles(directory), command(directory), LiveTable(StudyFiles(directory)))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_one_holder_at_a_time(tmp_path):
 
 
 def test_a_lease_runs_out_only_for_who_has_watched_it_so_long(tmp_path, monkeypatch, clock):
-    monkeypatch.setattr(module, "_holder_is_dead", lambda facts: False)
+    monkeypatch.setattr(module, "holder_is_dead", lambda facts: False)
     holder = Claims(tmp_path, lease=100).take("a")
     clock.now += 1e6  # a holder whose clock, or whose last heartbeat, lies far back: nobody has seen it yet
     other = Claims(tmp_path, lease=1)
@@ -160,7 +160,7 @@ def test_whatever_happens_at_most_one_holder_believes_in_its_claim(steps):
     now = [0.0]
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as directory:
         patch.setattr(module, "boot_clock", lambda: now[0])
-        patch.setattr(module, "_holder_is_dead", lambda facts: False)
+        patch.setattr(module, "holder_is_dead", lambda facts: False)
         patch.setattr(module.Claim, "_beat_on", lambda self: None)
         workers = [Claims(directory, lease=100) for _ in range(3)]
         held = [None, None, None]

@@ -14,6 +14,7 @@ import stub_study
 
 from plum_jax.studies.claims import Claims, process_identity
 from plum_jax.studies.launch_local import Local, shares_of_cores
+from plum_jax.studies.progress import LiveTable
 from plum_jax.studies.results import StudyFiles
 from plum_jax.studies.worker import Worker, WorkerSettings
 
@@ -29,7 +30,7 @@ def rows_of(files) -> dict[str, dict]:
 
 def run(files, settings=QUICK, workers=1, **changes):
     settings = dataclasses.replace(settings, **changes)
-    Local(workers, settings).launch(files, stub_study.command(files.directory), lambda: None)
+    Local(workers, settings).launch(files, stub_study.command(files.directory), LiveTable(files))
     return rows_of(files)
 
 
