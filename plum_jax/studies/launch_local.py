@@ -41,6 +41,7 @@ class Local:
         """
         files.planned()  # no plan is better said once
         stop = threading.Event()
+        advice: set[str] = set()
         errors: list[BaseException] = []
         with _signals(stop) as received:
             workers = [
@@ -48,7 +49,7 @@ class Local:
                 for cores in shares_of_cores(self.workers)
             ]
             threads = [
-                threading.Thread(target=_work, args=(worker, stop, errors), name=f"worker {number}")
+                threading.Thread(target=_work, args=(worker, stop, advice, errors), name=f"worker {number}")
                 for number, worker in enumerate(workers)
             ]
             for thread in threads:
@@ -59,6 +60,8 @@ class Local:
                     table.tick()
         if errors:
             raise errors[0]
+        for text in advice - {""}:
+            table.say(text)
         if received:
             print(f"stopped by {received[0].name}; running cells have saved, the same command goes on")
             raise SystemExit(128 + received[0])
@@ -73,10 +76,10 @@ def shares_of_cores(workers: int) -> list[list[int] | None]:
     return [cores[i * each : (i + 1) * each] if each else None for i in range(workers)]
 
 
-def _work(worker: Worker, stop: threading.Event, errors: list[BaseException]) -> None:
+def _work(worker: Worker, stop: threading.Event, advice: set[str], errors: list[BaseException]) -> None:
     """A thread: an error in one worker stops all."""
     try:
-        worker.work()
+        advice.add(worker.work())
     except BaseException as error:
         errors.append(error)
         stop.set()

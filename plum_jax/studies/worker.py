@@ -70,18 +70,17 @@ class Worker:
         self._cores, self._done, self._say = cores, done, say
         self._claims = Claims(files.claims, settings.lease)
 
-    def work(self) -> None:
-        """Runs cells in the plan's order until none is left, none is allowed, or `stop` is set."""
+    def work(self) -> str:
+        """Runs cells in the plan's order until none is left, none is allowed, or `stop` is set; what is to be done."""
         while not self._stop.is_set():
             waiting = [cell for cell in self._files.planned() if self._files.row(cell.name, self._say) is None]
             allowed = [cell for cell in waiting if not cell.held_out or self._may_run_held_out()]
             if not allowed:
-                if waiting:
-                    self._say(needs_forecast(self._files, len(waiting)))
-                return
+                return needs_forecast(self._files, len(waiting)) if waiting else ""
             if not self._run_first_free(allowed) and not self._settings.stay:
-                return
+                break
             self._files.collect()
+        return ""
 
     def run_one(self, name: str) -> bool:
         """Runs this cell unless it is done or another worker has it; whether it is done now."""
