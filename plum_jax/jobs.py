@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.evaluation import evaluated, judge_baseline, judge_model
 from plum_jax.interop.pretrained import export_hugging_face
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
 from plum_jax.pipeline import Pipeline, Stages
 from plum_jax.retrieval.baselines.item_knn import ItemKnn
 from plum_jax.retrieval.baselines.popularity import Popularity
-from plum_jax.retrieval.metrics import ranking_metrics
+from plum_jax.retrieval.evaluation_files import compare_files
 from plum_jax.retrieval.offline import recommend_all
 from plum_jax.retrieval.recommend import Ragged, rank_items
-from plum_jax.training.metrics_log import read_metrics
-from plum_jax.training.run_record import run_record, write_rows
+from plum_jax.training.run_record import write_rows
 
 SAMPLES = 5
 
@@ -44,11 +42,11 @@ def compare(
     """
     stages = pipeline.stages(model_dir)
     baselines = {"popularity": Popularity(), "item_knn": ItemKnn()} if baselines is None else baselines
-    rows = [_evaluated(stages, name, _judge_baseline(stages, baseline)) for name, baseline in baselines.items()]
+    rows = [evaluated(stages, name, judge_baseline(stages, baseline)) for name, baseline in baselines.items()]
     if without_cpt:
-        judge = _judge_model(stages, stages.params_without_cpt, ["retrieval_without_cpt"])
-        rows.append(_evaluated(stages, "without_cpt", judge))
-    rows.append(_evaluated(stages, "with_cpt", _judge_model(stages, stages.params, ["cpt", "retrieval"])))
+        judge = judge_model(stages, stages.params_without_cpt, ["retrieval_without_cpt"])
+        rows.append(evaluated(stages, "without_cpt", judge))
+    rows.append(evaluated(stages, "with_cpt", judge_model(stages, stages.params, ["cpt", "retrieval"])))
     write_rows(stages.directory / "results.jsonl", rows)
     if results_file:
         write_rows(results_file, rows)
@@ -60,6 +58,19 @@ def compare(
     print(results_table(rows))
     print(samples_text(samples))
     print(f"report: {path}")
+
+
+def compare_evaluations(model_dir: str, first: str, second: str, ks: Sequence[int] | None = None) -> None:
+    """Two evaluations user by user: differences with bootstrap intervals, as a table and as `comparison.json`.
+
+    Args:
+      model_dir: gets the file.
+      first, second: paths of `evaluation/<name>.json`, of one run or of two over the same corpus and split.
+      ks: cut-offs; None: all that both were evaluated at.
+    """
+    rows = compare_files(first, second, ks)
+    artifact.write_json(epath.Path(model_dir) / "comparison.json", {"first": first, "second": second, "rows": rows})
+    print(comparison_table(rows))
 
 
 def recommend(model_dir: str, pipeline: Pipeline, items_per_user: int = 10, remove_seen: bool = True) -> None:
@@ -130,61 +141,6 @@ def model_size(model_dir: str, decoder: DecoderConfig, vocab_size: int, length: 
     print("\n".join(f"{name:28s}{value:>20,.0f}" for name, value in sizes.items()))
 
 
-def _evaluated(stages: Stages, name: str, judge: tuple[str, Callable[[], dict[str, Any]]]) -> dict[str, Any]:
-    """The row of `evaluation/<name>.json`, made by `judge` unless it is there from the same inputs."""
-    fingerprint, make = judge
-    path = stages.directory / "evaluation" / f"{name}.json"
-    if path.exists():
-        stored = json.loads(path.read_text())
-        if stored["fingerprint"] == fingerprint:
-            return stored["row"]
-    start = time.perf_counter()
-    facts = make()
-    metrics = facts.pop("metrics")
-    facts["wall_seconds"] = round(facts.get("train_seconds", 0.0) + time.perf_counter() - start, 1)
-    row = run_record(name, metrics, config=artifact.fingerprint(stages.config), **facts)
-    artifact.write_json(path, {"fingerprint": fingerprint, "row": row})
-    return row
-
-
-def _judge_baseline(stages: Stages, baseline: Popularity | ItemKnn) -> tuple[str, Callable[[], dict[str, Any]]]:
-    ks = stages.config.evaluation.ks
-    fingerprint = artifact.fingerprint(stages.split.fingerprint, baseline, ks)
-
-    def make() -> dict[str, Any]:
-        evaluation = stages.split.evaluation("test")
-        lists = baseline.recommend(stages.split, evaluation, max(ks))
-        cold = stages.split.item_popularity == 0
-        metrics = ranking_metrics(lists, evaluation.target_item, ks, stages.corpus.num_items, cold)
-        return {"metrics": metrics, "seed": stages.config.retrieval.training.seed, "parameters": 0}
-
-    return fingerprint, make
-
-
-def _judge_model(stages: Stages, params: Any, phases: Sequence[str]) -> tuple[str, Callable[[], dict[str, Any]]]:
-    evaluation = stages.config.evaluation
-    fingerprint = artifact.fingerprint(artifact.tree_fingerprint(params), evaluation, stages.table.fingerprint)
-
-    def make() -> dict[str, Any]:
-        counts = parameter_counts(stages.decoder.config, stages.decoder.vocab_size)
-        return {
-            "metrics": stages.evaluator("test")(params),
-            "seed": stages.config.retrieval.training.seed,
-            "parameters": counts["total"],
-            "non_embedding_parameters": counts["non_embedding"],
-            "train_seconds": round(sum(_train_seconds(stages, phase) for phase in phases), 1),
-            "sid_table": stages.table.fingerprint,
-            "pretrained": stages.config.initialisation.pretrained,
-        }
-
-    return fingerprint, make
-
-
-def _train_seconds(stages: Stages, phase: str) -> float:
-    rows = read_metrics(stages.directory / "train" / phase)
-    return max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
-
-
 def _samples(stages: Stages) -> list[dict[str, Any]]:
     """Five users, evenly spread: what they watched, what came next, what the model recommends (seen items removed)."""
     prompts = stages.prompts("test")
@@ -225,6 +181,17 @@ def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
         if "valid_share" in row:
             share = f"{row['valid_share']:.2%}"
             lines.append(f"{row['name']}: {share} of the IDs generated without the constraint exist")
+    return "\n".join(lines)
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A comparison as text."""
+    lines = [f"{rows[0]['users']:,} users, 95% intervals and p-values by paired bootstrap"]
+    lines.append(f"{'':20s}{'first':>9s}{'second':>9s}{'difference':>12s}{'interval':>22s}{'p':>9s}")
+    for row in rows:
+        interval = f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+        figures = f"{row['first']:9.4f}{row['second']:9.4f}{row['difference']:+12.4f}{interval:>22s}"
+        lines.append(f"{row['metric']:20s}{figures}{row['p_value']:9.4f}")
     return "\n".join(lines)
 
 

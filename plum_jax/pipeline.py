@@ -338,6 +338,8 @@ class Stages:
             ks=evaluation.ks,
             free_search_users=evaluation.free_search_users,
             cold_items=self.split.item_popularity == 0,
+            popularity=self.split.item_popularity,
+            embeddings=self.features.blocks[0].values,
         )
 
     @functools.cached_property
@@ -381,6 +383,9 @@ class Stages:
                 self.evaluator("validation"),
                 max_users=self.config.evaluation.users_while_training,
                 free_search_users=0,
+                # Curves do without: many figures, of few users each.
+                popularity=None,
+                embeddings=None,
             )
         return trainer.train(
             phase.training,

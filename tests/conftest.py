@@ -4,6 +4,7 @@ import os
 import pathlib
 
 import pytest
+from own_csv_run import plum_command, run_plum, write_own_csv
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -22,3 +23,20 @@ def shared_data() -> pathlib.Path:
     if not directory.exists():
         pytest.skip(f"no real data at {directory}: set PLUM_TEST_DATA")
     return directory
+
+
+@pytest.fixture(scope="session")
+def own_csv(tmp_path_factory) -> pathlib.Path:
+    """A hundred rows with odd column names, and the ten-line gin file beside them."""
+    directory = tmp_path_factory.mktemp("own")
+    write_own_csv(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def finished(own_csv, tmp_path_factory) -> tuple[pathlib.Path, str]:
+    """A finished run and what it printed."""
+    model_dir = tmp_path_factory.mktemp("run") / "model"
+    done = run_plum(plum_command(own_csv, model_dir))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return model_dir, done.stdout

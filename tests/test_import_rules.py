@@ -18,7 +18,7 @@ PLANTED = {
     "Tasks know corpus": ("tasks/templates.py", "import plum_jax.model.masks"),
     "The vocabulary needs no training": ("plum_jax/vocabulary.py", "import plum_jax.training.trainer"),
     "gin only in run.py": ("tasks/mixtures.py", "import gin"),
-    "TensorFlow only in tasks": ("plum_jax/retrieval/metrics.py", "import tensorflow"),
+    "TensorFlow only in tasks": ("plum_jax/retrieval/metrics/ranking.py", "import tensorflow"),
     "Orbax only in checkpoints": ("plum_jax/training/trainer.py", "import orbax.checkpoint"),
     "matplotlib only in charts": ("plum_jax/report.py", "import matplotlib.pyplot"),
     "Apache Beam only in": ("plum_jax/semantic_ids/catalogue/assign.py", "import apache_beam"),

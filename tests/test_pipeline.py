@@ -1,81 +1,20 @@
 """The whole pipeline through the command line, on a hundred-row CSV of somebody's own."""
 
-import csv
 import json
-import os
 import pathlib
-import random
 import signal
 import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import polars as pl
 import pytest
+from own_csv_run import GIN, plum_command, run_plum, user_environment
 
 from plum_jax.interop.pretrained import read_pretrained
 from plum_jax.training import checkpoints, metrics_log
 from plum_jax.vocabulary import SidVocabulary
-
-GIN = """\
-from __gin__ import dynamic_registration
-from plum_jax.corpus.sources import table
-include 'gin/corpus/table.gin'
-table.Table.events_path = '{path}'
-table.Table.user_id = 'who?'
-table.Table.item_id = 'Film No'
-table.Table.time = 'when (UTC)'
-table.Table.time_format = '%d/%m/%Y %H:%M'
-table.Table.rating = 'stars'
-table.Table.text_fields = {{'title': 'the film'}}
-"""
-WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "islet", "jetty"]
-
-
-@pytest.fixture(scope="module")
-def own_csv(tmp_path_factory) -> pathlib.Path:
-    """A hundred rows with odd column names, and the ten-line gin file beside them."""
-    directory = tmp_path_factory.mktemp("own")
-    rng = random.Random(0)
-    with (directory / "odd.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["who?", "the film", "Film No", "when (UTC)", "stars"])
-        for row in range(100):
-            item = min(rng.randrange(10), rng.randrange(10))
-            time_of_row = f"{1 + row // 10:02d}/03/2024 {row % 10 + 10}:30"
-            writer.writerow(
-                [f"user {row % 10}", f"The {WORDS[item]} film", f"tt{item}", time_of_row, rng.randrange(1, 6)]
-            )
-    (directory / "own.gin").write_text(GIN.format(path=directory / "odd.csv"))
-    return directory
-
-
-def _command(own_csv: pathlib.Path, model_dir: pathlib.Path, *more: str, run: str = "pipeline") -> list[str]:
-    overrides = {"CODEBOOK_SIZES": "(4, 4)", "COLLISIONS": "'extra_digit'", "NUM_PIECES": 300, "LENGTH": 64}
-    overrides |= {"CPT_STEPS": 30, "RETRIEVAL_STEPS": 8, "BATCH_SIZE": 4, "EVALUATION_PERIOD": 4}
-    overrides |= {"CHECKPOINT_PERIOD": 5, "KS": "(1, 5)", "NUM_BEAMS": 10, "SELECT_BY": "'validation/recall@5'"}
-    overrides |= {"MODEL_DIR": f"'{model_dir}'"}
-    files = [f"gin/run/{run}.gin", str(own_csv / "own.gin"), "gin/model/cpu_nano.gin"]
-    bindings = [f"--gin.{name}={value}" for name, value in overrides.items()]
-    return [sys.executable, "-m", "plum_jax.run", *(f"--gin_file={file}" for file in files), *bindings, *more]
-
-
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}  # one device, as a user has
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
-
-
-@pytest.fixture(scope="module")
-def finished(own_csv, tmp_path_factory) -> tuple[pathlib.Path, str]:
-    """A finished run and what it printed."""
-    model_dir = tmp_path_factory.mktemp("run") / "model"
-    done = _run(_command(own_csv, model_dir))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return model_dir, done.stdout
 
 
 def test_a_corpus_of_your_own_goes_through(finished):
@@ -101,7 +40,7 @@ def test_a_second_run_does_nothing_again(finished, own_csv):
     kept += [*(model_dir / "evaluation").glob("*.json"), *(model_dir / "records").rglob("*.array_record")]
     before = {path: path.stat().st_mtime_ns for path in kept}
     assert len(before) > 6
-    again = _run(_command(own_csv, model_dir))
+    again = run_plum(plum_command(own_csv, model_dir))
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     assert again.stdout == printed
@@ -112,7 +51,10 @@ def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(own_csv, tmp_pat
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     cpt = killed / "train" / "cpt"
     process = subprocess.Popen(
-        _command(own_csv, killed, *more), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        plum_command(own_csv, killed, *more),
+        env=user_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         deadline = time.monotonic() + 240
@@ -125,7 +67,7 @@ def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(own_csv, tmp_pat
     assert 120 <= len(metrics_log.read_metrics(cpt)) < 400 and not (cpt / "params").exists()
     assert max(int(path.name) for path in (cpt / "checkpoints").iterdir() if path.name.isdigit()) >= 50
     for directory in (killed, whole):
-        done = _run(_command(own_csv, directory, *more))
+        done = run_plum(plum_command(own_csv, directory, *more))
         assert done.returncode == 0, done.stderr[-3000:]
     for phase in ("cpt", "retrieval", "retrieval_without_cpt"):
         a, b = (checkpoints.load_params(path / "train" / phase / "params") for path in (killed, whole))
@@ -148,7 +90,7 @@ def _without(row: dict, *names: str) -> dict:
 
 def test_recommendations_for_all_users(finished, own_csv):
     model_dir, _ = finished
-    done = _run(_command(own_csv, model_dir, "--gin.ITEMS_PER_USER=3", run="recommend"))
+    done = run_plum(plum_command(own_csv, model_dir, "--gin.ITEMS_PER_USER=3", run="recommend"))
     assert done.returncode == 0, done.stderr[-3000:]
     frame = pl.read_parquet(model_dir / "recommendations" / "recommendations.parquet")
     assert frame.columns == ["user_id", "rank", "item_id", "score"]
@@ -161,7 +103,7 @@ def test_recommendations_for_all_users(finished, own_csv):
 
 def test_the_model_as_a_hugging_face_directory(finished, own_csv):
     model_dir, _ = finished
-    done = _run(_command(own_csv, model_dir, run="export_model"))
+    done = run_plum(plum_command(own_csv, model_dir, run="export_model"))
     assert done.returncode == 0, done.stderr[-3000:]
     read, vocabulary = read_pretrained(model_dir / "hugging_face"), SidVocabulary.load(model_dir / "vocabulary")
     assert (read.family, read.vocab_size, read.max_length) == ("llama", vocabulary.vocab_size, 64)
@@ -174,7 +116,7 @@ def test_the_model_as_a_hugging_face_directory(finished, own_csv):
 
 def test_another_sid_table_is_refused(finished, own_csv):
     model_dir, _ = finished
-    done = _run(_command(own_csv, model_dir, "--gin.CODEBOOK_SIZES=(5, 4)"))
+    done = run_plum(plum_command(own_csv, model_dir, "--gin.CODEBOOK_SIZES=(5, 4)"))
     assert done.returncode == 1
     assert "sid_table: trained with" in done.stderr and "Traceback" not in done.stderr
 
@@ -184,7 +126,7 @@ def test_a_bad_row_is_one_clear_error(own_csv, tmp_path):
     lines[7] = lines[7].replace("/03/2024", "/33/2024")
     (tmp_path / "odd.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "own.gin").write_text(GIN.format(path=tmp_path / "odd.csv"))
-    done = _run(_command(tmp_path, tmp_path / "model", run="semantic_ids"))
+    done = run_plum(plum_command(tmp_path, tmp_path / "model", run="semantic_ids"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"{tmp_path / 'odd.csv'}, row 8" in done.stderr and "'when (UTC)'" in done.stderr
 
@@ -192,7 +134,7 @@ def test_a_bad_row_is_one_clear_error(own_csv, tmp_path):
 def test_chosen_fields_become_tokens(own_csv, tmp_path):
     model_dir = tmp_path / "model"
     more = ["--gin.TOKEN_FIELDS=('rating',)", "--gin.EVENT='{sid} {rating}'", "--gin.CPT_STEPS=1"]
-    done = _run(_command(own_csv, model_dir, *more, "--gin.RETRIEVAL_STEPS=1", run="recommend"))
+    done = run_plum(plum_command(own_csv, model_dir, *more, "--gin.RETRIEVAL_STEPS=1", run="recommend"))
     assert done.returncode == 0, done.stderr[-3000:]
     tokens = json.loads((model_dir / "vocabulary" / "tokens.json").read_text())
     assert [field["name"] for field in tokens["field_tokens"]] == ["rating"]
@@ -204,9 +146,9 @@ def test_chosen_fields_become_tokens(own_csv, tmp_path):
 def test_a_run_begins_with_real_weights_and_makes_experts_of_them(own_csv, shared_data, tmp_path):
     model = shared_data / "weights" / "stories260K.bin"
     macros = [f"--gin.PRETRAINED='{model}'", "--gin.NEW_ROWS='text'", "--gin.LENGTH=128"]
-    command = _command(own_csv, tmp_path / "model", *macros)
+    command = plum_command(own_csv, tmp_path / "model", *macros)
     command[command.index("--gin_file=gin/model/cpu_nano.gin")] = "--gin_file=gin/pretrained/experts.gin"
-    done = _run(command)
+    done = run_plum(command)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in (tmp_path / "model" / "results.jsonl").read_text().splitlines()]
     assert [row.get("pretrained") for row in rows] == [None, None, str(model), str(model)]

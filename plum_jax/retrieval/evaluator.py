@@ -1,4 +1,4 @@
-"""The retrieval evaluator: recall and NDCG of items over the full catalogue, and beside them those of SIDs."""
+"""The retrieval evaluator: metrics of items over the full catalogue, and beside them those of SIDs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from plum_jax.retrieval import metrics
 from plum_jax.retrieval.beam_search import Params
+from plum_jax.retrieval.metrics import NOT_FOUND, NOTHING, Catalogue, RankedItems, ranking_metrics, target_ranks
+from plum_jax.retrieval.metrics.ranking import per_user_metrics, summarise
 from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items, select_rows
 
 
@@ -16,11 +17,9 @@ from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items, select
 class RetrievalEvaluator:
     """`(params) -> {name: value}` over the users of some prompt rows.
 
-    Names: "recall@k" and "ndcg@k" of items; the same with "_unseen", seen items removed from the lists; "sid_recall@k"
-    and "sid_ndcg@k", which ask for the target's SID only and so flatter a table with collisions; each with "_se", the
-    standard error over users. "cold_recall@k" and "cold_ndcg@k" of targets that are `cold_items`. "coverage@k": share
-    of the catalogue in somebody's first k (also "_unseen"). "valid_share": of the first max(ks) SIDs that a search
-    without the trie generates, how many some item has.
+    Names: those of `metrics.judge.ranking_metrics`, of items; "sid_recall@k", "sid_ndcg@k" and "sid_mrr@k", which ask
+    for the target's SID only and so flatter a table with collisions; each with "_se", the standard error over users.
+    "valid_share": of the first max(ks) SIDs that a search without the trie generates, how many some item has.
 
     Attributes:
       recommender: decoder, vocabulary, table and beams.
@@ -29,6 +28,8 @@ class RetrievalEvaluator:
       max_users: evaluate on so many users, evenly spread over the rows (for curves while training); None for all.
       free_search_users: users of the search without the trie; 0 leaves "valid_share" out.
       cold_items: bool [N], items without training events, judged apart; None: not told apart.
+      popularity: int [N], training events of each item, for hit rates by decile; None: without them.
+      embeddings: float [N, D], for the diversity of lists; None: by Semantic ID only.
     """
 
     recommender: Recommender
@@ -37,6 +38,8 @@ class RetrievalEvaluator:
     max_users: int | None = None
     free_search_users: int = 1000
     cold_items: np.ndarray | None = None
+    popularity: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.ks or max(self.ks) > self.recommender.num_beams:
@@ -49,33 +52,22 @@ class RetrievalEvaluator:
 
     def __call__(self, params: Params) -> dict[str, float]:
         """All metrics. The order of the users plays no part."""
+        return self.judge(params)[0]
+
+    def judge(self, params: Params) -> tuple[dict[str, float], pl.DataFrame]:
+        """All metrics, and what they are means of: a row a user, as `per_user_ranks` makes them."""
         rows = self.prompts[select_rows(len(self.prompts), self.max_users)]
         lists, sid_ranks = self._rank(params, rows)
         targets = rows["target_item"].to_numpy()
-        num_items = self.recommender.table.num_items
-        result = metrics.ranking_metrics(lists, targets, self.ks, num_items, self.cold_items)
-        result |= metrics.summarise(metrics.per_user_metrics(sid_ranks, self.ks, prefix="sid_"))
+        table = self.recommender.table
+        catalogue = Catalogue(table.num_items, self.cold_items, self.popularity, table.codes, self.embeddings)
+        result = ranking_metrics(lists, targets, self.ks, catalogue)
+        result |= summarise(per_user_metrics(sid_ranks, self.ks, prefix="sid_"))
         if self.free_search_users:
-            result |= metrics.summarise({"valid_share": self._valid_share(params, rows)})
-        return result
+            result |= summarise({"valid_share": self._valid_share(params, rows)})
+        return result, per_user_ranks(rows["user"].to_numpy(), targets, lists, sid_ranks)
 
-    def per_user(self, params: Params) -> pl.DataFrame:
-        """Per user: "user", "target_item" and the target's rank (0 is first, null is not found) in each of the lists.
-
-        Columns "rank" (all items), "rank_unseen" (seen ones removed), "sid_rank" (its SID among the beams).
-        """
-        rows = self.prompts[select_rows(len(self.prompts), self.max_users)]
-        lists, sid_ranks = self._rank(params, rows)
-        targets = rows["target_item"].to_numpy()
-        ranks = {
-            "rank": metrics.target_ranks(lists.items, targets),
-            "rank_unseen": metrics.target_ranks(lists.unseen, targets),
-            "sid_rank": sid_ranks,
-        }
-        found = [pl.when(pl.col(name) != metrics.NOT_FOUND).then(pl.col(name)).alias(name) for name in ranks]
-        return rows.select("user", "target_item").with_columns(**ranks).with_columns(found)
-
-    def _rank(self, params: Params, rows: pl.DataFrame) -> tuple[metrics.RankedItems, np.ndarray]:
+    def _rank(self, params: Params, rows: pl.DataFrame) -> tuple[RankedItems, np.ndarray]:
         table = self.recommender.table
         codes, log_probs = self.recommender.search(params, Ragged.from_series(rows["prompt"]), description="evaluating")
         seen = Ragged.from_series(rows["seen_items"])
@@ -83,13 +75,27 @@ class RetrievalEvaluator:
         items, _ = rank_items(codes, log_probs, table, k)
         unseen, _ = rank_items(codes, log_probs, table, k, seen)
         target_sids = table.lookup(table.codes[rows["target_item"].to_numpy()])
-        return metrics.RankedItems(items, unseen), metrics.target_ranks(table.lookup(codes), target_sids)
+        return RankedItems(items, unseen), target_ranks(table.lookup(codes), target_sids)
 
     def _valid_share(self, params: Params, rows: pl.DataFrame) -> np.ndarray:
         """float64 [users]: share of each user's first max(ks) generated SIDs that exist."""
         prompts = Ragged.from_series(rows[select_rows(len(rows), self.free_search_users)]["prompt"])
         codes, _ = self.recommender.search(params, prompts, constrained=False, description="searching without the trie")
         first = codes[:, : max(self.ks)]
-        generated = first[:, :, 0] != metrics.NOTHING  # a codebook of few codes has fewer SIDs than beams
+        generated = first[:, :, 0] != NOTHING  # a codebook of few codes has fewer SIDs than beams
         exist = self.recommender.table.lookup(first) >= 0
         return exist.sum(axis=1) / generated.sum(axis=1)
+
+
+def per_user_ranks(
+    users: np.ndarray, targets: np.ndarray, lists: RankedItems, sid_ranks: np.ndarray | None = None
+) -> pl.DataFrame:
+    """Per user: "user", "target_item" and the target's rank (0 is first, null is not found) in each of the lists.
+
+    Columns "rank" (all items), "rank_unseen" (seen ones removed), "sid_rank" (its SID among the beams, where given).
+    """
+    ranks = {"rank": target_ranks(lists.items, targets), "rank_unseen": target_ranks(lists.unseen, targets)}
+    if sid_ranks is not None:
+        ranks["sid_rank"] = sid_ranks
+    found = [pl.when(pl.col(name) != NOT_FOUND).then(pl.col(name)).alias(name) for name in ranks]
+    return pl.DataFrame({"user": users, "target_item": targets, **ranks}).with_columns(found)

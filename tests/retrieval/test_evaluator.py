@@ -65,7 +65,7 @@ def test_valid_share_is_the_part_of_free_beams_that_exist(world, found):
 
 
 def test_per_user_ranks_give_the_same_means(world, evaluator, found):
-    ranks = evaluator.per_user(world.params)
+    ranks = evaluator.judge(world.params)[1]
     assert ranks["user"].to_list() == world.prompts["user"].to_list()
     for column, name in (("rank", "recall@5"), ("rank_unseen", "recall@5_unseen"), ("sid_rank", "sid_recall@5")):
         assert (ranks[column] < 5).fill_null(False).mean() == pytest.approx(found[name]), name
@@ -83,7 +83,7 @@ def test_a_sample_of_users_is_always_the_same(world):
     some = RetrievalEvaluator(world.recommender, world.prompts, ks=(5,), max_users=7, free_search_users=0)
     first = some(world.params)
     assert first == some(world.params)
-    assert len(some.per_user(world.params)) == 7 and "valid_share" not in first
+    assert some.judge(world.params)[1].height == 7 and "valid_share" not in first
 
 
 def test_what_cannot_be_evaluated_is_refused(world):

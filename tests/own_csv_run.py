@@ -1,0 +1,59 @@
+"""A whole run through the command line, small enough for tests: a hundred-row CSV of somebody's own."""
+
+import csv
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+GIN = """\
+from __gin__ import dynamic_registration
+from plum_jax.corpus.sources import table
+include 'gin/corpus/table.gin'
+table.Table.events_path = '{path}'
+table.Table.user_id = 'who?'
+table.Table.item_id = 'Film No'
+table.Table.time = 'when (UTC)'
+table.Table.time_format = '%d/%m/%Y %H:%M'
+table.Table.rating = 'stars'
+table.Table.text_fields = {{'title': 'the film'}}
+"""
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "islet", "jetty"]
+
+
+def write_own_csv(directory: pathlib.Path) -> None:
+    """A hundred rows with odd column names, and the ten-line gin file beside them."""
+    rng = random.Random(0)
+    with (directory / "odd.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["who?", "the film", "Film No", "when (UTC)", "stars"])
+        for row in range(100):
+            item = min(rng.randrange(10), rng.randrange(10))
+            time_of_row = f"{1 + row // 10:02d}/03/2024 {row % 10 + 10}:30"
+            writer.writerow(
+                [f"user {row % 10}", f"The {WORDS[item]} film", f"tt{item}", time_of_row, rng.randrange(1, 6)]
+            )
+    (directory / "own.gin").write_text(GIN.format(path=directory / "odd.csv"))
+
+
+def plum_command(own_csv: pathlib.Path, model_dir: pathlib.Path, *more: str, run: str = "pipeline") -> list[str]:
+    """A run of a few seconds over that CSV."""
+    overrides = {"CODEBOOK_SIZES": "(4, 4)", "COLLISIONS": "'extra_digit'", "NUM_PIECES": 300, "LENGTH": 64}
+    overrides |= {"CPT_STEPS": 30, "RETRIEVAL_STEPS": 8, "BATCH_SIZE": 4, "EVALUATION_PERIOD": 4}
+    overrides |= {"CHECKPOINT_PERIOD": 5, "KS": "(1, 5)", "NUM_BEAMS": 10, "SELECT_BY": "'validation/recall@5'"}
+    overrides |= {"MODEL_DIR": f"'{model_dir}'"}
+    files = [f"gin/run/{run}.gin", str(own_csv / "own.gin"), "gin/model/cpu_nano.gin"]
+    bindings = [f"--gin.{name}={value}" for name, value in overrides.items()]
+    return [sys.executable, "-m", "plum_jax.run", *(f"--gin_file={file}" for file in files), *bindings, *more]
+
+
+def user_environment() -> dict[str, str]:
+    """One device, as a user has."""
+    return {**os.environ, "XLA_FLAGS": ""}
+
+
+def run_plum(command: list[str]) -> subprocess.CompletedProcess:
+    """The command, to its end."""
+    environment = user_environment()
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
