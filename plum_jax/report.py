@@ -5,6 +5,7 @@ Reads only what the stages left in the run's directory. What is not there is nam
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -19,7 +20,17 @@ from etils import epath
 
 from plum_jax import artifact, charts
 from plum_jax.corpus.schema import Corpus
-from plum_jax.report_tables import label, latest_rows, result_columns, result_table, verdicts
+from plum_jax.report_tables import (
+    COMPARED,
+    label,
+    latest_rows,
+    popularity_table,
+    result_columns,
+    result_table,
+    verdicts,
+)
+from plum_jax.retrieval.evaluation_files import read_evaluation
+from plum_jax.retrieval.metrics import compare_per_user
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.training.metrics_log import read_metrics
 
@@ -42,7 +53,7 @@ def write_report(run_directory: epath.PathLike) -> epath.Path:
     page = _template().render(
         name=run.name,
         corpus=_section(_corpus, run),
-        results=_section(_results, rows),
+        results=_section(_results, run, rows),
         training=_section(_training, run),
         semantic_ids=_section(_semantic_ids, run),
         samples=_section(_samples, run),
@@ -89,7 +100,7 @@ def _corpus(run: epath.Path) -> Section:
     }
 
 
-def _results(rows: Sequence[Mapping[str, Any]]) -> Section:
+def _results(run: epath.Path, rows: Sequence[Mapping[str, Any]]) -> Section:
     if not rows:
         raise artifact.ArtifactError("there is no results.jsonl in the run's directory: the evaluation writes it")
     ks, has_unseen = result_columns(rows)
@@ -102,11 +113,30 @@ def _results(rows: Sequence[Mapping[str, Any]]) -> Section:
         }
         for group, suffix in suffixes.items()
     }
+    paired = _paired(run, rows, ks[-1])
     return {
         "dots": charts.recall_dots(dots, f"Recall@{ks[-1]}"),
         "tables": [(group, result_table(rows, ks, suffix)) for group, suffix in suffixes.items()],
-        "verdicts": verdicts(rows, f"recall@{ks[-1]}"),
+        "by_popularity": popularity_table(rows, ks[-1]),
+        "verdicts": verdicts(rows, f"recall@{ks[-1]}", paired),
+        "paired": bool(paired),
     }
+
+
+def _paired(run: epath.Path, rows: Sequence[Mapping[str, Any]], k: int) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Differences in Recall@k user by user, where both evaluations left their users' ranks."""
+    evaluations = {}
+    for row in rows:
+        with contextlib.suppress(artifact.ArtifactError):
+            stored, ranks = read_evaluation(run / "evaluation" / f"{row['name']}.json")
+            if stored.get("seed") == row.get("seed") and stored.get(f"recall@{k}") == row.get(f"recall@{k}"):
+                evaluations[row["name"]] = ranks
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for first, second in COMPARED:
+        if first in evaluations and second in evaluations:
+            compared = compare_per_user(evaluations[first], evaluations[second], (k,))
+            found[first, second] = next(row for row in compared if row["metric"] == f"recall@{k}")
+    return found
 
 
 def _training(run: epath.Path) -> Section:

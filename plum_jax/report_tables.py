@@ -40,7 +40,7 @@ def result_columns(rows: Sequence[Row]) -> tuple[list[int], bool]:
 
 
 def result_table(rows: Sequence[Row], ks: Sequence[int], suffix: str) -> dict[str, Any]:
-    """Header and cells: item-level Recall and NDCG first, then SID-level recall, coverage and the share of valid SIDs.
+    """Header and cells: item-level Recall and NDCG first, then SID-level recall, coverage and what else there is.
 
     Args:
       rows: of `results.jsonl`.
@@ -54,6 +54,7 @@ def result_table(rows: Sequence[Row], ks: Sequence[int], suffix: str) -> dict[st
     wanted |= {f"SID Recall@{k}": f"sid_recall@{k}{suffix}" for k in ks[-1:]}
     wanted |= {f"Recall@{k} of new items": f"cold_recall@{k}{suffix}" for k in ks[-1:]}
     wanted |= {f"Coverage@{k}": f"coverage@{k}{suffix}" for k in ks[-1:]}
+    wanted |= {f"Effective vocabulary@{k}": f"effective_vocabulary@{k}{suffix}" for k in ks[-1:]}
     if not suffix:
         wanted["IDs that exist, unconstrained"] = "valid_share"
     columns = {header: key for header, key in wanted.items() if any(row.get(key) is not None for row in rows)}
@@ -75,30 +76,69 @@ def _cell(row: Row, key: str, best: float | None) -> dict[str, Any]:
     value, error = row.get(key), row.get(f"{key}_se")
     if value is None:
         return {"text": "–", "error": "", "best": False, "missing": True}
-    error = f"± {error:.4f}" if error is not None else ""
-    return {"text": f"{value:.4f}", "error": error, "best": best is not None and value == best, "missing": False}
+    digits = 0 if key.startswith("effective_vocabulary") else 4
+    error = f"± {error:.{digits}f}" if error is not None else ""
+    return {"text": f"{value:.{digits}f}", "error": error, "best": best is not None and value == best, "missing": False}
 
 
-def verdicts(rows: Sequence[Row], metric: str) -> list[str]:
+def popularity_table(rows: Sequence[Row], k: int) -> dict[str, Any] | None:
+    """Recall@k by the popularity of the item that was to be found, as `result_table` has it; None where no row has it.
+
+    Columns are tenths of the items, the most popular first, and new items; beside a share stand hits and users.
+    """
+    groups = {f"{decile}": f"decile_{decile}_" for decile in range(1, 11)} | {"new": "cold_"}
+    there = {name: prefix for name, prefix in groups.items() if any(f"{prefix}recall@{k}" in row for row in rows)}
+    if not any(name != "new" for name in there):
+        return None
+
+    def cell(row: Row, prefix: str) -> dict[str, Any]:
+        found = _cell(row, f"{prefix}recall@{k}", None)
+        return (
+            found
+            if found["missing"]
+            else {**found, "error": f"{row[f'{prefix}hits@{k}']:,} of {row[f'{prefix}users']:,}"}
+        )
+
+    cells = [(label(row, rows), [cell(row, prefix) for prefix in there.values()]) for row in rows]
+    return {"header": list(there), "rows": cells}
+
+
+COMPARED = (("with_cpt", "popularity"), ("with_cpt", "item_knn"), ("with_cpt", "without_cpt"))
+
+
+def verdicts(rows: Sequence[Row], metric: str, paired: Mapping[tuple[str, str], Row] | None = None) -> list[str]:
     """One sentence a comparison that the table is read for: does the model beat popularity, and does CPT help?
 
-    The standard error of a difference is that of independent estimates, although the users are the same: where a user
-    who is easy for one is easy for the other, as is usual, that is too large, so a difference is never flattered. Names
-    with rows of several seeds are left to the reader.
+    Names with rows of several seeds are left to the reader.
+
+    Args:
+      rows: of `results.jsonl`.
+      metric: e.g. "recall@10".
+      paired: (first, second) -> "low", "high" and "p_value" of their difference user by user, where that is known.
+        Elsewhere its standard error is that of independent estimates, although the users are the same: where a user who
+        is easy for one is easy for the other, as is usual, that is too large, so a difference is never flattered.
     """
     names = [row["name"] for row in rows]
     complete = [row for row in rows if row.get(metric) is not None and row.get(f"{metric}_se") is not None]
     by_name = {row["name"]: row for row in complete if names.count(row["name"]) == 1}
     sentences = []
-    for first, second in (("with_cpt", "popularity"), ("with_cpt", "item_knn"), ("with_cpt", "without_cpt")):
+    for first, second in COMPARED:
         if first in by_name and second in by_name:
             a, b = by_name[first], by_name[second]
-            difference = a[metric] - b[metric]
-            error = math.hypot(a[f"{metric}_se"], b[f"{metric}_se"])
-            errors = f"{difference / error:+.1f} standard errors" if error else "no standard error"
-            metric_name = metric.replace("recall", "Recall")
-            sentences.append(f"{LABELS[first]} − {LABELS[second]}: {difference:+.4f} {metric_name}, {errors}")
+            found = (paired or {}).get((first, second))
+            sure = _interval(found) if found else _standard_errors(a, b, metric)
+            metric_name, difference = metric.replace("recall", "Recall"), a[metric] - b[metric]
+            sentences.append(f"{LABELS[first]} − {LABELS[second]}: {difference:+.4f} {metric_name}, {sure}")
     return sentences
+
+
+def _interval(found: Row) -> str:
+    return f"95% interval {found['low']:+.4f} to {found['high']:+.4f}, p = {found['p_value']:.4f}"
+
+
+def _standard_errors(a: Row, b: Row, metric: str) -> str:
+    error = math.hypot(a[f"{metric}_se"], b[f"{metric}_se"])
+    return f"{(a[metric] - b[metric]) / error:+.1f} standard errors" if error else "no standard error"
 
 
 def quality_text(quality: Mapping[str, Any]) -> str:

@@ -9,11 +9,13 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
+from etils import epath
 
 from plum_jax import artifact, charts
 from plum_jax.corpus.schema import Corpus
 from plum_jax.report import write_report
-from plum_jax.report_tables import result_table, verdicts
+from plum_jax.report_tables import popularity_table, result_table, verdicts
+from plum_jax.retrieval.evaluation_files import write_evaluation
 from plum_jax.semantic_ids.quality import quality
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.training.metrics_log import MetricsLog
@@ -149,6 +151,39 @@ def test_every_part_of_a_run_is_on_the_page(full_page: str):
     assert "0.50" in text, "million tokens of 500 steps of 1,000 tokens"
     assert "loss: retrieval and retrieval without CPT" in text
     assert "validation/recall@10" in text
+
+
+def test_differences_are_paired_where_the_users_ranks_are_there(full_run: pathlib.Path, tmp_path: pathlib.Path):
+    run = pathlib.Path(shutil.copytree(full_run, tmp_path / "run"))
+    hits = {"popularity": [0] * 10 + [None] * 90, "with_cpt": [0] * 30 + [None] * 70}
+    rows = [
+        {"name": name, "recall@10": 1 - ranks.count(None) / 100, "recall@10_se": 0.04} for name, ranks in hits.items()
+    ]
+    (run / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for row in rows:
+        ranks = pl.Series(hits[row["name"]], dtype=pl.Int32)
+        users = [f"u{n}" for n in range(100)]
+        per_user = pl.DataFrame({"user_id": users, "target_item_id": users, "rank": ranks, "rank_unseen": ranks})
+        write_evaluation(epath.Path(run / "evaluation" / f"{row['name']}.json"), row, per_user, "some inputs")
+    text = Page(write_report(run).read_text()).text
+    found = re.search(r"Most popular: \+0.2000 Recall@10, 95% interval \+0\.(\d+) to \+0\.(\d+), p = 0.0002", text)
+    # 20 of 100 users have a difference of 1: its standard error is .04, that of independent estimates .057.
+    assert found and abs(int(found[1]) - 1216) < 150 and abs(int(found[2]) - 2784) < 150
+    assert "paired bootstrap" in text and "as if the two were measured on different users" not in text
+    row = {**rows[1], "recall@10": 0.31}  # figures of another evaluation than the one whose ranks are there
+    (run / "results.jsonl").write_text(json.dumps(rows[0]) + "\n" + json.dumps(row) + "\n")
+    assert "+0.2100 Recall@10, +3.7 standard errors" in Page(write_report(run).read_text()).text
+
+
+def test_hits_by_popularity_are_a_table_with_counts():
+    rows = [{"name": "popularity", "decile_1_recall@10": 0.25, "decile_1_hits@10": 3, "decile_1_users": 12}]
+    rows += [{**rows[0], "name": "with_cpt", "cold_recall@10": 0.5, "cold_hits@10": 1, "cold_users": 2}]
+    table = popularity_table(rows, 10)
+    assert table["header"] == ["1", "new"]
+    (_, first), (name, second) = table["rows"]
+    assert (first[0]["text"], first[0]["error"], first[1]["text"]) == ("0.2500", "3 of 12", "–")
+    assert (name, second[1]["text"], second[1]["error"]) == ("Model with CPT", "0.5000", "1 of 2")
+    assert popularity_table(ROWS, 10) is None
 
 
 def test_the_figures_of_semantic_ids_are_those_of_the_table(full_page: str):
