@@ -8,8 +8,16 @@ import numpy as np
 import polars as pl
 
 from plum_jax.retrieval.beam_search import Params
-from plum_jax.retrieval.metrics import NOT_FOUND, NOTHING, Catalogue, RankedItems, ranking_metrics, target_ranks
-from plum_jax.retrieval.metrics.ranking import per_user_metrics, summarise
+from plum_jax.retrieval.metrics import (
+    NOT_FOUND,
+    NOTHING,
+    Catalogue,
+    RankedItems,
+    ranking_metrics,
+    summarise,
+    target_ranks,
+)
+from plum_jax.retrieval.metrics.ranking import per_user_metrics
 from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items, select_rows
 
 

@@ -5,7 +5,7 @@ A hit is the item, never just its Semantic ID. Every mean is over users, beside 
 
 from plum_jax.retrieval.metrics.comparison import Difference, compare_per_user, paired_bootstrap
 from plum_jax.retrieval.metrics.judge import Catalogue, ranking_metrics
-from plum_jax.retrieval.metrics.ranking import NOT_FOUND, NOTHING, RankedItems, target_ranks
+from plum_jax.retrieval.metrics.ranking import NOT_FOUND, NOTHING, RankedItems, summarise, target_ranks
 
 __all__ = [
     "NOTHING",
@@ -16,5 +16,6 @@ __all__ = [
     "compare_per_user",
     "paired_bootstrap",
     "ranking_metrics",
+    "summarise",
     "target_ranks",
 ]
