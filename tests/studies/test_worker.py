@@ -12,6 +12,7 @@ import time
 import pytest
 import stub_study
 
+from plum_jax.studies.cell_process import signal_group
 from plum_jax.studies.claims import Claims, process_identity
 from plum_jax.studies.launch_local import Local, shares_of_cores
 from plum_jax.studies.progress import LiveTable
@@ -105,39 +106,45 @@ def test_held_out_cells_run_without_a_forecast_when_told_to(tmp_path):
 
 
 def test_killing_workers_and_cells_at_random_changes_no_record(tmp_path):
-    cells = {f"b01-c{i}-s0": {"step_seconds": 0.2, "steps": 4} for i in range(6)}
-    expected = run(stub_study.plan(tmp_path / "calm", 0, **{name: {"steps": 4} for name in cells}), workers=2)
+    cells = {f"b01-c{i}-s0": {"step_seconds": 0.2, "steps": 5} for i in range(6)}
+    expected = run(stub_study.plan(tmp_path / "calm", 0, **{name: {"steps": 5} for name in cells}), workers=2)
     files = stub_study.plan(tmp_path / "storm", 0, **cells)
     dice = random.Random(5)
+    kills = dice.sample(["worker", "cell"] * 3, 6)
     workers = [start_worker(files) for _ in range(2)]
-    kills = {"worker": 0, "cell": 0}
     try:
-        end = time.monotonic() + 5
-        while time.monotonic() < end and any(worker.poll() is None for worker in workers):
-            time.sleep(dice.uniform(0.2, 0.5))
-            claims = list(files.claims.glob("*.json")) if files.claims.exists() else []
-            groups = [facts.get("process_group") for path in claims if not (facts := read(path)).get("outcome")]
-            alive = [group for group in groups if group and process_identity(group)]
-            if dice.random() < 0.5 and alive:
-                os.killpg(dice.choice(alive), signal.SIGKILL)
-                kills["cell"] += 1
+        for kind in kills:
+            time.sleep(dice.uniform(0, 0.3))
+            held = wait_for(lambda: running(files))
+            pid, group = dice.choice(held)
+            if kind == "cell":
+                signal_group(group, signal.SIGKILL)
             else:
-                i = dice.randrange(2)
+                i = next(i for i, worker in enumerate(workers) if worker.pid == pid)
                 workers[i].kill()
                 workers[i].wait()
                 workers[i] = start_worker(files)
-                kills["worker"] += 1
         for worker in workers:
             assert worker.wait(60) == 0
     finally:
         for worker in workers:
             worker.kill()
-    assert min(kills.values()) >= 2, kills
     assert rows_of(files) == expected
     for name in expected:
         # No step twice: a cell went on from its checkpoint. A kill may fall between a checkpoint and the note of it.
         steps = [int(line) for line in (files.cell(name) / "steps.txt").read_text().split()]
         assert steps == sorted(set(steps)), (name, steps)
+
+
+def running(files) -> list[tuple[int, int]]:
+    """Process of the worker and process group of the cell, of all cells that run now."""
+    paths = files.claims.glob("*.json") if files.claims.exists() else []
+    claims = [facts for facts in map(read, paths) if "process_group" in facts and "outcome" not in facts]
+    return [
+        (c["pid"], c["process_group"])
+        for c in claims
+        if process_identity(c["pid"]) and process_identity(c["process_group"])
+    ]
 
 
 def read(path: pathlib.Path) -> dict:
