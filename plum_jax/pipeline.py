@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import flax.linen as nn
@@ -36,6 +36,7 @@ from plum_jax.text.sentence_piece import train_sentencepiece
 from plum_jax.training import trainer
 from plum_jax.training.batches import TokenBatches
 from plum_jax.training.kernels import attention_on, loss_on
+from plum_jax.training.loop import Evaluator
 from plum_jax.training.step import FromHost, Initialiser
 from plum_jax.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary
 from plum_jax.vocabulary import KIND as VOCABULARY_KIND
@@ -171,21 +172,15 @@ class Stages:
       config: what to make.
       directory: of the run.
       shared_directory: corpus, features and SidTable of several runs; None: the run's own.
-      tokens_directory: vocabulary, token records and prompts of several runs; None: the run's own.
     """
 
     config: Pipeline
     directory: epath.Path
     shared_directory: epath.Path | None = None
-    tokens_directory: epath.Path | None = None
 
     @property
     def _shared(self) -> epath.Path:
         return self.shared_directory or self.directory
-
-    @property
-    def _tokens(self) -> epath.Path:
-        return self.tokens_directory or self.directory
 
     @functools.cached_property
     def corpus(self) -> schema.Corpus:
@@ -224,7 +219,7 @@ class Stages:
 
     @functools.cached_property
     def vocabulary(self) -> SidVocabulary:
-        directory, config = self._tokens / "vocabulary", self.config.vocabulary
+        directory, config = self.directory / "vocabulary", self.config.vocabulary
         text = self._given_text()
         made_from = {
             "vocabulary": config,
@@ -236,7 +231,7 @@ class Stages:
         if artifact.is_current(directory, kind=VOCABULARY_KIND, config=made_from, inputs=inputs):
             return SidVocabulary.load(directory)
         if text is None:
-            model = self._tokens / "sentencepiece.model"
+            model = self.directory / "sentencepiece.model"
             train_sentencepiece(self.config.sid_text.texts(self.corpus), config.num_pieces, model)
             text = read_text(model)
         fields = (*config.field_tokens, *config.chosen_fields.tokens(self.split))
@@ -278,7 +273,7 @@ class Stages:
     def _records(
         self, name: str, make: Callable[[], seqio.Mixture | seqio.Task], config: Any, length: int
     ) -> epath.Path:
-        directory = self._tokens / "records" / name
+        directory = self.directory / "records" / name
         inputs = {
             "split": self.split.fingerprint,
             "sid_table": self.table.fingerprint,
@@ -289,7 +284,7 @@ class Stages:
 
     def prompts(self, fold: splits.FoldName) -> pl.DataFrame:
         """One row for each user of a fold: "user", "prompt" (tokens before the target), "target_item", "seen_items"."""
-        directory = self._tokens / "prompts" / fold
+        directory = self.directory / "prompts" / fold
         retrieval.write_prompts(directory, self.config.retrieval_task, self.split, fold, self.table, self.vocabulary)
         return retrieval.read_prompts(directory)
 
@@ -360,23 +355,6 @@ class Stages:
         return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, *start)
 
     def _train(self, name: str, phase: Phase, records: epath.Path, warm_start: Any, fingerprint: str) -> Any:
-        feed = TokenBatches(
-            records,
-            batch_size=phase.batch_size,
-            length=phase.length,
-            seed=phase.training.seed,
-            feed_shards=phase.feed_shards,
-            start_token=self.vocabulary.start_id,
-        )
-        objective = objective_on(phase.training.mesh.build(), self.decoder, phase)
-        fingerprints = {
-            "sid_table": self.table.fingerprint,
-            "vocabulary": self.vocabulary.fingerprint,
-            "records": feed.fingerprint,
-            "decoder": artifact.fingerprint(self.decoder.config),
-            "phase": artifact.fingerprint(phase),
-            "warm_start": fingerprint,
-        }
         evaluators = {}
         if phase.training.select_by or phase.training.evaluation_period:
             evaluators["validation"] = dataclasses.replace(
@@ -387,18 +365,73 @@ class Stages:
                 popularity=None,
                 embeddings=None,
             )
-        return trainer.train(
-            phase.training,
+        return train_phase(
+            phase,
+            decoder=self.decoder,
+            vocabulary=self.vocabulary,
+            table=self.table,
+            records=records,
             directory=self.directory / "train" / name,
-            init_params=initial_params(self.decoder, warm_start),
-            objective=objective,
-            feed=feed,
-            fingerprints=fingerprints,
+            warm_start=warm_start,
+            warm_start_fingerprint=fingerprint,
             evaluators=evaluators,
-            step_flops=train_step_flops(self.decoder.config, self.decoder.vocab_size, phase.batch_size, phase.length),
-            tokens_per_step=phase.batch_size * phase.length,
             description=name.replace("_", " "),
         )
+
+
+def train_phase(
+    phase: Phase,
+    *,
+    decoder: Decoder,
+    vocabulary: SidVocabulary,
+    table: SidTable,
+    records: epath.Path,
+    directory: epath.Path,
+    warm_start: Any = None,
+    warm_start_fingerprint: str = "none",
+    evaluators: Mapping[str, Evaluator] | None = None,
+    description: str = "train",
+) -> Any:
+    """Trains a decoder on token records, or goes on, and returns its parameters.
+
+    Args:
+      phase: how.
+      decoder: what.
+      vocabulary, table: that the records were made with.
+      records: artefact of token records.
+      directory: of the training run.
+      warm_start: parameters (host arrays) to begin with; None: random ones.
+      warm_start_fingerprint: of those.
+      evaluators, description: as for `trainer.train`.
+    """
+    feed = TokenBatches(
+        records,
+        batch_size=phase.batch_size,
+        length=phase.length,
+        seed=phase.training.seed,
+        feed_shards=phase.feed_shards,
+        start_token=vocabulary.start_id,
+    )
+    fingerprints = {
+        "sid_table": table.fingerprint,
+        "vocabulary": vocabulary.fingerprint,
+        "records": feed.fingerprint,
+        "decoder": artifact.fingerprint(decoder.config),
+        "phase": artifact.fingerprint(phase),
+        "warm_start": warm_start_fingerprint,
+    }
+    return trainer.train(
+        phase.training,
+        directory=directory,
+        init_params=initial_params(decoder, warm_start),
+        objective=objective_on(phase.training.mesh.build(), decoder, phase),
+        feed=feed,
+        fingerprints=fingerprints,
+        evaluators=evaluators,
+        step_flops=train_step_flops(decoder.config, decoder.vocab_size, phase.batch_size, phase.length),
+        tokens_per_step=phase.batch_size * phase.length,
+        description=description,
+    )
 
 
 def objective_on(mesh: Mesh, decoder: Decoder, phase: Phase) -> NextToken:

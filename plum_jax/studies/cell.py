@@ -11,17 +11,19 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.model.counts import parameter_counts
-from plum_jax.pipeline import Stages
+from plum_jax.model.decoder import Decoder
+from plum_jax.pipeline import train_phase
 from plum_jax.retrieval.evaluator import RetrievalEvaluator
+from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.target_loss import TargetLoss
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.records import cell_directory, read_record, write_record
-from plum_jax.studies.shared import cell_stages, prepare
+from plum_jax.studies.shared import Shared, shared
 from plum_jax.studies.study import Cell, Study, StudyError
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.run_record import run_record
 
-PHASE = "retrieval_without_cpt"  # the name of the one training phase, as `Stages` has it
+TRAINING = "train"  # in a cell's directory
 _LAST_SHARE = 0.1  # of the steps, that the training loss is the mean of
 
 
@@ -29,7 +31,7 @@ def run_cell(study: Study, cell_id: str, study_dir: epath.PathLike) -> dict[str,
     """Trains and judges one cell, and writes its row; a cell that has one is left as it is.
 
     A loss that is not finite, or a machine without enough memory, is a result: a row with its status and reason.
-    Whatever else goes wrong is raised, for the caller to try again or to write down (`failed_row`).
+    Whatever else goes wrong is raised, for the caller to try again or to write down.
 
     Raises:
       StudyError: the study has no such cell.
@@ -38,12 +40,12 @@ def run_cell(study: Study, cell_id: str, study_dir: epath.PathLike) -> dict[str,
     if done is not None:
         return done
     began = time.perf_counter()
-    data = prepare(study, study_dir)
-    cell = find_cell(study, cell_id, data)
-    stages = cell_stages(study, cell, study_dir, cell_directory(study_dir, cell_id))
+    common = shared(study, study_dir)
+    cell = find_cell(study, cell_id, common.data)
+    training = epath.Path(cell_directory(study_dir, cell_id)) / TRAINING
     status, reason, metrics = "finished", "", {}
     try:
-        metrics = _judged(study, stages)
+        metrics = _judged(study, cell, common, training)
     except FloatingPointError as error:
         status, reason = "diverged", str(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -52,16 +54,12 @@ def run_cell(study: Study, cell_id: str, study_dir: epath.PathLike) -> dict[str,
         status, reason = "out_of_memory", str(error).partition("\n")[0]
     if status == "finished" and not math.isfinite(metrics["loss"]):
         status, reason = "diverged", f"the held-out loss is {metrics['loss']}"
-    row = _row(study, cell, data, status, reason, metrics, _train_facts(cell, stages))
+    facts = _train_facts(cell, training) | common.best
+    row = _row(study, cell, common.data, status, reason, metrics, facts)
     row["wall_seconds"] = round(time.perf_counter() - began, 2)
     write_record(study_dir, row)
-    _drop_checkpoints(stages)
+    _drop_checkpoints(training)
     return row
-
-
-def failed_row(study: Study, cell: Cell, data: DataFacts, status: str, reason: str) -> dict[str, Any]:
-    """The row of a cell that left none itself: "timed_out", "failed", or killed for memory."""
-    return _row(study, cell, data, status, reason, {}, {})
 
 
 def find_cell(study: Study, cell_id: str, data: DataFacts) -> Cell:
@@ -78,19 +76,28 @@ def find_cell(study: Study, cell_id: str, data: DataFacts) -> Cell:
     raise StudyError(f"study {study.name} has no cell {cell_id!r}; it has {len(cells)}: {some}, ...")
 
 
-def _judged(study: Study, stages: Stages) -> dict[str, Any]:
+def _judged(study: Study, cell: Cell, common: Shared, training: epath.Path) -> dict[str, Any]:
     """Trains, and evaluates the last parameters."""
-    params = stages.params_without_cpt
-    prompts, users = stages.prompts("test"), study.evaluation_users
-    metrics: dict[str, Any] = TargetLoss(stages.recommender, prompts, max_users=users)(params)
-    evaluation = study.pipeline.evaluation
-    evaluator = RetrievalEvaluator(
-        stages.recommender, prompts, ks=evaluation.ks, max_users=users, free_search_users=evaluation.free_search_users
+    evaluation, vocabulary = study.pipeline.evaluation, common.vocabulary
+    decoder = Decoder(cell.decoder, vocabulary.vocab_size)
+    params = train_phase(
+        study.phase(cell),
+        decoder=decoder,
+        vocabulary=vocabulary,
+        table=common.table,
+        records=common.records,
+        directory=training,
+        description=cell.cell_id,
     )
-    metrics |= evaluator(params)
-    count = min(len(prompts), users or len(prompts))
-    metrics |= {f"hits@{k}": round(metrics[f"recall@{k}"] * count) for k in evaluation.ks}
-    return metrics | {"users": count}
+    recommender = Recommender(
+        decoder, vocabulary, common.table, num_beams=evaluation.num_beams, batch_size=evaluation.batch_size
+    )
+    metrics: dict[str, Any] = TargetLoss(recommender, common.prompts)(params)
+    metrics |= RetrievalEvaluator(
+        recommender, common.prompts, ks=evaluation.ks, free_search_users=evaluation.free_search_users
+    )(params)
+    users = len(common.prompts)
+    return metrics | {f"hits@{k}": round(metrics[f"recall@{k}"] * users) for k in evaluation.ks} | {"users": users}
 
 
 def _row(
@@ -134,9 +141,9 @@ def _row(
     )
 
 
-def _train_facts(cell: Cell, stages: Stages) -> dict[str, Any]:
+def _train_facts(cell: Cell, training: epath.Path) -> dict[str, Any]:
     """Tokens trained on, loss at the end and seconds, from the training's own log; what it does not say is missing."""
-    rows = [row for row in read_metrics(stages.directory / "train" / PHASE) if "trained_share" in row]
+    rows = [row for row in read_metrics(training) if "trained_share" in row]
     if not rows:
         return {}
     lengths = [row["step"] - before for row, before in zip(rows, [0, *(row["step"] for row in rows)], strict=False)]
@@ -149,8 +156,8 @@ def _train_facts(cell: Cell, stages: Stages) -> dict[str, Any]:
     }
 
 
-def _drop_checkpoints(stages: Stages) -> None:
+def _drop_checkpoints(training: epath.Path) -> None:
     """The parameters stay; checkpoints, which are larger and only there to go on from, are not needed any more."""
-    directory = stages.directory / "train" / PHASE / "checkpoints"
+    directory = training / "checkpoints"
     if directory.exists():
         directory.rmtree()

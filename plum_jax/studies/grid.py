@@ -23,12 +23,18 @@ class DataFacts:
       length: tokens of a training row.
       unique_tokens: tokens with a loss weight in one pass over the records; None: unknown, and no epochs can be said.
       fill: share of a batch's positions that are trained on; the rest is padding, and context without a loss weight.
+      evaluation_users: test users that a cell is judged on.
+      prompt_tokens: mean length of their prompts.
+      sid_levels: tokens of a Semantic ID.
     """
 
     vocab_size: int
     length: int
     unique_tokens: int | None = None
     fill: float = 1.0
+    evaluation_users: int = 0
+    prompt_tokens: float = 0.0
+    sid_levels: int = 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from etils import epath
 from plum_jax.studies import cell as cells
 from plum_jax.studies.plan import plan, write_plan
 from plum_jax.studies.plan_table import plan_text
-from plum_jax.studies.shared import prepare
+from plum_jax.studies.shared import shared
 from plum_jax.studies.study import Study
 
 
@@ -18,7 +18,7 @@ def plan_study(model_dir: str, study: Study) -> None:
       model_dir: the study's directory.
       study: to be planned.
     """
-    made = plan(study, model_dir, prepare(study, model_dir))
+    made = plan(study, model_dir, shared(study, model_dir).data)
     print(plan_text(made))
     write_plan(made, model_dir)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -27,12 +28,7 @@ def plan(study: Study, study_dir: epath.PathLike, data: DataFacts) -> dict[str, 
     rows = [cell_figures(study, cell, data, seconds[cell.cell_id]) for cell in cells]
     return {
         "study": study.name,
-        "data": {
-            "vocab_size": data.vocab_size,
-            "length": data.length,
-            "unique_tokens": data.unique_tokens,
-            "fill": data.fill,
-        },
+        "data": dataclasses.asdict(data),
         "flops_convention": study.grid.convention,
         "cells": rows,
         "left_out": [
@@ -86,31 +82,15 @@ def cell_figures(study: Study, cell: Cell, data: DataFacts, step_seconds: float)
 
 
 def evaluation_flops(study: Study, cell: Cell, data: DataFacts) -> float:
-    """Forward FLOPs of the held-out loss and the beam search over the test users, with full histories."""
-    users = study.evaluation_users or 0
-    levels = len(study.pipeline.quantizer.codebook_sizes) if hasattr(study.pipeline.quantizer, "codebook_sizes") else 3
-    per_token = forward_flops_per_token(cell.decoder, data.vocab_size, data.length / 2)
-    return users * per_token * (2 * data.length + study.pipeline.evaluation.num_beams * levels)
+    """Forward FLOPs of the held-out loss and the beam search over the test users."""
+    per_token = forward_flops_per_token(cell.decoder, data.vocab_size, data.prompt_tokens / 2)
+    searched = study.pipeline.evaluation.num_beams * (data.sid_levels - 1)
+    return data.evaluation_users * per_token * (2 * data.prompt_tokens + data.sid_levels + searched)
 
 
 def cell_fingerprint(study: Study, cell: Cell) -> str:
     """Of all that decides what a cell's run gives, short of the shared data's own content."""
-    pipeline = study.pipeline
-    shared = [
-        getattr(pipeline, name)
-        for name in (
-            "source",
-            "splitter",
-            "feature_builders",
-            "quantizer",
-            "collision_policy",
-            "balance",
-            "vocabulary",
-            "retrieval_task",
-            "evaluation",
-        )
-    ]
-    return artifact.fingerprint(shared, cell.decoder, study.phase(cell), study.evaluation_users)
+    return artifact.fingerprint(study.shared_config, study.pipeline.evaluation, cell.decoder, study.phase(cell))
 
 
 def write_plan(made: dict[str, Any], study_dir: epath.PathLike) -> None:

@@ -10,7 +10,6 @@ from etils import epath
 from plum_jax import artifact
 
 RECORD = "record.json"
-RESULTS = "results.jsonl"
 
 
 def shared_directory(study_dir: epath.PathLike) -> epath.Path:
@@ -37,21 +36,3 @@ def read_record(study_dir: epath.PathLike, cell_id: str) -> dict[str, Any] | Non
     """A cell's row; None while there is none."""
     path = record_path(study_dir, cell_id)
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def read_records(study_dir: epath.PathLike) -> list[dict[str, Any]]:
-    """The rows that there are, by cell id."""
-    cells = epath.Path(study_dir) / "cells"
-    if not cells.exists():
-        return []
-    rows = (read_record(study_dir, path.name) for path in cells.iterdir())
-    return sorted((row for row in rows if row is not None), key=lambda row: row["name"])
-
-
-def collect_results(study_dir: epath.PathLike) -> list[dict[str, Any]]:
-    """Writes `results.jsonl`, all rows sorted by cell id, and returns them."""
-    rows = read_records(study_dir)
-    artifact.write_text(
-        epath.Path(study_dir) / RESULTS, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
-    )
-    return rows

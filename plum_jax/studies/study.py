@@ -14,6 +14,17 @@ from plum_jax.studies.rules import Ladder, PowerRule, Size
 from plum_jax.training.schedules import WarmupStableDecay
 from plum_jax.training.width_transfer import WidthTransfer, transferable
 
+_OF_DATA = (
+    "source",
+    "splitter",
+    "feature_builders",
+    "quantizer",
+    "collision_policy",
+    "balance",
+    "vocabulary",
+    "sid_text",  # whose texts the pieces are trained on
+    "retrieval_task",
+)
 LARGEST_MISS = 0.01  # of a budget, that steps of whole batches may leave or exceed
 
 
@@ -118,6 +129,8 @@ class Study:
     evaluation_users: int | None = None
 
     def __post_init__(self) -> None:
+        if self.pipeline.initialisation.pretrained is not None:
+            raise StudyError(f"study {self.name}: cells begin with random parameters: leave PRETRAINED unset")
         names = [size.name for size in self.all_sizes]
         if not names or len(set(names)) != len(names):
             raise StudyError(f"study {self.name}: expected sizes of different names, got {names}")
@@ -146,6 +159,16 @@ class Study:
         if self.base_d_model is None:
             return sizes
         return tuple(Size(s.name, transferable(s.decoder, self.base_d_model)) for s in sizes)
+
+    @property
+    def shared_config(self) -> dict[str, Any]:
+        """What decides over the data of all cells."""
+        return {
+            **{name: getattr(self.pipeline, name) for name in _OF_DATA},
+            "length": self.pipeline.retrieval.length,
+            "evaluation_users": self.evaluation_users,
+            "ks": self.pipeline.evaluation.ks,
+        }
 
     @property
     def held_out_groups(self) -> frozenset[int]:

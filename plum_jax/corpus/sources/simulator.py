@@ -109,13 +109,29 @@ class Simulator:
         _, state_of_user = self._last_states
         return self._best(k)[0][state_of_user]
 
-    def best_possible_recall(self, k: int) -> float:
+    def best_possible_recall(self, k: int, users: np.ndarray | None = None) -> float:
         """Expected recall@k of the best recommender there can be, for each user's last event given those before it.
 
-        The mean over users of the probability of the k most probable items; items seen before are not removed.
+        The mean over users (these, int [n], or all) of the probability of the k most probable items; items seen before
+        are not removed.
         """
         _, state_of_user = self._last_states
-        return float(self._best(k)[1][state_of_user].mean())
+        return float(self._best(k)[1][state_of_user if users is None else state_of_user[users]].mean())
+
+    def best_possible_nats(self, users: np.ndarray | None = None) -> float:
+        """Mean over users (these, int [n], or all) of -log p(last item | events before it) under the simulator itself.
+
+        What the best model there can be would lose on these very events; its mean over many draws is their entropy.
+        """
+        states, state_of_user = self._last_states
+        users = np.arange(self.num_users) if users is None else users
+        last = np.flatnonzero(np.diff(self._events["user"].to_numpy(), append=-1))
+        items, of_user = self._events["item"].to_numpy()[last[users]], state_of_user[users]
+        nats = np.empty(len(users))
+        for state in np.unique(of_user):
+            here = of_user == state
+            nats[here] = -np.log(self.next_item_probabilities(*states[state])[items[here]])
+        return float(nats.mean())
 
     def best_possible_loss(self) -> float:
         """Expected -log of the probability, in nats an item, that the best recommender gives each user's last event.
