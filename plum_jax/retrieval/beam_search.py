@@ -14,11 +14,11 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from plum_jax.model.cache import KVCache, empty_cache
 from plum_jax.model.decoder import Decoder
-from plum_jax.retrieval.trie import SidTrie
+from plum_jax.retrieval.top_k import top_k
+from plum_jax.retrieval.trie import SidTrie, TrieState
 
 Params = Any
 
@@ -30,13 +30,13 @@ class _Beams:
     Attributes:
       codes: int32 `[B, m, l]`.
       log_probs: float32 `[B, m]`, -inf where there was no continuation left.
-      prefixes: int32 `[B, m]`, numbers in the trie (0 in a free search).
+      states: where they stand in the trie (None in a free search).
       visible: bool `[B, m, S]`, the cache slots that a beam's next token may look at, its own not among them yet.
     """
 
     codes: jax.Array
     log_probs: jax.Array
-    prefixes: jax.Array
+    states: TrieState | None
     visible: jax.Array
 
 
@@ -75,6 +75,8 @@ def beam_search(
     if trie is not None and trie.codebook_sizes != codebook_sizes:
         raise ValueError(f"expected a trie over {codebook_sizes=}, got one over {trie.codebook_sizes}")
     hidden, cache, beams = _read_prompts(decoder, params, prompts, lengths, start_token)
+    if trie is not None:
+        beams = dataclasses.replace(beams, states=trie.root(prompts.shape[0]))
     for level, (offset, size) in enumerate(zip(sid_offsets, codebook_sizes, strict=True)):
         if level:
             tokens = beams.codes[:, :, -1] + sid_offsets[level - 1]
@@ -104,7 +106,7 @@ def _read_prompts(
     beams = _Beams(
         codes=jnp.zeros((batch, 1, 0), jnp.int32),
         log_probs=jnp.zeros((batch, 1), jnp.float32),
-        prefixes=jnp.zeros((batch, 1), jnp.int32),
+        states=None,
         visible=(places <= lengths[:, None])[:, None],
     )
     return last, cache, beams
@@ -128,27 +130,21 @@ def _apply(decoder: Decoder, params: Params, method: str, *arguments: Any) -> An
 
 def _extend(beams: _Beams, log_probs: jax.Array, num_beams: int, trie: SidTrie | None, level: int) -> _Beams:
     """The best continuations of `beams` by one code, given `log_probs` [B, m, W] of the next code."""
-    batch, width, size = log_probs.shape
-    if trie is None:
-        scores = beams.log_probs[:, :, None] + log_probs
-        num_kept = min(num_beams, width * size)
-    else:
-        codes, prefixes, valid = trie.children(level, beams.prefixes)
-        scores = beams.log_probs[:, :, None] + jnp.take_along_axis(log_probs, codes, axis=2)
-        scores = jnp.where(valid, scores, -jnp.inf)
-        num_kept = min(num_beams, trie.num_prefixes[level])
-    fan_out = scores.shape[2]
-    kept, place = lax.top_k(scores.reshape(batch, width * fan_out), num_kept)
-    parent = place // fan_out
-    if trie is None:
-        code, prefix = place % fan_out, jnp.zeros_like(place)
-    else:
-        code = jnp.take_along_axis(codes.reshape(batch, -1), place, axis=1)
-        prefix = jnp.take_along_axis(prefixes.reshape(batch, -1), place, axis=1)
+    batch, width, _ = log_probs.shape
+    if trie is not None and beams.states is not None:
+        log_probs = trie.scores(level, beams.states, log_probs)
+    fan_out = log_probs.shape[2]
+    scores = (beams.log_probs[:, :, None] + log_probs).reshape(batch, width * fan_out)
+    num_kept = min(num_beams, width * fan_out, width * fan_out if trie is None else trie.num_prefixes[level])
+    kept, place = top_k(scores, num_kept)
+    parent, place = jnp.divmod(place, fan_out)
+    code, states = place, None
+    if trie is not None and beams.states is not None:
+        code, states = trie.take(level, beams.states, parent, place)
     of_parent = jnp.take_along_axis(beams.codes, parent[:, :, None], axis=1)
     return _Beams(
         codes=jnp.concatenate([of_parent, code[:, :, None]], axis=2),
         log_probs=kept,
-        prefixes=prefix,
+        states=states,
         visible=jnp.take_along_axis(beams.visible, parent[:, :, None], axis=1),
     )
