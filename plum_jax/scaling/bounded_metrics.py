@@ -36,8 +36,9 @@ class RatePoints:
 
     def take(self, where: np.ndarray) -> RatePoints:
         """The points of a mask or of indices."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return RatePoints(**{name: None if value is None else value[where] for name, value in fields.items()})
+        arrays = (self.N, self.D, self.C, self.rate, self.loss, self.run)
+        error = None if self.standard_error is None else self.standard_error[where]
+        return RatePoints(*(array[where] for array in arrays), standard_error=error)
 
 
 @dataclasses.dataclass(frozen=True)
