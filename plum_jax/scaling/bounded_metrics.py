@@ -36,9 +36,10 @@ class RatePoints:
 
     def take(self, where: np.ndarray) -> RatePoints:
         """The points of a mask or of indices."""
-        arrays = (self.N, self.D, self.C, self.rate, self.loss, self.run)
         error = None if self.standard_error is None else self.standard_error[where]
-        return RatePoints(*(array[where] for array in arrays), standard_error=error)
+        columns = (self.N, self.D, self.C, self.rate, self.loss, self.run)
+        N, D, C, rate, loss, run = (column[where] for column in columns)
+        return RatePoints(N, D, C, rate, loss, run, error)
 
 
 @dataclasses.dataclass(frozen=True)
