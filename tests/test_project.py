@@ -60,23 +60,35 @@ def clear_gin():
 
 
 def test_every_gin_folder_is_checked_here():
-    known = {"run", "corpus", "model", "optimizer", "mesh", "pretrained", "semantic_ids", "tasks"}
+    known = {"run", "study", "corpus", "model", "optimizer", "mesh", "pretrained", "semantic_ids", "tasks"}
     assert {path.parent.name for path in REPOSITORY.glob("gin/**/*.gin")} <= known
+
+
+def read_with(file: str) -> list[str]:
+    """The files that a gin file is given with, itself among them."""
+    text, folder = (REPOSITORY / file).read_text(), file.rpartition("/")[0]
+    corpus = [] if folder == "gin/corpus" else [CORPUS]
+    if folder == "gin/study" or "gin/run/study" in file:
+        if file == "gin/run/study_status.gin":
+            return [file]
+        study = file if folder == "gin/study" and not file.endswith("/small.gin") else "gin/study/simulated.gin"
+        if "include 'gin/run/study.gin'" in text:
+            return [file, CORPUS, study]
+        job = "gin/run/study_run.gin" if file == "gin/run/study_one_cell.gin" else "gin/run/study_plan.gin"
+        return [job, CORPUS, study, *([] if file == study else [file])]
+    if "run.run:" in text:
+        # A run without the pipeline reads neither corpus nor model.
+        return [*corpus, MODEL, file] if "gin/run/stages.gin" in text else [file]
+    study = f"{folder}/study.gin"  # what the other files of an experiment's folder are read behind
+    if folder.startswith("experiments/") and (REPOSITORY / study).exists():
+        return [study, *corpus, MODEL, file, *([f"{folder}/v2.gin"] if file == study else [])]
+    return [RUN, *corpus, MODEL, file]
 
 
 @pytest.mark.parametrize("file", gin_files("gin/**/*.gin") + gin_files("experiments/**/*.gin"))
 def test_every_gin_file_parses_and_what_must_be_set_is_said_in_its_header(file: str):
-    text = (REPOSITORY / file).read_text()
-    is_a_run = "run.run:" in text
-    corpus = [] if file.startswith("gin/corpus/") else [CORPUS]
-    study = f"{file.rpartition('/')[0]}/study.gin"  # what the other files of a study's folder are read behind
-    behind = study if (REPOSITORY / study).exists() else RUN
-    files = [*([] if is_a_run else [behind]), *corpus, MODEL, file]
-    if file == study:
-        files.append(f"{file.rpartition('/')[0]}/v2.gin")
-    if is_a_run and "gin/run/stages.gin" not in text:
-        files = [file]  # a run without the pipeline reads neither corpus nor model
-    needed = configure(files, {"MODEL_DIR": "'somewhere'"})
+    files = read_with(file)
+    needed = configure(files, {})
     assert (REPOSITORY / file).read_text().startswith("# "), "a gin file begins with a comment that says what it is"
     for macro in needed:
         assert any(macro in header(f) and "equired" in header(f) for f in files), (
