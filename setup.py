@@ -8,6 +8,7 @@ README = pathlib.Path(__file__).parent / "README.md"
 
 # Beam wants protobuf 6; sentencepiece from 0.2.2 on wants protobuf 7, and says so only when it is imported.
 BEAM = ["apache-beam", "sentencepiece<0.2.2"]
+NOTEBOOKS = ["ipykernel", "nbclient", "nbformat"]
 
 setuptools.setup(
     name="plum_jax",
@@ -55,8 +56,9 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "gguf": ["gguf"],
         "gpu": ["jax[cuda13]"],
-        "test": [*BEAM, "gguf", "hypothesis", "import-linter", "libtpu", "mypy", "pytest", "ruff"],
-        "notebooks": ["ipykernel", "nbclient", "nbformat"],
+        "notebooks": NOTEBOOKS,
+        "ray": ["ray"],
+        "test": [*BEAM, *NOTEBOOKS, "gguf", "hypothesis", "import-linter", "libtpu", "mypy", "pytest", "ray", "ruff"],
     },
     entry_points={"console_scripts": ["plum = plum_jax.run:main"]},
 )
