@@ -1,38 +1,32 @@
-"""Descends thousands of starts of one small problem at once, in float64 on the CPU: damped Newton with exact Hessians.
+"""Descends thousands of starts of one small problem, or of many problems: the lowest end is the fit.
 
-Huber's loss with a small delta is a kinked valley: far away, reweighted least squares finds the way down where
-Newton has no curvature to go by; near a minimum it converges linearly and Newton in a handful of steps. So rounds of
-the one are followed by rounds of the other, and starts that have converged leave. A step is taken only when it lowers
-the objective.
-
-The process's float width and default device are left alone: all that is traced here is float64 within the call.
+Every round has steps of reweighted least squares and of Newton (`damped_newton`); starts that have converged or make no
+headway leave. The first steps see only some of the rows: far from a minimum a few show the same way as all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from plum_jax.scaling import log_sum_exp
-from plum_jax.scaling.log_sum_exp import Columns, Pattern, Rows
+from plum_jax.scaling import damped_newton, log_sum_exp
+from plum_jax.scaling.damped_newton import CHUNK, Problem, Tables, take_steps
+from plum_jax.scaling.log_sum_exp import Whitened
 
-# (steps of reweighted least squares, steps of Newton) until all starts have converged or the rounds are over.
-_ROUNDS = ((20, 8), (15, 8), (15, 8), (15, 10), (20, 10), (40, 20), (60, 40))
-# Starts that go through the program at once: the arrays of 240 rows x 512 starts stay in a core's cache.
-_CHUNKS = (32, 512)
-_LONGEST_STEP = 5.0  # in whitened coordinates, where 1 moves log-predictions by about 1
-_FIRST_DAMPING, _MOST_DAMPING = 1e-2, 1e10
-_LESS, _MORE = 0.03, 8.0  # factors of the damping after a good and after a bad step
-_RELATIVE_DECREASE = 1e-15  # what a full Newton step may still promise where a start has converged
+# (steps of reweighted least squares, steps of Newton); the first with some of the rows, where there are many.
+_FAR = (60, 0)
+_ROUNDS = ((8, 6), (8, 6), (15, 8), (15, 10))
+_LAST = (60, 40)  # for the best few that have not converged
+_FAR_ROWS = 30
+_LAST_FEW, _MIGHT = 8, 1.5  # of each problem, with objectives below that multiple of its lowest
+# Starts that are in one cell of this width, in whitened coordinates, go on as one.
+_MET, _NEAR = 0.01, 0.1
+_PROBLEMS = 100  # that are descended at a time
+# A start that has not converged leaves when a round has lowered its objective by less than this share.
+_HEADWAY = 0.03
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +37,8 @@ class Descents:
       parameters: [S, p].
       objective: [S], sums of weighted Huber losses.
       gradient: [S], largest component by whitened parameters.
-      converged: [S] bool: a Newton step of a positive Hessian promises no more than rounding.
+      converged: [S] bool: a Newton step of a positive Hessian promises no more than rounding. The others were left on
+        a plateau, most of them where a term of the law has vanished, with nothing to be gained soon.
     """
 
     parameters: np.ndarray
@@ -61,16 +56,38 @@ class Descents:
         return float(np.mean(self.objective <= lowest * (1.0 + tolerance) + 1e-18))
 
 
-class _State(NamedTuple):
-    """The starts on their way, last dimension S."""
+@dataclasses.dataclass(frozen=True)
+class _Progress:
+    """All starts on the host, written to in place."""
 
-    phi: jax.Array
-    value: jax.Array
-    gradient: jax.Array
-    hessian: jax.Array
-    damping: jax.Array
-    converged: jax.Array
-    stopped: jax.Array
+    phi: np.ndarray
+    value: np.ndarray
+    gradient: np.ndarray
+    converged: np.ndarray
+    problem: np.ndarray
+
+    @classmethod
+    def begin(cls, phi: np.ndarray, problem: np.ndarray) -> _Progress:
+        """Before the first step."""
+        count = len(phi)
+        return cls(phi.copy(), np.full(count, np.inf), np.full(count, np.inf), np.zeros(count, bool), problem)
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The lowest end of each of R problems.
+
+    Attributes:
+      parameters: [R, p].
+      objective: [R].
+      converged: [R] bool.
+      share_at_best: [R], of the places that the starts had reached, those that ended there (relative 1e-6).
+    """
+
+    parameters: np.ndarray
+    objective: np.ndarray
+    converged: np.ndarray
+    share_at_best: np.ndarray
 
 
 def descend(
@@ -78,186 +95,146 @@ def descend(
     target: np.ndarray,
     starts: np.ndarray,
     *,
-    delta: float | np.ndarray = 1e-3,
+    delta: float = 1e-3,
     weights: np.ndarray | None = None,
-    problem: np.ndarray | None = None,
-    rounds: tuple[tuple[int, int], ...] = _ROUNDS,
 ) -> Descents:
     """Minimises sum_i weight_i Huber_delta(log_prediction_i - target_i) from every start.
 
+    Starts that meet far from a minimum, closer than 0.01 in log-predictions, go on as one, and share where it ends.
+
     Args:
       design: [K, n, p] terms of the law (`log_sum_exp`).
-      target: [n], or [R, n] for R problems at once: logs of what was observed.
+      target: [n], logs of what was observed.
       starts: [S, p].
-      delta: Huber's threshold, one for all or [R]; infinity is least squares.
-      weights: [n] or [R, n]; None is 1 each. A bootstrap draw is the row of how often each run was drawn.
-      problem: [S], index of each start's problem; None where there is one.
-      rounds: (steps of reweighted least squares, steps of Newton) of each round.
+      delta: Huber's threshold; infinity is least squares.
+      weights: [n]; None is 1 each.
+
+    Raises:
+      ValueError: two parameters that the rows cannot tell apart.
     """
-    design, starts = np.asarray(design, float), np.asarray(starts, float)
-    white = log_sum_exp.whiten(design)
-    problems = np.zeros(len(starts), np.int32) if problem is None else np.asarray(problem, np.int32)
-    host_tables = (
+    white, tables = _prepare(design, target, weights, delta)
+    places, place_of = _merge(_approach(white, tables, starts), _MET)
+    progress = _finish(white, tables, places, np.zeros(len(places), np.int32))
+    return Descents(
+        parameters=(progress.phi @ white.to_theta.T)[place_of],
+        objective=progress.value[place_of],
+        gradient=progress.gradient[place_of],
+        converged=progress.converged[place_of],
+    )
+
+
+def descend_many(
+    design: np.ndarray,
+    targets: np.ndarray,
+    starts: np.ndarray,
+    *,
+    delta: float | np.ndarray = 1e-3,
+    weights: np.ndarray | None = None,
+) -> Best:
+    """The same for R problems at once: bootstrap draws, simulated studies. Each has its own full multi-start.
+
+    What the problems share is the way from the starts to where they are near data: it is gone once, with the mean
+    target and weight. From every distinct place that was reached (0.1 in log-predictions apart; some 500 for Hoffmann's
+    4,500 starts) each problem descends by itself.
+
+    Args:
+      design: [K, n, p].
+      targets: [n] or [R, n].
+      starts: [S, p].
+      delta: one or [R].
+      weights: [n] or [R, n], e.g. how often each run was drawn.
+    """
+    white, tables = _prepare(design, targets, weights, delta)
+    count = max(len(table) for table in tables)
+    mean = (tables[0].mean(0, keepdims=True), tables[1].mean(0, keepdims=True), tables[2][:1])
+    places, _ = _merge(_approach(white, mean, starts), _NEAR)
+    best = Best(*(np.empty((count, *shape)) for shape in ((places.shape[1],), (), (), ())))
+    for begin in range(0, count, _PROBLEMS):
+        batch = slice(begin, min(begin + _PROBLEMS, count))
+        size = batch.stop - begin
+        # Problems fill up to one number of rows in the tables, so that one program serves the last batch too.
+        rows = np.minimum(np.arange(begin, begin + _PROBLEMS), count - 1)
+        target, weight, threshold = (table if len(table) == 1 else table[rows] for table in tables)
+        problem = np.repeat(np.arange(size, dtype=np.int32), len(places))
+        progress = _finish(white, (target, weight, threshold), np.tile(places, (size, 1)), problem)
+        value = progress.value.reshape(size, -1)
+        lowest = value.argmin(1)
+        at = np.arange(size) * len(places) + lowest
+        best.parameters[batch] = progress.phi[at] @ white.to_theta.T
+        best.objective[batch] = progress.value[at]
+        best.converged[batch] = progress.converged[at]
+        best.share_at_best[batch] = (value <= value.min(1, keepdims=True) * (1.0 + 1e-6) + 1e-18).mean(1)
+    return dataclasses.replace(best, converged=best.converged.astype(bool))
+
+
+def _prepare(
+    design: np.ndarray, target: np.ndarray, weights: np.ndarray | None, delta: float | np.ndarray
+) -> tuple[Whitened, Tables]:
+    """The whitened design, and tables of target, weight and delta with a row for each problem or one for all."""
+    white = log_sum_exp.whiten(np.asarray(design, float))
+    ones = np.ones(white.design.shape[1])
+    return white, (
         np.atleast_2d(np.asarray(target, float)),
-        np.atleast_2d(np.ones(design.shape[1]) if weights is None else np.asarray(weights, float)),
+        np.atleast_2d(ones if weights is None else np.asarray(weights, float)),
         np.atleast_1d(np.asarray(delta, float)),
     )
-    phi = white.to_phi(starts)
-    value, gradient = np.full(len(starts), np.inf), np.full(len(starts), np.inf)
-    converged, going = np.zeros(len(starts), bool), np.arange(len(starts))
-    with float64_on_cpu():
-        pattern, data = log_sum_exp.columns(white.design)
-        tables = tuple(jnp.asarray(table) for table in host_tables)
-    for exact, steps in (
-        (exact, steps) for round_ in rounds for exact, steps in zip((False, True), round_, strict=True)
-    ):
-        job = functools.partial(_chunk, pattern, data, tables, exact=exact, steps=steps)
-        pieces = _pieces(len(going))
-        with ThreadPoolExecutor(_cores()) as pool:
-            futures = [pool.submit(job, phi[going[p]], problems[going[p]], size) for p, size in pieces]
-            results = [future.result() for future in futures]
-        stopped = np.zeros(len(going), bool)
-        for (piece, _), (new_phi, new_value, new_gradient, new_converged, new_stopped) in zip(
-            pieces, results, strict=True
-        ):
+
+
+def _approach(white: Whitened, tables: Tables, starts: np.ndarray) -> np.ndarray:
+    """Where the starts [S, p] are after steps that see some `_FAR_ROWS` of the rows, spread over the targets."""
+    phi = white.to_phi(np.asarray(starts, float))
+    some = np.argsort(tables[0][0])[:: max(1, white.design.shape[1] // _FAR_ROWS)]
+    far = damped_newton.problem(white.design[:, some], (tables[0][:, some], tables[1][:, some], tables[2]))
+    progress = _Progress.begin(phi, np.zeros(len(phi), np.int32))
+    _round(far, progress, np.arange(len(phi)), _FAR)
+    return progress.phi
+
+
+def _merge(phi: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """One of the places [S, p] from each cell of a grid of `width`, and the index of each start's."""
+    _, first, place_of = np.unique(np.round(phi / width), axis=0, return_index=True, return_inverse=True)
+    return phi[first], place_of.reshape(-1)
+
+
+def _finish(white: Whitened, tables: Tables, phi: np.ndarray, problem: np.ndarray) -> _Progress:
+    """Descends from phi [S, p], each for its own problem [S], until all have converged or make no headway."""
+    whole = damped_newton.problem(white.design, tables)
+    progress = _Progress.begin(phi, problem)
+    going = np.arange(len(phi))
+    for steps in _ROUNDS:
+        going = going[_round(whole, progress, going, steps)]
+    _round(whole, progress, _last_few(progress), _LAST)
+    return progress
+
+
+def _last_few(progress: _Progress) -> np.ndarray:
+    """The starts of each problem that have not converged and might still end lowest."""
+    lowest = np.full(progress.problem.max() + 1, np.inf)
+    np.minimum.at(lowest, progress.problem, progress.value)
+    might = ~progress.converged & (progress.value < _MIGHT * lowest[progress.problem])
+    order = np.lexsort((progress.value, progress.problem))
+    order = order[might[order]]
+    first = np.searchsorted(progress.problem[order], progress.problem[order])
+    return order[np.arange(len(order)) - first < _LAST_FEW]
+
+
+def _round(problem: Problem, progress: _Progress, going: np.ndarray, round_: tuple[int, int]) -> np.ndarray:
+    """Takes the starts `going` (indices) as many steps of each kind, on all cores; which of them should go on."""
+    first, stopped = np.full(len(going), -np.inf), np.zeros(len(going), bool)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for exact, steps in zip((False, True), round_, strict=True):
+        if not steps:
+            continue
+
+        def run(piece: slice, exact: bool = exact, steps: int = steps) -> None:
             members = going[piece]
-            phi[members], value[members], gradient[members] = new_phi, new_value, new_gradient
-            converged[members], stopped[piece] = new_converged, new_stopped
-        if exact:
-            going = going[~stopped]
-        if not len(going):
-            break
-    return Descents(parameters=phi @ white.to_theta.T, objective=value, gradient=gradient, converged=converged)
+            phi, before, value, gradient, converged, stop = take_steps(
+                problem, progress.phi[members], progress.problem[members], exact=exact, steps=steps
+            )
+            progress.phi[members], progress.value[members], progress.gradient[members] = phi, value, gradient
+            progress.converged[members], stopped[piece] = converged, stop
+            first[piece] = np.maximum(first[piece], before)
 
-
-@contextlib.contextmanager
-def float64_on_cpu() -> Iterator[None]:
-    """Within it jax is 64 bits wide and on the CPU; of this thread only."""
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        yield
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _pieces(count: int) -> list[tuple[slice, int]]:
-    """Slices of `count` starts, each with the size of the program that takes it."""
-    small, large = _CHUNKS
-    pieces, begin = [], 0
-    while begin < count:
-        size = large if count - begin > 4 * small else small
-        pieces.append((slice(begin, min(begin + size, count)), size))
-        begin += size
-    return pieces
-
-
-def _chunk(
-    pattern: Pattern,
-    data: Columns,
-    tables: tuple[jax.Array, ...],
-    phi: np.ndarray,
-    problem: np.ndarray,
-    size: int,
-    *,
-    exact: bool,
-    steps: int,
-) -> tuple[np.ndarray, ...]:
-    """Steps of up to `size` starts [s, p], in a thread of its own; filled up by the last start, which is cut off."""
-    fill = np.minimum(np.arange(size), len(phi) - 1)
-    with float64_on_cpu():
-        state = _descend(pattern, data, tables, jnp.asarray(phi[fill].T), jnp.asarray(problem[fill]), exact, steps)
-        new_phi, value, gradient, converged, stopped = (
-            np.asarray(x)
-            for x in (state.phi, state.value, jnp.abs(state.gradient).max(0), state.converged, state.stopped)
-        )
-    keep = slice(len(phi))
-    return new_phi.T[keep], value[keep], gradient[keep], converged[keep], stopped[keep]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _descend(
-    pattern: Pattern,
-    data: Columns,
-    tables: tuple[jax.Array, ...],
-    phi: jax.Array,
-    problem: jax.Array,
-    exact: jax.Array,
-    steps: jax.Array,
-) -> _State:
-    """`steps` damped steps from phi [p, S]."""
-    shared = [table[:1] if table.shape[0] == 1 else table[problem] for table in tables]
-    target, weight, delta = (table[None] if table.ndim == 1 else table.T for table in shared)
-    rows = Rows(target, weight, delta)
-    value, gradient, hessian = log_sum_exp.evaluate(pattern, data, rows, phi, exact)
-    nothing = jnp.zeros_like(value, bool)
-    state = _State(phi, value, gradient, hessian, jnp.full_like(value, _FIRST_DAMPING), nothing, nothing)
-
-    def step(_: int, state: _State) -> _State:
-        return _step(pattern, data, rows, exact, state)
-
-    return jax.lax.fori_loop(0, steps, step, state)
-
-
-def _step(pattern: Pattern, data: Columns, rows: Rows, exact: jax.Array, state: _State) -> _State:
-    """One Levenberg-Marquardt step of every start that has not stopped."""
-    entries = log_sum_exp.triangle(pattern.parameters)
-    diagonal = jnp.stack([abs(state.hessian[entry]) for entry, (i, j) in enumerate(entries) if i == j])
-    diagonal = jnp.maximum(diagonal, 1e-12 * diagonal.max(0) + 1e-300)
-    # The second part bounds each component by itself: a term that says nothing yet has hardly any curvature, and its
-    # huge steps would leave nothing of the others' when the whole step is shortened. It vanishes with the gradient.
-    damping = state.damping * diagonal + jnp.abs(state.gradient) / _LONGEST_STEP
-    direction, positive = _solve(state.hessian, state.gradient, damping)
-    direction = direction * jnp.minimum(1.0, 3.0 * _LONGEST_STEP / jnp.maximum(jnp.abs(direction).max(0), 1e-300))
-    curvature = sum(
-        state.hessian[entry] * direction[i] * direction[j] * (1.0 if i == j else 2.0)
-        for entry, (i, j) in enumerate(entries)
-    )
-    promised = -((state.gradient * direction).sum(0) + 0.5 * curvature)
-    phi = jnp.where(positive, state.phi + direction, state.phi)
-    value, gradient, hessian = log_sum_exp.evaluate(pattern, data, rows, phi, exact)
-
-    lower = positive & (value < state.value)
-    kept = jnp.where(lower, state.value - value, 0.0) / jnp.maximum(promised, 1e-300)
-    factor = jnp.where(lower, jnp.where(kept > 0.75, _LESS, jnp.where(kept < 0.25, _MORE, 1.0)), 2.0 * _MORE)
-    converged = positive & (state.damping <= 1e-3) & (promised <= _RELATIVE_DECREASE * state.value + 1e-28)
-    stopped = converged | (state.damping > _MOST_DAMPING)
-    taken = lower & ~state.stopped
-    return _State(
-        phi=jnp.where(taken, phi, state.phi),
-        value=jnp.where(taken, value, state.value),
-        gradient=jnp.where(taken, gradient, state.gradient),
-        hessian=jnp.where(taken, hessian, state.hessian),
-        damping=jnp.where(state.stopped, state.damping, jnp.maximum(state.damping * factor, 1e-14)),
-        converged=jnp.where(state.stopped, state.converged, converged),
-        stopped=state.stopped | stopped,
-    )
-
-
-def _solve(hessian: jax.Array, gradient: jax.Array, damping: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """-(H + damping)^-1 g by Cholesky, written out over starts [.., S]; and whether H + damping is positive.
-
-    LAPACK would be called once for every start and step: for 5 parameters that costs more than everything else.
-    """
-    size = gradient.shape[0]
-    entry = {(i, j): hessian[index] for index, (i, j) in enumerate(log_sum_exp.triangle(size))}
-    lower: dict[tuple[int, int], jax.Array] = {}
-    positive = jnp.ones_like(gradient[0], bool)
-    for i, j in log_sum_exp.triangle(size):
-        rest = entry[i, j] - sum(lower[i, k] * lower[j, k] for k in range(j))
-        if i == j:
-            rest = rest + damping[i]
-            positive = positive & (rest > 0)
-            lower[i, i] = jnp.sqrt(jnp.maximum(rest, 1e-300))
-        else:
-            lower[i, j] = rest / lower[j, j]
-    forward: list[jax.Array] = []
-    for i in range(size):
-        rest = -gradient[i] - sum(lower[i, k] * forward[k] for k in range(i))
-        forward.append(rest / lower[i, i])
-    solution = list(forward)
-    for i in reversed(range(size)):
-        rest = forward[i] - sum(lower[k, i] * solution[k] for k in range(i + 1, size))
-        solution[i] = rest / lower[i, i]
-    return jnp.stack(solution), positive
+        with ThreadPoolExecutor(cores) as pool:
+            list(pool.map(run, (slice(begin, begin + CHUNK) for begin in range(0, len(going), CHUNK))))
+    return ~stopped & (progress.value[going] < (1.0 - _HEADWAY) * first)
