@@ -10,8 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.masks import Mask, PackedCausal, within_window
+from plum_jax.model.masks import Mask, PackedCausal, PieceMasks, within_window
 from plum_jax.model.projections import soft_capped
+
+Pieces = tuple[jax.Array, ...]
+
+
+def joined(pieces: Pieces) -> jax.Array:
+    """One `[B, S, K, H]`; a copy only where there are several."""
+    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
 
 
 class AttentionFunction(Protocol):
@@ -21,7 +28,7 @@ class AttentionFunction(Protocol):
         """What all layers share, a pytree.
 
         Args:
-          mask: `[B, T, S]` bool, or the segments of packed rows.
+          mask: `[B, T, S]` bool, or the segments of packed rows, or another that the kernel knows.
           positions: `[B, T]` int32 of queries.
           key_positions: `[B, S]` int32.
           config: for windows and soft caps.
@@ -30,8 +37,8 @@ class AttentionFunction(Protocol):
     def __call__(
         self,
         query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
+        keys: Pieces,
+        values: Pieces,
         prepared: Any,
         is_local: bool | jax.Array,
         config: DecoderConfig,
@@ -40,7 +47,7 @@ class AttentionFunction(Protocol):
 
         Args:
           query: `[B, T, K, G, H]`, scaled and rotated.
-          key, value: `[B, S, K, H]`.
+          keys, values: pieces `[B, S_i, K, H]`: those of the cache, if there is one, then that of the new tokens.
           prepared: of `prepare`.
           is_local: whether this layer has the window; a bool scalar array where layers are scanned and differ.
           config: for windows and soft caps.
@@ -60,6 +67,7 @@ class EinsumAttention:
     """Attention as two products and a softmax in float32: any mask, any machine. Forms all `[B, N, T, S]` weights."""
 
     def prepare(self, mask: Mask, positions: jax.Array, key_positions: jax.Array, config: DecoderConfig) -> DenseMasks:
+        assert not isinstance(mask, PieceMasks), "PieceAttention reads these"
         dense = mask.dense() if isinstance(mask, PackedCausal) else mask
         kinds = set(config.local_layers)
         near = dense & within_window(positions, key_positions, config.window) if True in kinds else None
@@ -68,12 +76,13 @@ class EinsumAttention:
     def __call__(
         self,
         query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
+        keys: Pieces,
+        values: Pieces,
         prepared: DenseMasks,
         is_local: bool | jax.Array,
         config: DecoderConfig,
     ) -> jax.Array:
+        key, value = joined(keys), joined(values)
         scores = jnp.einsum("BTKGH,BSKH->BKGTS", query, key, preferred_element_type=jnp.float32)
         scores = soft_capped(scores, config.attention_softcap)
         mask = _of_layer(prepared, is_local)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from plum_jax.model.attention import DenseMasks, EinsumAttention
+from plum_jax.model.attention import DenseMasks, EinsumAttention, Pieces
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.masks import Mask, PackedCausal
 
@@ -36,14 +36,15 @@ class BlockwiseAttention:
     def __call__(
         self,
         query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
+        keys: Pieces,
+        values: Pieces,
         prepared: PackedCausal | DenseMasks,
         is_local: bool | jax.Array,
         config: DecoderConfig,
     ) -> jax.Array:
         if isinstance(prepared, DenseMasks):
-            return EinsumAttention()(query, key, value, prepared, is_local, config)
+            return EinsumAttention()(query, keys, values, prepared, is_local, config)
+        (key,), (value,) = keys, values  # packed rows are read in one call
         length = query.shape[1]
         span = jnp.where(is_local, config.window, length).astype(jnp.int32)
         heads_first = query.transpose(0, 2, 3, 1, 4), key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)

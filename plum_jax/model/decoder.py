@@ -64,29 +64,27 @@ class Transformer(nn.Module):
         Args:
           x: `[B, T, D]` embeddings.
           positions: `[B, T]` int32.
-          mask: `[B, T, S]` bool, S = T without a cache, else the cache's slots; or the segments of packed rows.
-          cache: keys and values so far; the T new tokens are written at slots `cache.index` and following.
+          mask: `[B, T, S]` bool, S = tokens in the cache, then the T new ones; or the segments of packed rows; or what
+            else the kernel reads.
+          cache: keys and values so far; None keeps none.
           deterministic: no dropout.
 
         Returns:
           states after the final norm, the advanced cache, the routers' statistics.
         """
         c = self.config
-        if cache is not None:
-            cache = cache.with_positions(positions)
-        key_positions = positions if cache is None else cache.positions
+        before = () if cache is None else cache.positions
+        key_positions = jnp.concatenate([*before, positions], axis=1)
         context = LayerContext(
             masks=self.attention.prepare(mask, positions, key_positions, c),
             rotary=rotary_tables(positions, c),
             local_rotary=rotary_tables(positions, c, local=True) if c.local_rope_theta is not None else None,
             real=mask.segment_ids > 0 if isinstance(mask, PackedCausal) else None,
-            index=None if cache is None else cache.index,
         )
-        x, layer_cache, statistics = self._layers(x, cache, context, deterministic)
+        x, piece, statistics = self._layers(x, cache, context, deterministic)
         x = RMSNorm(c, name="final_norm")(x)
         if cache is not None:
-            key, value = layer_cache
-            cache = KVCache(key, value, cache.positions, cache.index + positions.shape[1])
+            cache = cache.with_piece(piece, positions)
         return DecoderOutput(x, cache, statistics)
 
     def _layers(
@@ -96,7 +94,6 @@ class Transformer(nn.Module):
         layer: type[nn.Module] = DecoderLayer
         if c.remat != "none":
             layer = nn.remat(DecoderLayer, prevent_cse=not c.scan_layers, policy=_REMAT_POLICIES[c.remat])
-        caches = None if cache is None else (cache.key, cache.value)
         if c.scan_layers:
             per_layer = jnp.asarray(c.local_layers) if c.has_mixed_layers else c.local_layers[0]
             stack = nn.scan(
@@ -107,16 +104,18 @@ class Transformer(nn.Module):
                 length=c.num_layers,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, (caches, statistics) = stack(c, self.attention, deterministic, name="layers")(
-                x, caches, per_layer, context
+            x, (piece, statistics) = stack(c, self.attention, deterministic, name="layers")(
+                x, None if cache is None else cache.pieces, per_layer, context
             )
-            return x, caches, statistics
-        outputs = []
+            return x, piece, statistics
+        pieces, routers = [], []
         for i, is_local in enumerate(c.local_layers):
-            one = None if caches is None else (caches[0][i], caches[1][i])
-            x, output = layer(c, self.attention, deterministic, name=f"layer_{i}")(x, one, is_local, context)
-            outputs.append(output)
-        return x, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+            one = None if cache is None else cache.layer(i)
+            x, (new, router) = layer(c, self.attention, deterministic, name=f"layer_{i}")(x, one, is_local, context)
+            pieces.append(new)
+            routers.append(router)
+        piece = None if cache is None else tuple(zip(*pieces, strict=True))
+        return x, piece, jax.tree.map(lambda *leaves: jnp.stack(leaves), *routers)
 
 
 class Decoder(nn.Module):

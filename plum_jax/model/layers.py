@@ -8,7 +8,6 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from plum_jax.model.attention import AttentionFunction
@@ -18,7 +17,7 @@ from plum_jax.model.moe.routing import RouterStatistics
 from plum_jax.model.projections import GatedMLP, RMSNorm, fan_in, normalised, parameter, product
 from plum_jax.model.rotary import Rotary, rotate
 
-LayerCache = tuple[jax.Array, jax.Array]
+Piece = tuple[jax.Array, jax.Array]  # key and value `[B, S, K, H]` of tokens read by one call
 
 
 @flax.struct.dataclass
@@ -30,14 +29,12 @@ class LayerContext:
       rotary: of layers that see everything.
       local_rotary: of layers with a window; None where it is the same.
       real: bool `[B, T]`, tokens that are no padding; None: all.
-      index: cache slot of the first new token; None without a cache.
     """
 
     masks: Any
     rotary: Rotary
     local_rotary: Rotary | None
     real: jax.Array | None
-    index: jax.Array | None
 
     def rotary_of(self, is_local: bool | jax.Array) -> Rotary:
         """The tables of one layer."""
@@ -47,7 +44,7 @@ class LayerContext:
 
 
 class Attention(nn.Module):
-    """Grouped-query attention. `[B, T, D] -> [B, T, D]`, and the layer's part of the cache when one is given.
+    """Grouped-query attention. `[B, T, D] -> [B, T, D]`, and the new tokens' piece of the cache when one is given.
 
     Attributes:
       config: sizes and choices.
@@ -59,23 +56,20 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, cache: LayerCache | None, is_local: bool | jax.Array, context: LayerContext
-    ) -> tuple[jax.Array, LayerCache | None]:
+        self, x: jax.Array, cache: tuple[Piece, ...] | None, is_local: bool | jax.Array, context: LayerContext
+    ) -> tuple[jax.Array, Piece | None]:
         c = self.config
         query, key, value = self._projected(x, context.rotary_of(is_local))
-        if cache is not None:
-            assert context.index is not None, "a layer's cache comes with the slot to write to"
-            key = lax.dynamic_update_slice_in_dim(cache[0], key, context.index, axis=1)
-            value = lax.dynamic_update_slice_in_dim(cache[1], value, context.index, axis=1)
-            cache = (key, value)
-        attended = self.attention(query, key, value, context.masks, is_local, c)
+        keys, values = zip(*(cache or ()), (key, value), strict=True)
+        attended = self.attention(query, keys, values, context.masks, is_local, c)
         attended = checkpoint_name(attended, "attended")
         # Each of the 2 x layers residual branches adds 1 / (2 x layers) of the stream's variance at the start (GPT-2).
         groups = c.num_heads // c.num_kv_heads
         out_shape = (c.num_kv_heads, groups, c.head_dim, c.d_model)
         out_axes = ("kv_heads", "groups", "head", "embed")
         out = parameter(self, "out", fan_in(0.5 / c.num_layers, (0, 1, 2), 3), out_axes, out_shape, c.param_dtype)
-        return product(attended, out.astype(c.dtype), contracted=3), cache
+        new = None if cache is None else (key, value)
+        return product(attended, out.astype(c.dtype), contracted=3), new
 
     def _projected(self, x: jax.Array, rotary: Rotary) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries `[B, T, K, G, H]`, keys and values `[B, T, K, H]`; positions applied, queries scaled."""
@@ -109,7 +103,7 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention and MLP or experts. Shaped for `nn.scan`: carry in; carry, and cache with statistics, out."""
+    """Attention and MLP or experts. Shaped for `nn.scan`: carry in; carry, and the new piece with statistics, out."""
 
     config: DecoderConfig
     attention: AttentionFunction
@@ -119,12 +113,12 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        cache: LayerCache | None,
+        cache: tuple[Piece, ...] | None,
         is_local: bool | jax.Array,
         context: LayerContext,
-    ) -> tuple[jax.Array, tuple[LayerCache | None, RouterStatistics | None]]:
+    ) -> tuple[jax.Array, tuple[Piece | None, RouterStatistics | None]]:
         c = self.config
-        attended, new_cache = Attention(c, self.attention, name="attention")(
+        attended, new_piece = Attention(c, self.attention, name="attention")(
             RMSNorm(c, name="attention_norm")(x), cache, is_local, context
         )
         x = self._added(x, attended, "attention_post_norm")
@@ -134,7 +128,7 @@ class DecoderLayer(nn.Module):
             branch = GatedMLP(c, c.mlp_dim, name="mlp")(read)
         else:
             branch, statistics = Experts(c, name="moe")(read, context.real, dropless=cache is not None)
-        return self._added(x, branch, "mlp_post_norm"), (new_cache, statistics)
+        return self._added(x, branch, "mlp_post_norm"), (new_piece, statistics)
 
     def _added(self, x: jax.Array, branch: jax.Array, norm: str) -> jax.Array:
         """The stream with one more branch."""

@@ -26,7 +26,18 @@ class PackedCausal:
         return same & jnp.tril(jnp.ones((1, length, length), dtype=bool))
 
 
-Mask = jax.Array | PackedCausal
+@flax.struct.dataclass
+class PieceMasks:
+    """The mask of queries over keys that lie in pieces.
+
+    Attributes:
+      pieces: of each piece bool `[B, T, S_i]`, or `[B, 1, S_i]` where all queries see the same of it.
+    """
+
+    pieces: tuple[jax.Array, ...]
+
+
+Mask = jax.Array | PackedCausal | PieceMasks
 
 
 def packed_causal_mask(segment_ids: jax.Array) -> jax.Array:

@@ -45,7 +45,7 @@ def tokens_are_rows() -> bool:
     the copies would come from taking them together (the tiles' layout).
     """
     device = jax.sharding.get_abstract_mesh().abstract_device  # of the mesh in force: `training.mesh.logical_axes`
-    return device is not None and device.platform == "cpu"
+    return (jax.default_backend() if device is None else device.platform) == "cpu"
 
 
 def product(x: jax.Array, weight: jax.Array, contracted: int = 1, result: DType | None = None) -> jax.Array:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import Mesh, PartitionSpec
 
-from plum_jax.model.attention import DenseMasks, EinsumAttention
+from plum_jax.model.attention import DenseMasks, EinsumAttention, Pieces
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.masks import Mask, PackedCausal
 
@@ -48,14 +48,15 @@ class SplashAttention:
     def __call__(
         self,
         query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
+        keys: Pieces,
+        values: Pieces,
         prepared: PackedCausal | DenseMasks,
         is_local: bool | jax.Array,
         config: DecoderConfig,
     ) -> jax.Array:
         if isinstance(prepared, DenseMasks):
-            return EinsumAttention()(query, key, value, prepared, is_local, config)
+            return EinsumAttention()(query, keys, values, prepared, is_local, config)
+        (key,), (value,) = keys, values  # packed rows are read in one call
         if not config.has_mixed_layers:
             is_local = config.local_layers[0]  # static, where the scan over layers made an array of it
         batch, length, kv_heads, groups, width = query.shape

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from plum_jax.retrieval.beam_search import Params
+from plum_jax.retrieval.beams import Params
 from plum_jax.retrieval.metrics import (
     NOT_FOUND,
     NOTHING,

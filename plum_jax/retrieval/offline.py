@@ -14,7 +14,7 @@ from etils import epath
 from tqdm import tqdm
 
 from plum_jax import artifact
-from plum_jax.retrieval.beam_search import Params
+from plum_jax.retrieval.beams import Params
 from plum_jax.retrieval.metrics import NOTHING
 from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items
 

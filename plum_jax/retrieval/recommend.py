@@ -12,8 +12,12 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from plum_jax.model.blockwise_attention import BlockwiseAttention
 from plum_jax.model.decoder import Decoder
-from plum_jax.retrieval.beam_search import Params, beam_search
+from plum_jax.model.unrolled import unrolled
+from plum_jax.retrieval.beam_search import beam_search
+from plum_jax.retrieval.beams import Params, Scores
+from plum_jax.retrieval.exclusion import Exclusion, exclude_items
 from plum_jax.retrieval.metrics import NOTHING
 from plum_jax.retrieval.trie import SidTrie
 from plum_jax.semantic_ids.table import SidTable
@@ -85,7 +89,14 @@ class Recommender:
         return SidTrie.from_codes(self.table.items_of_sid().sids, self.table.codebook_sizes)
 
     def search(
-        self, params: Params, prompts: Ragged, *, constrained: bool = True, description: str = "beam search"
+        self,
+        params: Params,
+        prompts: Ragged,
+        *,
+        constrained: bool = True,
+        exclude: Ragged | None = None,
+        scores: Scores = "model",
+        description: str = "beam search",
     ) -> tuple[np.ndarray, np.ndarray]:
         """Beam search after every prompt.
 
@@ -93,6 +104,10 @@ class Recommender:
           params: the decoder's.
           prompts: tokens before each target.
           constrained: only SIDs of the table; else any codes.
+          exclude: items that each user must not get: the search is one over the others, as wide as ever. A SID stays as
+            long as one of its items does, so `rank_items` has to drop the items.
+          scores: normalised over the whole vocabulary ("model"), or over the codes that exist at each step
+            ("renormalised").
           description: of the progress bar.
 
         Returns:
@@ -102,12 +117,13 @@ class Recommender:
         users = len(prompts.lengths)
         codes = np.full((users, self.num_beams, self.table.num_levels), NOTHING, np.int32)
         log_probs = np.full((users, self.num_beams), -np.inf, np.float32)
+        decoder, params = fastest_here(self.decoder, params)
         with tqdm(total=users, desc=description, unit="user", disable=users < 1000) as progress:
             for rows, length in length_batches(prompts.lengths, self.batch_size, self.num_buckets):
                 # The last batch of a length is filled up with its first row: a shape of its own would compile again.
                 filled = np.concatenate([rows, np.repeat(rows[:1], self.batch_size - len(rows))])
                 found = beam_search(
-                    self.decoder,
+                    decoder,
                     params,
                     jnp.asarray(prompts.padded(filled, length)),
                     jnp.asarray(prompts.lengths[filled], jnp.int32),
@@ -115,12 +131,28 @@ class Recommender:
                     codebook_sizes=self.table.codebook_sizes,
                     num_beams=self.num_beams,
                     trie=self.trie if constrained else None,
+                    excluded=None if exclude is None else self._excluded(exclude, filled),
+                    scores=scores,
                     start_token=self.vocabulary.start_id,
                 )
                 batch_codes, batch_log_probs = jax.device_get(found)
                 codes[rows], log_probs[rows] = batch_codes[: len(rows)], batch_log_probs[: len(rows)]
                 progress.update(len(rows))
         return codes, log_probs
+
+    def _excluded(self, items: Ragged, rows: np.ndarray) -> Exclusion:
+        """The exclusion of a batch."""
+        user = np.repeat(np.arange(len(rows)), items.lengths[rows])
+        item = np.concatenate([items.values[items.offsets[row] : items.offsets[row + 1]] for row in rows])
+        return exclude_items(self.table.items_of_sid(), user, item, len(rows))
+
+
+def fastest_here(decoder: Decoder, params: Params) -> tuple[Decoder, Params]:
+    """The decoder as a CPU computes it fastest, where that is what there is; elsewhere as it came."""
+    if jax.default_backend() != "cpu":
+        return decoder, params
+    decoder, params = unrolled(decoder, params)
+    return decoder.clone(attention=BlockwiseAttention()), params
 
 
 def length_batches(lengths: np.ndarray, batch_size: int, num_buckets: int) -> Iterator[tuple[np.ndarray, int]]:

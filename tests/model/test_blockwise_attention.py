@@ -28,7 +28,7 @@ def _values_and_gradients(attention, config, is_local, query, key, value, segmen
     def of(query, key, value):
         positions = jnp.broadcast_to(jnp.arange(query.shape[1]), query.shape[:2])
         prepared = attention.prepare(PackedCausal(segments), positions, positions, config)
-        out = attention(query, key, value, prepared, is_local, config)
+        out = attention(query, (key,), (value,), prepared, is_local, config)
         return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
 
     (_, out), gradients = jax.jit(jax.value_and_grad(of, argnums=(0, 1, 2), has_aux=True))(query, key, value)

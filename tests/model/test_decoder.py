@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from plum_jax.model.attention import DenseMasks, EinsumAttention
-from plum_jax.model.cache import empty_cache
+from plum_jax.model.cache import KVCache
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.layers import DecoderLayer, LayerContext
-from plum_jax.model.masks import PackedCausal, packed_causal_mask, prompt_mask
+from plum_jax.model.masks import PackedCausal, PieceMasks, packed_causal_mask, prompt_mask
+from plum_jax.model.piece_attention import PieceAttention
 from plum_jax.model.rotary import rotary_tables
+from plum_jax.model.unrolled import unrolled
 
 CONFIG = DecoderConfig(num_layers=3, d_model=32, num_heads=4, num_kv_heads=2, head_dim=8, mlp_dim=48)
 VOCAB = 50
@@ -49,29 +51,24 @@ def test_cached_equals_full(scan_layers):
     decoder, variables = _model(dataclasses.replace(CONFIG, scan_layers=scan_layers))
     tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, VOCAB)
     full = _full(decoder, variables, tokens)
-    cache = empty_cache(decoder.config, 2, 9)
-    slots = jnp.arange(9)
+    cache = KVCache()
     outputs = []
     for start, stop in [(0, 5), (5, 6), (6, 9)]:  # a prefill, one token, several tokens
         queries = jnp.arange(start, stop)
-        mask = jnp.broadcast_to(slots[None, :] <= queries[:, None], (2, stop - start, 9))
+        mask = jnp.broadcast_to(jnp.arange(stop)[None, :] <= queries[:, None], (2, stop - start, stop))
         positions = jnp.broadcast_to(queries, (2, stop - start))
         logits, cache, _ = _apply(decoder, variables, tokens[:, start:stop], positions, mask, cache)
         outputs.append(logits)
-    assert int(cache.index) == 9
+    assert [piece.shape[1] for piece in cache.positions] == [5, 1, 3]
     np.testing.assert_allclose(jnp.concatenate(outputs, axis=1), full, atol=2e-5)
 
 
 def test_scanned_equals_unrolled():
     decoder, variables = _model()
-    stacked = variables["params"]["transformer"]["layers"]
-    unrolled = {k: v for k, v in variables["params"]["transformer"].items() if k != "layers"}
-    for i in range(CONFIG.num_layers):
-        unrolled[f"layer_{i}"] = jax.tree.map(lambda x, i=i: x[i], stacked)
-    flat = Decoder(dataclasses.replace(CONFIG, scan_layers=False), VOCAB)
+    flat, params = unrolled(decoder, variables["params"])
+    assert not flat.config.scan_layers and unrolled(flat, params) == (flat, params)
     tokens = jax.random.randint(jax.random.key(1), (2, 7), 0, VOCAB)
-    other = {"params": {**variables["params"], "transformer": unrolled}}
-    np.testing.assert_allclose(_full(flat, other, tokens), _full(decoder, variables, tokens), atol=2e-5)
+    np.testing.assert_allclose(_full(flat, {"params": params}, tokens), _full(decoder, variables, tokens), atol=2e-5)
 
 
 def test_packed_equals_separate():
@@ -160,7 +157,7 @@ def test_windows_and_their_own_rotary_base_are_those_of_single_layers(scan_layer
         theta = 100.0 if window else CONFIG.rope_theta
         alone = dataclasses.replace(CONFIG, num_layers=1, rope_theta=theta, scan_layers=False)
         mask = causal & near if window else causal
-        context = LayerContext(DenseMasks(mask, None), rotary_tables(positions, alone), None, None, None)
+        context = LayerContext(DenseMasks(mask, None), rotary_tables(positions, alone), None, None)
         layer = DecoderLayer(CONFIG, EinsumAttention(), True)
         x, _ = layer.apply({"params": params[f"layer_{i}"]}, x, None, False, context)
     if scan_layers:
@@ -173,16 +170,28 @@ def test_windows_and_their_own_rotary_base_are_those_of_single_layers(scan_layer
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_cached_windows_are_measured_by_positions_not_by_slots():
-    """The two beams of one prompt lie in neighbouring slots, yet have one position."""
-    config = dataclasses.replace(CONFIG, layer_windows=(3,) * 3)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layer_windows": (3,) * 3},
+        {"layer_windows": (3, 0, 3), "local_rope_theta": 100.0, "scan_layers": False},
+        {"layer_windows": (3, 0, 3), "attention_softcap": 2.0},
+    ],
+)
+@pytest.mark.parametrize("by_pieces", [False, True])
+def test_the_tokens_of_two_beams_at_one_position_see_what_each_alone_would(changes, by_pieces):
+    """They lie in neighbouring slots, and windows are measured by positions."""
+    config = dataclasses.replace(CONFIG, **changes)
     decoder, variables = _model(config)
     tokens = jax.random.randint(jax.random.key(1), (1, 5), 0, VOCAB)
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((5, 5), bool)), (1, 5, 5))
-    _, cache, _ = decoder.apply(variables, tokens, _positions(1, 5), mask, empty_cache(config, 1, 5))
-    beams = jnp.array([[7, 9]])
-    visible = jnp.concatenate([jnp.ones((1, 2, 5), bool), jnp.eye(2, dtype=bool)[None]], axis=2)
-    logits, *_ = decoder.apply(variables, beams, jnp.full((1, 2), 5), visible, cache.with_room(2))
+    _, cache, _ = _apply(decoder, variables, tokens, _positions(1, 5), mask, KVCache())
+    beams, own = jnp.array([[7, 9]]), jnp.eye(2, dtype=bool)[None]
+    visible = jnp.concatenate([jnp.ones((1, 2, 5), bool), own], axis=2)
+    if by_pieces:
+        visible, decoder = PieceMasks((jnp.ones((1, 1, 5), bool), own)), decoder.clone(attention=PieceAttention())
+    logits, *_ = _apply(decoder, variables, beams, jnp.full((1, 2), 5), visible, cache)
+    decoder = decoder.clone(attention=EinsumAttention())
     for beam in range(2):
         alone = jnp.concatenate([tokens, beams[:, beam : beam + 1]], axis=1)
         np.testing.assert_allclose(logits[:, beam], _full(decoder, variables, alone)[:, -1], atol=2e-5)

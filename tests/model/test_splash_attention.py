@@ -31,7 +31,7 @@ def _inputs(length):
 def _attend(attention, config, is_local, query, key, value, segments):
     positions = jnp.broadcast_to(jnp.arange(query.shape[1]), query.shape[:2])
     prepared = attention.prepare(PackedCausal(segments), positions, positions, config)
-    return attention(query, key, value, prepared, is_local, config)
+    return attention(query, (key,), (value,), prepared, is_local, config)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
+from plum_jax.model.masks import PieceMasks
 
 TEXT_TOKENS = 7
 
@@ -31,14 +32,24 @@ class Bigram:
     """Stands where a decoder does, compiles at once: a token's row of `params["table"]` has the logits of the next."""
 
     vocab_size: int
-    config: DecoderConfig = DecoderConfig(num_layers=1, d_model=2, num_heads=1, num_kv_heads=1, head_dim=2)
+    config: DecoderConfig = DecoderConfig(
+        num_layers=1, d_model=2, num_heads=1, num_kv_heads=1, head_dim=2, scan_layers=False
+    )
 
     def apply(self, variables, *arguments, method):
         if method == "logits":
             return variables["params"]["table"][arguments[0][..., 0]]
-        tokens, _, mask, cache = arguments
-        assert mask.shape == (*tokens.shape, cache.key.shape[2]), "a mask for every token over every slot"
+        tokens, positions, mask, cache = arguments
+        cache = cache.with_piece((None, None), positions)
+        if isinstance(mask, PieceMasks):
+            for piece, slots in zip(mask.pieces, cache.positions, strict=True):
+                assert piece.shape[1:] in {(1, slots.shape[1]), (tokens.shape[1], slots.shape[1])}, (
+                    "a mask for all slots"
+                )
         return tokens[..., None], cache, None
+
+    def clone(self, **_):
+        return self
 
 
 def random_bigram(codebook_sizes, seed=0):
