@@ -87,7 +87,7 @@ class SidTrie:
     Attributes:
       levels: one for each code of a SID.
       root_index, root_count: int32 `[sets]`, the `TrieState` of each set's empty prefix.
-      labels: int32 `[rows]`, the number in the whole table of each row of a subset; None: the rows are the table's.
+      labels: int32 `[rows]` or more, the number in the whole table of each row of a subset; None: the rows are the table's.
       digest: uint32 [2], the fingerprint.
       codebook_sizes: W of each level.
       num_prefixes: the most distinct prefixes of 1, 2, ... L codes in one set (8192 for more): no more beams can live.
@@ -140,7 +140,7 @@ class SidTrie:
             levels=tuple(_on_device(level) for level in built.levels),
             root_index=jnp.asarray(built.root_index),
             root_count=jnp.asarray(built.root_count),
-            labels=None if rows is None else jnp.asarray(rows),
+            labels=None if rows is None else jnp.asarray(trie_build.with_room(rows)),
             digest=jnp.asarray(np.array([int(digest[:8], 16), int(digest[8:], 16)], np.uint32)),
             codebook_sizes=sids.codebook_sizes,
             num_prefixes=tuple(min(count, _MOST_PREFIXES) for count in built.num_prefixes),

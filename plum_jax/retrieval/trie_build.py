@@ -74,6 +74,11 @@ def build(columns: tuple[np.ndarray, ...], set_starts: np.ndarray, sizes: tuple[
     return TrieArrays(tuple(levels), *links[0], tuple(num_prefixes))
 
 
+def with_room(array: np.ndarray) -> np.ndarray:
+    """`array` with zeros after it, so that sets of nearly the same size have arrays of the same size."""
+    return _padded(array, _room(len(array), 6))
+
+
 def _shared_levels(columns: tuple[np.ndarray, ...], set_starts: np.ndarray) -> np.ndarray:
     """int8 [S]: how many first codes a row shares with the row before; -1 where a set begins."""
     shared = np.full(len(columns[0]), len(columns), np.int8)
