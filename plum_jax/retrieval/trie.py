@@ -87,7 +87,7 @@ class SidTrie:
     Attributes:
       levels: one for each code of a SID.
       root_index, root_count: int32 `[sets]`, the `TrieState` of each set's empty prefix.
-      labels: int32 `[rows]` or more, the number in the whole table of each row of a subset; None: the rows are the table's.
+      labels: int32 `[rows]` or more, the number in the whole table of each row of a subset; None: they are the same.
       digest: uint32 [2], the fingerprint.
       codebook_sizes: W of each level.
       num_prefixes: the most distinct prefixes of 1, 2, ... L codes in one set (8192 for more): no more beams can live.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
@@ -67,13 +69,20 @@ def load(directory: epath.PathLike, *, check: bool = True) -> SidTrie:
                     f"{directory / name}.npy was changed since it was written (hash {found[name]}, expected "
                     f"{config['hashes'][name]}): delete {directory} and make the trie again"
                 )
-    levels = tuple(
-        TrieLevel(**{name: jnp.asarray(arrays[f"level{number}.{name}"]) for name in _LEVEL_ARRAYS}, **sizes)
-        for number, sizes in enumerate(config["levels"])
-    )
+    return _assembled(config, {name: jnp.asarray(array) for name, array in arrays.items()})
+
+
+def _assembled(config: dict[str, Any], arrays: dict[str, jax.Array]) -> SidTrie:
+    levels = []
+    for number, sizes in enumerate(config["levels"]):
+        given: dict[str, Any] = {name: arrays[f"level{number}.{name}"] for name in _LEVEL_ARRAYS}
+        levels.append(TrieLevel(**given, **sizes))
     return SidTrie(
-        levels=levels,
-        **{name: jnp.asarray(arrays[name]) if name in arrays else None for name in _ARRAYS},
+        levels=tuple(levels),
+        root_index=arrays["root_index"],
+        root_count=arrays["root_count"],
+        labels=arrays.get("labels"),
+        digest=arrays["digest"],
         codebook_sizes=tuple(config["codebook_sizes"]),
         num_prefixes=tuple(config["num_prefixes"]),
     )
