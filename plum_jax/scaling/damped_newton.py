@@ -74,8 +74,9 @@ def problem(design: np.ndarray, tables: Tables) -> Problem:
 def take_steps(
     problem: Problem, phi: np.ndarray, index: np.ndarray, *, exact: bool, steps: int
 ) -> tuple[np.ndarray, ...]:
-    """Steps of up to `CHUNK` starts [s, p], each of problem `index` [s]: parameters, objectives before and after, largest
-    component of the gradient, whether it converged, whether it stopped.
+    """Steps of up to `CHUNK` starts [s, p], each of the problem `index` [s] says.
+
+    Returns parameters, objectives before and after, the gradients' largest components, who converged, who stopped.
     """
     # Filled up by the last start, which is cut off again: one program for any number.
     fill = np.minimum(np.arange(CHUNK), len(phi) - 1)
