@@ -17,7 +17,6 @@ from plum_jax.pipeline import Pipeline, Stages
 from plum_jax.retrieval.baselines.item_knn import ItemKnn
 from plum_jax.retrieval.baselines.popularity import Popularity
 from plum_jax.retrieval.evaluation_files import compare_files
-from plum_jax.retrieval.offline import recommend_all
 from plum_jax.retrieval.recommend import Ragged, rank_items
 from plum_jax.training.run_record import write_rows
 
@@ -71,28 +70,6 @@ def compare_evaluations(model_dir: str, first: str, second: str, ks: Sequence[in
     rows = compare_files(first, second, ks)
     artifact.write_json(epath.Path(model_dir) / "comparison.json", {"first": first, "second": second, "rows": rows})
     print(comparison_table(rows))
-
-
-def recommend(model_dir: str, pipeline: Pipeline, items_per_user: int = 10, remove_seen: bool = True) -> None:
-    """Recommendations for every user of the test fold, as Parquet, from the model with CPT (trained if it is not yet).
-
-    Args:
-      model_dir: of the run.
-      pipeline: all stages.
-      items_per_user: length of a list.
-      remove_seen: leave out what the user has in the history.
-    """
-    stages = pipeline.stages(model_dir)
-    path = recommend_all(
-        stages.recommender,
-        stages.params,
-        stages.prompts("test"),
-        directory=stages.directory / "recommendations",
-        user_ids=stages.corpus.users["user_id"].to_list(),
-        items_per_user=items_per_user,
-        remove_seen=remove_seen,
-    )
-    print(f"recommendations: {path}")
 
 
 def export_model(model_dir: str, pipeline: Pipeline, dtype: str = "float32") -> None:

@@ -60,7 +60,7 @@ def run(job: Callable[[str], Any], model_dir: str, save_config: bool = True) -> 
     directory.mkdir(parents=True, exist_ok=True)
     from plum_jax.training import processes  # JAX: not for --help, nor for a gin file that cannot be read
 
-    if processes.is_first():
+    if processes.share()[0] == 0:
         artifact.write_text(directory / "config.gin", gin.config_str(max_line_length=120))
     return job(model_dir)
 

@@ -23,18 +23,22 @@ class EventColumns:
 
     `hours_since_previous_watch` looks back only. `hours_since_final_watch` (PLUM, Table 1) is counted to the last event
     of the history that is rendered, so that it says nothing of the target.
+
+    Attributes:
+      own: columns that a watch has, not its item.
+      names: all that a template may name.
     """
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._own = tuple(name for name in corpus.events.columns if name not in ("user", "item", "time"))
+        self.own = tuple(name for name in corpus.events.columns if name not in ("user", "item", "time"))
         derived = (SINCE_PREVIOUS, SINCE_FINAL) if corpus.clock != "order" else ()
-        self.names = tuple(dict.fromkeys((*derived, *self._own, *corpus.items.columns)))
+        self.names = tuple(dict.fromkeys((*derived, *self.own, *corpus.items.columns)))
 
     def column(self, name: str, events: np.ndarray, final_time: np.ndarray | None = None) -> pl.Series:
         """Field `name` of rows `events` of `corpus.events`; `final_time` int64, unix s, belongs to SINCE_FINAL."""
         table = self._corpus.events
-        if name in self._own:
+        if name in self.own:
             return table[name].gather(events)
         if name == SINCE_FINAL and final_time is not None:
             return pl.Series((final_time - table["time"].to_numpy()[events]) / 3600)
@@ -84,6 +88,40 @@ class TemplateRows:
         sids = self._sid_rows(self.corpus.events["item"].to_numpy()[events])
         return Rows(len(events), sids, lambda name: self._event_columns.column(name, events, final_time))
 
+    def unpersonal_events(self, items: np.ndarray) -> Rows:
+        """Events of nobody: the items' own columns, and what only a watch could say is missing.
+
+        Each is the newest of its history, so 0 hours since the final watch.
+        """
+
+        def column(name: str) -> pl.Series:
+            if name == SINCE_FINAL:
+                return pl.Series(np.zeros(len(items)))
+            if name == SINCE_PREVIOUS or name in self._event_columns.own:
+                return _missing(self.corpus.events, name, len(items))
+            return item_column(self.corpus, name, items)
+
+        return Rows(len(items), self._sid_rows(items), column)
+
+    def unpersonal_contexts(self, last_items: np.ndarray) -> Rows:
+        """Requests of nobody: the context video, and missing context features."""
+
+        def column(name: str) -> pl.Series:
+            if name in self.corpus.context_features:
+                return _missing(self.corpus.events, name, len(last_items))
+            return item_column(self.corpus, name, last_items)
+
+        return Rows(len(last_items), self._sid_rows(last_items), column)
+
+    def unknown_users(self, count: int) -> Rows:
+        """Users of whom nothing is known: every field is missing."""
+        return Rows(count, None, lambda name: _missing(self.corpus.users, name, count))
+
+    def _item_or_missing(self, name: str, events: pl.DataFrame, items: np.ndarray) -> pl.Series:
+        if name in events.columns or name == SINCE_PREVIOUS:
+            return _missing(events, name, len(items))
+        return item_column(self.corpus, name, items)
+
     def users(self, users: np.ndarray) -> Rows:
         """Users by index."""
         return Rows(len(users), None, lambda name: self.corpus.users[name].gather(users))
@@ -101,6 +139,10 @@ class TemplateRows:
     def _sid_rows(self, items: np.ndarray) -> ragged.Ragged:
         there = items >= 0
         return ragged.Ragged(self._sids[items[there]].reshape(-1), there * np.int64(self._sids.shape[1]))
+
+
+def _missing(frame: pl.DataFrame, name: str, count: int) -> pl.Series:
+    return pl.Series([None] * count, dtype=frame.schema.get(name, pl.Float64))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -201,6 +201,25 @@ class HistoryRenderer:
             weights.append(ragged.Ragged(values, parts[-1].lengths))
         return ragged.join(parts), ragged.join(weights)
 
+    def prompt_after(self, items: np.ndarray) -> ragged.Ragged:
+        """Tokens before the target for a history of one item, for nobody in particular, int32 [R rows].
+
+        What the templates say of users, and what only a watch or a request could say, is missing, as it is for users
+        who have told nothing: missing text is left out, a missing field token is <name:none>.
+        """
+        parts = [ragged.repeated([], len(items))]
+        for part in self._layout:
+            if isinstance(part, templates.Template):
+                rows, template = templates.Rows(len(items), None, _no_column), part
+            elif part == "history":
+                rows, template = self._rows.unpersonal_events(items), self._event
+            elif part == "user":
+                rows, template = self._rows.unknown_users(len(items)), self._user
+            else:
+                rows, template = self._rows.unpersonal_contexts(items), self._context
+            parts.append(self._renderer.render(template, rows))
+        return ragged.join(parts)
+
     def target(self, windows: Windows) -> ragged.Ragged:
         """Tokens of the target, without EOS."""
         return self._renderer.render(self._target, self._rows.events(windows.target_event))

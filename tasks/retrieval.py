@@ -155,6 +155,18 @@ class Retrieval:
             }
         )
 
+    def watch_next_prompts(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> pl.DataFrame:
+        """Prompts that ask what is watched after an item, by nobody in particular (YouTube's offline recipe).
+
+        The prompt of a user who has watched this one item and told nothing else: `HistoryRenderer.prompt_after`.
+
+        Returns:
+          One row an item, in order: "item" Int32, "prompt" List(Int32).
+        """
+        items = np.arange(split.corpus.num_items)
+        rendered = self._renderer(split, table, vocabulary).prompt_after(items)
+        return pl.DataFrame({"item": pl.Series(items, dtype=pl.Int32), "prompt": _list_column(rendered)})
+
     def _renderer(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> HistoryRenderer:
         texts = HistoryTemplates(self.layout, self.event, self.target, self.user, self.context)
         return HistoryRenderer(texts, split, table, vocabulary, self.name)

@@ -1,10 +1,11 @@
 """What is done with a trained model, through the command line: compared, and asked for lists."""
 
 import json
+import subprocess
 
 import polars as pl
 import pytest
-from own_csv_run import plum_command, run_plum
+from own_csv_run import plum_command, run_plum, user_environment
 
 
 def test_two_evaluations_are_compared_user_by_user(finished, own_csv, tmp_path):
@@ -24,3 +25,39 @@ def test_two_evaluations_are_compared_user_by_user(finished, own_csv, tmp_path):
     ranks = pl.read_parquet(model_dir / "evaluation" / "with_cpt.per_user.parquet")
     assert ranks["user_id"].to_list() == [f"user {n}" for n in range(10)]
     assert ranks["target_item_id"].str.starts_with("tt").all() and "sid_rank" in ranks.columns
+
+
+def test_two_processes_share_the_users(finished, own_csv):
+    model_dir, _ = finished
+    more = ["--gin.ITEMS_PER_USER=4", "--gin.serving_jobs.recommend.users_per_shard=3"]
+    command = plum_command(own_csv, model_dir, *more, run="recommend")
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**user_environment(), "PROCESS_INDEX": str(index), "PROCESS_COUNT": "2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    printed = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    assert "process 1 of 2 has done its part" in printed[1][0] and "recommendations: " in printed[0][0]
+    shared = pl.read_parquet(model_dir / "recommendations" / "recommendations.parquet")
+    done = run_plum([*command, "--gin.ITEMS_PER_USER=3"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = pl.read_parquet(model_dir / "recommendations" / "recommendations.parquet")
+    assert alone.equals(shared.filter(pl.col("rank") <= 3)) and alone.height > 20
+
+
+def test_what_to_watch_after_each_item(finished, own_csv):
+    model_dir, _ = finished
+    done = run_plum(plum_command(own_csv, model_dir, "--gin.ITEMS_PER_LIST=3", run="watch_next"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"watch-next table: {model_dir / 'watch_next' / 'watch_next.parquet'}" in done.stdout
+    frame = pl.read_parquet(model_dir / "watch_next" / "watch_next.parquet")
+    items = set(pl.read_csv(own_csv / "odd.csv")["Film No"])
+    assert set(frame["item_id"]) == items and set(frame["next_item_id"]) <= items
+    assert set(frame["rank"]) == {1, 2, 3}
+    assert not frame.filter(pl.col("item_id") == pl.col("next_item_id")).height

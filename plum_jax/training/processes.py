@@ -38,6 +38,25 @@ def is_first() -> bool:
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
+def share() -> tuple[int, int]:
+    """Which part of work that any number of processes can share is this one's, and of how many: (index, count).
+
+    That of a run of several processes, else what PROCESS_INDEX and PROCESS_COUNT say (for workers that need not know of
+    each other), else all of it.
+
+    Raises:
+      ValueError: one of the variables without the other, or numbers that do not fit.
+    """
+    if jax.distributed.is_initialized():
+        return jax.process_index(), jax.process_count()
+    index, count = os.environ.get("PROCESS_INDEX"), os.environ.get("PROCESS_COUNT")
+    if index is None and count is None:
+        return 0, 1
+    if not (index and index.isdigit() and count and count.isdigit() and int(index) < int(count)):
+        raise ValueError(f"expected PROCESS_INDEX from 0 to PROCESS_COUNT - 1, got {index!r} of {count!r}")
+    return int(index), int(count)
+
+
 def wait_for_all(name: str) -> None:
     """Returns when every process has come here."""
     if jax.process_count() > 1:

@@ -1,13 +1,19 @@
 """Recommendations for all users: the evaluator's lists, whole after a kill, made again only when something changed."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import polars as pl
 import pytest
+import worker_of_many
 
 from plum_jax import artifact
-from plum_jax.retrieval import offline
+from plum_jax.retrieval import offline, shards
 from plum_jax.retrieval.recommend import Recommender
 
 USER_IDS = [f"user-{n}" for n in range(30)]
@@ -18,7 +24,7 @@ def recommend(world, directory, params=None, **settings):
     path = offline.recommend_all(
         world.recommender, params or world.params, world.prompts, directory=directory, user_ids=USER_IDS, **settings
     )
-    return str(path)
+    return str(path)  # of the only process, so it is there
 
 
 @pytest.mark.parametrize("remove_seen", [True, False])
@@ -82,7 +88,92 @@ def test_shards_of_other_parameters_are_not_reused(world, tmp_path, monkeypatch)
     assert not again.equals(fresh), "an artefact of other parameters is made again"
 
 
+def test_shards_of_another_size_are_not_mixed(world, tmp_path, monkeypatch):
+    whole = pl.read_parquet(recommend(world, tmp_path / "whole"))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        counting_search(patch, [], kill_at=3)
+        recommend(world, tmp_path / "out")
+    assert pl.read_parquet(recommend(world, tmp_path / "out", users_per_shard=7)).equals(whole)
+
+
+def test_a_damaged_shard_is_named_and_made_again_alone(world, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        counting_search(patch, [], kill_at=4)
+        recommend(world, tmp_path / "out")
+    shard = tmp_path / ".out.shards" / "shard-00001.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 1  # one bit, as a disk flips it
+    shard.write_bytes(content)
+    with pytest.raises(artifact.ArtifactError, match="shard-00001.parquet is damaged .*: delete it"):
+        recommend(world, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    shard.unlink()
+    calls = []
+    counting_search(monkeypatch, calls)
+    path = recommend(world, tmp_path / "out")
+    assert len(calls) == 1
+    assert pl.read_parquet(path).equals(pl.read_parquet(recommend(world, tmp_path / "whole")))
+
+
+def start_worker(directory, index, count, seconds):
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.Popen(
+        [sys.executable, worker_of_many.__file__, str(directory), str(index), str(count), str(seconds)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(*workers):
+    """Lines that the workers printed, a shard each."""
+    lines = []
+    for worker in workers:
+        out, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, errors[-3000:]
+        lines += out.splitlines()
+    return lines
+
+
+def test_processes_share_the_shards_and_kill_9_costs_one(world, tmp_path):
+    """Ten shards, three processes; one is killed at work, the first one while it waits for it; both start again."""
+    whole = pl.read_parquet(recommend(world, tmp_path / "whole"))
+    out, shards = tmp_path / "out", tmp_path / ".out.shards"
+    first, second, killed = (start_worker(out, index, 3, seconds) for index, seconds in enumerate((0, 0, 3)))
+    made = []
+    while len(made) < 7:  # all of processes 0 and 1
+        assert first.poll() is None and not out.exists(), "the first waits for the others"
+        made = [path for path in shards.glob("shard-*") if int(path.stem[-5:]) % 3 < 2] if shards.exists() else []
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert not out.exists()
+    lines = end(second)
+    assert lines == ["1 made 3"] * 3
+    lines = end(start_worker(out, 0, 3, 0), start_worker(out, 2, 3, 0))
+    assert set(lines) == {"2 made 3"} and len(lines) >= 2, "the first had made its own, and only puts them together"
+    assert pl.read_parquet(out / offline.FILE).equals(whole)
+    assert not shards.exists()
+    assert end(start_worker(out, 1, 3, 0)) == [], "who comes late finds all done"
+
+
+def test_who_waits_in_vain_says_whom_for(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(shards, "_POLL_SECONDS", 0.0)
+    with pytest.raises(artifact.ArtifactError, match="process 0 of 2 has not begun"):
+        recommend(world, tmp_path / "out", worker=shards.Worker(1, 2))
+    with pytest.raises(artifact.ArtifactError, match="2 of 4 are missing: start process 1 of 2 again"):
+        recommend(world, tmp_path / "out", worker=shards.Worker(0, 2))
+    whole = pl.read_parquet(recommend(world, tmp_path / "whole"))
+    assert pl.read_parquet(recommend(world, tmp_path / "out")).equals(whole), "one alone makes what is missing"
+    with pytest.raises(ValueError, match="from 0 to 1 of 2, got 2"):
+        shards.Worker(2, 2)
+
+
 def test_more_items_than_beams_are_refused(world, tmp_path):
     narrow = dataclasses.replace(world, recommender=dataclasses.replace(world.recommender, num_beams=3))
-    with pytest.raises(ValueError, match="at most 3 items a user"):
+    with pytest.raises(ValueError, match="at most 3 items"):
         recommend(narrow, tmp_path / "out")

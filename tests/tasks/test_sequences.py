@@ -11,7 +11,7 @@ import pytest
 from plum_jax import artifact
 from plum_jax.corpus.leaks import LeakError
 from plum_jax.corpus.splits import LeaveOneOut
-from plum_jax.vocabulary import Buckets
+from plum_jax.vocabulary import Buckets, Categories
 from tasks.retrieval import Retrieval, Reward, read_prompts, write_prompts
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory
@@ -143,6 +143,38 @@ def test_prompts_are_what_training_shows_before_the_target(make_world, history_l
     for row in prompts.head(len(histories)).iter_rows(named=True):
         sequence = [*row["prompt"], *sids(evaluated, row["target_item"]), eos]
         assert sequence in found, evaluated.vocabulary.decode(sequence)
+
+
+@pytest.mark.parametrize("with_field_tokens", [False, True])
+def test_watch_next_is_the_prompt_of_who_has_watched_one_item_and_told_nothing(make_world, with_field_tokens):
+    tokens = (Buckets("rating", (2.5,)), Categories("gender", ("male",))) if with_field_tokens else ()
+    told = make_world([[0, 1, 2], [5, 4, 3], [1, 2, 3], [2, 3, 4], [4, 5, 1], [3, 0, 5]], tokens)
+    # Everybody's fields, and all that is known of a watch but its time, are gone.
+    nothing = told.corpus.users.with_columns(
+        pl.lit(None, told.corpus.users[name].dtype).alias(name) for name in ("age", "gender", "region")
+    )
+    columns = ("rating", "watch_ratio", "watch_time", "device")
+    events = told.corpus.events.with_columns(
+        pl.lit(None, told.corpus.events[name].dtype).alias(name) for name in columns
+    )
+    corpus = dataclasses.replace(told.corpus, users=nothing, events=events)
+    split, table = LeaveOneOut().split(corpus), dataclasses.replace(told.table, corpus_fingerprint=corpus.fingerprint)
+    task = Retrieval(
+        layout="<user> {user} {history} || {context} || {target}",
+        event="{sid} {rating} {channel} {watch_ratio:.2%} {hours_since_final_watch:.2f}h {hours_since_previous_watch}",
+        user="region {region} | user {age} years {gender}",
+        context="device {device} <context_video> {sid} {title}",
+        history_length=1,
+    )
+    asked = task.watch_next_prompts(told.split, told.table, told.vocabulary)
+    assert asked["item"].to_list() == list(range(6))
+    prompts = task.prompts(split, "validation", table, told.vocabulary)
+    items = [corpus.events["item"][3 * user] for user in prompts["user"]]
+    assert sorted(items) == list(range(6)), "each item is somebody's only one"
+    for item, prompt in zip(items, prompts["prompt"], strict=True):
+        assert asked["prompt"][item].to_list() == prompt.to_list(), told.vocabulary.decode(prompt)
+    sid = told.vocabulary.encode_sid(table.codes[4]).tolist()
+    assert str(sid)[1:-1] in str(asked["prompt"][4].to_list()) and "Café" in told.vocabulary.decode(asked["prompt"][4])
 
 
 def test_prompts_of_both_folds(world):
