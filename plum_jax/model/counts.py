@@ -72,3 +72,15 @@ def train_step_flops(config: DecoderConfig, vocab_size: int, batch: int, length:
     """
     context = (length + 1) / 2 if causal else length
     return 3 * batch * length * forward_flops_per_token(config, vocab_size, context)
+
+
+def train_flops_parts(config: DecoderConfig, vocab_size: int, context: float) -> dict[str, float]:
+    """Training FLOPs of one token by part: "projections" (with the experts), "scores", "router", "head"; they sum up to
+    three times `forward_flops_per_token`.
+    """
+    forward = forward_flops_per_token(config, vocab_size, context)
+    head = 2.0 * vocab_size * config.d_model
+    router = 2.0 * parameter_counts(config, vocab_size)["router"]
+    scores = forward - forward_flops_per_token(config, vocab_size, 0.0)
+    parts = {"projections": forward - head - router - scores, "scores": scores, "router": router, "head": head}
+    return {name: 3 * flops for name, flops in parts.items()}

@@ -4,53 +4,75 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.model.counts import forward_flops_per_token, parameter_counts
+from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts
+from plum_jax.scaling.design import ExpectedErrors, GuessedLaw, Law, expected_standard_errors
 from plum_jax.studies.grid import DataFacts
-from plum_jax.studies.step_timing import step_times
+from plum_jax.studies.machines import Here, Machine, StepCost
 from plum_jax.studies.study import Cell, LeftOut, Study, StudyError
+from plum_jax.studies.warnings import plan_warnings
 
 PLAN = "plan.json"
 # Process start, reading what is shared, compiling step, loss and search, writing: measured on 2 CPU cores.
 START_SECONDS = 15.0
 
 
-def plan(study: Study, study_dir: epath.PathLike, data: DataFacts) -> dict[str, Any]:
-    """All figures of the study, as JSON values; times the steps of this machine that are not known yet."""
+@dataclasses.dataclass(frozen=True)
+class Assumptions:
+    """What a plan reckons with before anything is known.
+
+    Attributes:
+      law: of the loss, a guess or the fit of a pilot; for the expected errors and for where minima lie.
+      noise: standard deviation of log loss between two seeds.
+    """
+
+    law: Law = GuessedLaw()
+    noise: float = 0.005
+
+
+def plan(
+    study: Study,
+    study_dir: epath.PathLike,
+    data: DataFacts,
+    machine: Machine | None = None,
+    assumptions: Assumptions | None = None,
+) -> dict[str, Any]:
+    """All figures of the study, as JSON values; times or compiles the steps that are not known yet."""
+    machine, assumptions = machine or Here(), assumptions or Assumptions()
     places = study.places(data)
     cells = [place for place in places if isinstance(place, Cell)]
-    seconds = step_times(study, cells, data, epath.Path(study_dir))
-    rows = [cell_figures(study, cell, data, seconds[cell.cell_id]) for cell in cells]
+    costs = machine.step_costs(study, cells, data, epath.Path(study_dir))
+    chips = machine.chips
+    rows = [cell_figures(study, cell, data, costs[cell.cell_id], chips, machine.price) for cell in cells]
+    left_out = [dataclasses.asdict(place) for place in places if isinstance(place, LeftOut)]
     return {
         "study": study.name,
         "data": dataclasses.asdict(data),
         "flops_convention": study.grid.convention,
+        "machine": {"name": machine.name, "chips": chips, "price_per_chip_hour": machine.price},
         "cells": rows,
-        "left_out": [
-            {"size": place.size, "group": place.group, "reason": place.reason}
-            for place in places
-            if isinstance(place, LeftOut)
-        ],
-        "total": {
-            name: sum(row[name] for row in rows) for name in ("flops", "flops_6nd", "tokens", "predicted_seconds")
-        }
-        | {"cells": len(rows)},
+        "left_out": left_out,
+        "total": _total(rows),
+        "expected_errors": _errors_as_json(expected_errors(rows, assumptions)),
+        "warnings": plan_warnings(rows, assumptions.law),
     }
 
 
-def cell_figures(study: Study, cell: Cell, data: DataFacts, step_seconds: float) -> dict[str, Any]:
+def cell_figures(
+    study: Study, cell: Cell, data: DataFacts, cost: StepCost, chips: int = 1, price: float | None = None
+) -> dict[str, Any]:
     """The row of one cell."""
     counts = parameter_counts(cell.decoder, data.vocab_size)
     positions = cell.steps * cell.batch_tokens
     tokens = positions * data.fill
     flops = cell.flops(data.vocab_size)
-    rate = flops / cell.steps / step_seconds
-    evaluation = evaluation_flops(study, cell, data) / rate
+    parts = train_flops_parts(cell.decoder, data.vocab_size, (cell.length + 1) / 2)
     return {
         "cell_id": cell.cell_id,
         "fingerprint": cell_fingerprint(study, cell),
@@ -75,9 +97,28 @@ def cell_figures(study: Study, cell: Cell, data: DataFacts, step_seconds: float)
         "tokens_per_parameter": tokens / counts["total"],
         "flops": flops,
         "flops_6nd": cell.flops_6nd(data.vocab_size),
-        "step_seconds": step_seconds,
-        "train_seconds": cell.steps * step_seconds,
-        "predicted_seconds": START_SECONDS + cell.steps * step_seconds + evaluation,
+        **{f"flops_{part}": positions * per_position for part, per_position in parts.items()},
+        **_costs(cell, cost, flops, evaluation_flops(study, cell, data), chips, price),
+    }
+
+
+def _costs(
+    cell: Cell, cost: StepCost, flops: float, evaluation: float, chips: int, price: float | None
+) -> dict[str, Any]:
+    train = None if cost.seconds is None else cell.steps * cost.seconds
+    # Evaluation goes at the rate of training.
+    whole = None if train is None else START_SECONDS + train * (1 + evaluation / flops)
+    chip_hours = None if whole is None else whole * chips / 3600
+    return {
+        "step_seconds": cost.seconds,
+        "step_seconds_at_least": cost.seconds_at_least,
+        "train_seconds": train,
+        "predicted_seconds": whole,
+        "chip_hours": chip_hours,
+        "cost": None if chip_hours is None or price is None else chip_hours * price,
+        "peak_hbm_bytes": cost.peak_hbm_bytes,
+        "hbm_bytes": cost.hbm_bytes,
+        "fits": cost.fits,
     }
 
 
@@ -86,6 +127,13 @@ def evaluation_flops(study: Study, cell: Cell, data: DataFacts) -> float:
     per_token = forward_flops_per_token(cell.decoder, data.vocab_size, data.prompt_tokens / 2)
     searched = study.pipeline.evaluation.num_beams * (data.sid_levels - 1)
     return data.evaluation_users * per_token * (2 * data.prompt_tokens + data.sid_levels + searched)
+
+
+def expected_errors(rows: Sequence[dict[str, Any]], assumptions: Assumptions) -> ExpectedErrors:
+    """What the cells that are not held out can teach (Fisher information)."""
+    fitted = [row for row in rows if not row["held_out"]] or rows
+    parameters, tokens = ([float(row[name]) for row in fitted] for name in ("parameters", "tokens"))
+    return expected_standard_errors(parameters, tokens, assumptions.law, assumptions.noise)
 
 
 def cell_fingerprint(study: Study, cell: Cell) -> str:
@@ -118,6 +166,30 @@ def read_plan(study_dir: epath.PathLike) -> dict[str, Any]:
     if not path.exists():
         raise StudyError(f"there is no plan at {path}: run gin/run/study_plan.gin with the study's files first")
     return json.loads(path.read_text())
+
+
+def _total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sums; of what is not known of every cell, of those of which it is."""
+
+    def total(name: str) -> float | None:
+        known = [row[name] for row in rows if row[name] is not None]
+        return sum(known) if known else None
+
+    names = ("flops", "flops_6nd", "tokens", "predicted_seconds", "chip_hours", "cost")
+    return {"cells": len(rows), **{name: total(name) for name in names}}
+
+
+def _errors_as_json(errors: ExpectedErrors) -> dict[str, Any]:
+    """Without infinities, which JSON has not: what is not identified is null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: finite(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(inner) for inner in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {**finite(dataclasses.asdict(errors)), "text": errors.text()}
 
 
 def _require_same(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], path: epath.Path) -> None:

@@ -107,7 +107,8 @@ class Study:
       learning_rate: peak by a rule; with `base_d_model` usually a constant.
       learning_rate_factors: trials; each place of the grid has all of them.
       base_d_model: learning rates of this width are transferred to others (muP); None: the rule says all.
-      batch_size: rows of a batch by a rule; rounded.
+      batch_size: rows of a batch by a rule; rounded to a multiple of `batch_multiple`.
+      batch_multiple: e.g. the chips that a batch is split over.
       warmup_share, decay_share: of the steps; decay of `WarmupStableDecay` alone, others fall to the end.
       held_out: groups (their FLOPs or tokens, as in the grid) that no fit sees; None: the largest; () for none.
       evaluation_users: test users, evenly spread; None: all.
@@ -119,6 +120,7 @@ class Study:
     grid: Grid
     learning_rate: PowerRule
     batch_size: PowerRule
+    batch_multiple: int = 1
     seeds: Sequence[int] = (0,)
     seeds_at: Sequence[Sequence[int]] = ()
     learning_rate_factors: Sequence[float] = (1.0,)
@@ -221,7 +223,7 @@ class Study:
             size = sizes[place]
             need = self.grid.need(size.decoder, value, data)
             facts = {"parameters": parameters[place], "tokens": need.tokens, "flops": need.flops}
-            batch_size = max(1, round(self.batch_size(**facts)))
+            batch_size = self.batch_multiple * max(1, round(self.batch_size(**facts) / self.batch_multiple))
             steps = round(need.positions / (batch_size * data.length))
             reason = self._outside(steps, need.tokens, data)
             if reason:

@@ -47,9 +47,7 @@ def test_steps_spend_the_budget_by_its_convention(convention, cost):
     convention=st.sampled_from(["exact", "6nd"]),
     length=st.sampled_from([8, 128]),
 )
-def test_a_cell_is_within_a_hundredth_of_its_budget_or_there_is_none(
-    budget, batch, width, layers, convention, length
-):
+def test_a_cell_is_within_a_hundredth_of_its_budget_or_there_is_none(budget, batch, width, layers, convention, length):
     stated = study(
         sizes=Ladder(((width, layers),), head_dim=8), grid=IsoFlop((budget,), convention), batch_size=PowerRule(batch)
     )
