@@ -43,7 +43,7 @@ class Local:
         stop = threading.Event()
         advice: set[str] = set()
         errors: list[BaseException] = []
-        with _signals(stop) as received:
+        with stop_signals(stop) as received:
             workers = [
                 Worker(files, command, self.settings, stop=stop, cores=cores, done=table.cell_done, say=table.say)
                 for cores in shares_of_cores(self.workers)
@@ -63,7 +63,7 @@ class Local:
         for text in advice - {""}:
             table.say(text)
         if received:
-            print(f"stopped by {received[0].name}; running cells have saved, the same command goes on")
+            table.say(f"stopped by {received[0].name}; running cells have saved, the same command goes on")
             raise SystemExit(128 + received[0])
 
 
@@ -86,8 +86,8 @@ def _work(worker: Worker, stop: threading.Event, advice: set[str], errors: list[
 
 
 @contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[list[signal.Signals]]:
-    """Sets `stop` at SIGTERM and the first Ctrl-C, and tells which came; a second Ctrl-C is Python's own."""
+def stop_signals(stop: threading.Event | None = None) -> Iterator[list[signal.Signals]]:
+    """Tells which of SIGTERM and Ctrl-C came, and sets `stop`; a second Ctrl-C is Python's own."""
     received: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -96,7 +96,8 @@ def _signals(stop: threading.Event) -> Iterator[list[signal.Signals]]:
     def receive(number: int, frame: Any) -> None:
         del frame
         received.append(signal.Signals(number))
-        stop.set()
+        if stop is not None:
+            stop.set()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -82,15 +82,15 @@ class Worker:
             self._files.collect()
         return ""
 
-    def run_one(self, name: str) -> bool:
-        """Runs this cell unless it is done or another worker has it; whether it is done now."""
+    def run_one(self, name: str) -> str | None:
+        """Runs this cell, and again if it may be tried again; waits while another has it. Its status; None: stopped."""
         cells = [cell for cell in self._files.planned() if cell.name == name]
         if not cells:
             raise ValueError(f"the plan of {self._files.directory} has no cell {name}")
-        if self._files.row(name, self._say) is None and (claim := self._claims.take(name)):
-            self._hold(cells[0], claim)
+        while (row := self._files.row(name, self._say)) is None and not self._stop.is_set():
+            self._run_first_free(cells)
             self._files.collect()
-        return self._files.row(name, self._say) is not None
+        return None if row is None else row["status"]
 
     def _may_run_held_out(self) -> bool:
         return self._settings.without_forecast or self._files.forecast.exists()
@@ -126,8 +126,10 @@ class Worker:
         try:
             claim.note(process_group=process.process_group)
             outcome = self._watch(process, claim, start, kills)
-        finally:
-            process.kill()  # when it has ended: what it may have started
+        except BaseException:
+            process.stop(self._settings.grace)
+            raise
+        process.kill()  # it has ended; what it has started may not
         row = self._files.row(cell.name, self._say)
         seconds = time.monotonic() - start
         if row is not None:
