@@ -60,7 +60,7 @@ def clear_gin():
 
 
 def test_every_gin_folder_is_checked_here():
-    known = {"run", "study", "corpus", "model", "optimizer", "mesh", "pretrained", "semantic_ids", "tasks"}
+    known = {"run", "study", "launcher", "corpus", "model", "optimizer", "mesh", "pretrained", "semantic_ids", "tasks"}
     assert {path.parent.name for path in REPOSITORY.glob("gin/**/*.gin")} <= known
 
 
@@ -76,6 +76,8 @@ def read_with(file: str) -> list[str]:
             return [file, CORPUS, study]
         job = "gin/run/study_run.gin" if file == "gin/run/study_one_cell.gin" else "gin/run/study_plan.gin"
         return [job, CORPUS, study, *([] if file == study else [file])]
+    if folder == "gin/launcher":
+        return ["gin/run/study_run.gin", CORPUS, "gin/study/simulated.gin", file]
     if "run.run:" in text:
         # A run without the pipeline reads neither corpus nor model.
         return [*corpus, MODEL, file] if "gin/run/stages.gin" in text else [file]

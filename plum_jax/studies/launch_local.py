@@ -7,14 +7,13 @@ import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+from plum_jax.studies.commands import Commands
 from plum_jax.studies.progress import LiveTable
 from plum_jax.studies.results import StudyFiles
 from plum_jax.studies.worker import Worker, WorkerSettings
-
-Command = Callable[[str], Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Local:
         if self.workers < 1:
             raise ValueError(f"expected 1 or more workers, got {self.workers}")
 
-    def launch(self, files: StudyFiles, command: Command, table: LiveTable) -> None:
+    def launch(self, files: StudyFiles, commands: Commands, table: LiveTable) -> None:
         """Works until no cell is left, none is allowed, or SIGTERM or Ctrl-C comes: then cells save, and it exits.
 
         Raises:
@@ -45,7 +44,7 @@ class Local:
         errors: list[BaseException] = []
         with stop_signals(stop) as received:
             workers = [
-                Worker(files, command, self.settings, stop=stop, cores=cores, done=table.cell_done, say=table.say)
+                Worker(files, commands.cell, self.settings, stop=stop, cores=cores, done=table.cell_done, say=table.say)
                 for cores in shares_of_cores(self.workers)
             ]
             threads = [
@@ -60,7 +59,8 @@ class Local:
                     table.tick()
         if errors:
             raise errors[0]
-        for text in advice - {""}:
+        files.collect()
+        for text in [*(advice - {""}), f"rows: {files.results}"]:
             table.say(text)
         if received:
             table.say(f"stopped by {received[0].name}; running cells have saved, the same command goes on")

@@ -12,12 +12,13 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 import ray.exceptions
 
+from plum_jax.studies.commands import Commands
 from plum_jax.studies.launch_local import stop_signals
 from plum_jax.studies.outcomes import Outcome
 from plum_jax.studies.progress import LiveTable
@@ -46,7 +47,7 @@ class Ray:
     runtime_env: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     settings: WorkerSettings = WorkerSettings()
 
-    def launch(self, files: StudyFiles, command: Callable[[str], Sequence[str]], table: LiveTable) -> None:
+    def launch(self, files: StudyFiles, commands: Commands, table: LiveTable) -> None:
         """Submits every cell that is not done and may run, and waits; after SIGTERM or Ctrl-C running cells save.
 
         Raises:
@@ -57,10 +58,12 @@ class Ray:
         files = StudyFiles(files.directory.resolve())
         with stop_signals() as received:
             while not received and (cells := self._cells_to_run(files)):
-                self._run(cells, files, command, table, received)
+                self._run(cells, files, commands, table, received)
         if received:
             table.say(f"stopped by {received[0].name}; running cells have saved, the same command goes on")
             raise SystemExit(128 + received[0])
+        files.collect()
+        table.say(f"rows: {files.results}")
         waiting = sum(files.row(cell.name) is None for cell in files.planned())
         if waiting:
             table.say(needs_forecast(files, waiting))
@@ -75,7 +78,7 @@ class Ray:
         self,
         cells: Sequence[PlannedCell],
         files: StudyFiles,
-        command: Callable[[str], Sequence[str]],
+        commands: Commands,
         table: LiveTable,
         received: Sequence[signal.Signals],
     ) -> None:
@@ -83,7 +86,7 @@ class Ray:
         takes = {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": dict(self.resources)}
         running = {}
         for cell in cells:
-            arguments = (str(files.directory), cell.name, list(command(cell.name)), os.getcwd(), self.settings)
+            arguments = (str(files.directory), cell.name, commands.cell(cell.name), os.getcwd(), self.settings)
             options = task.options(name=cell.name, max_retries=self.max_retries, **takes)
             running[options.remote(*arguments)] = cell
         while running and not received:

@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import platform
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from etils import epath
 
 from plum_jax import artifact
 from plum_jax.studies.outcomes import Outcome
@@ -54,12 +55,12 @@ class StudyFiles:
     """The files of a study's directory that workers read and write."""
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = pathlib.Path(directory)
+        self.directory = epath.Path(directory)
         self.claims = self.directory / "claims"
         self.forecast = self.directory / "forecast.json"
         self.results = self.directory / "results.jsonl"
 
-    def cell(self, name: str) -> pathlib.Path:
+    def cell(self, name: str) -> epath.Path:
         """The directory of a cell's run."""
         return self.directory / "cells" / name
 

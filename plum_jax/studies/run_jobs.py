@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
+from plum_jax.studies.commands import Commands
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.plan import cell_fingerprint, read_plan
 from plum_jax.studies.progress import LiveTable
 from plum_jax.studies.results import StudyFiles
 from plum_jax.studies.study import Study, StudyError
 
-# Behind the arguments of this process they make the command of one cell; it sets no macro but CELL.
-ONE_CELL = "gin/run/study_one_cell.gin"
-
 
 class Launcher(Protocol):
     """Where cells run: a frozen dataclass of `launch_local`, `launch_ray` or `pod_commands`."""
 
-    def launch(self, files: StudyFiles, command: Callable[[str], Sequence[str]], table: LiveTable) -> None:
+    def launch(self, files: StudyFiles, commands: Commands, table: LiveTable) -> None:
         """Runs all cells that are not done and may run; what there is to say goes to the table."""
 
 
@@ -36,13 +34,7 @@ def run_study(model_dir: str, study: Study, launcher: Launcher, command: Sequenc
     """
     files = StudyFiles(model_dir)
     _require_planned(study, model_dir)
-
-    def cell_command(name: str) -> list[str]:
-        return [*command, f"--gin_file={ONE_CELL}", f"--gin.CELL={name!r}"]
-
-    launcher.launch(files, cell_command, LiveTable(files))
-    files.collect()
-    print(f"rows: {files.results}")
+    launcher.launch(files, Commands(tuple(command)), LiveTable(files))
 
 
 def _require_planned(study: Study, study_dir: str) -> None:

@@ -27,8 +27,14 @@ def plan(directory: pathlib.Path, count: int = 4, **cells: dict):
     return StudyFiles(directory)
 
 
-def command(directory: pathlib.Path):
-    return lambda name: [sys.executable, __file__, "cell", str(directory), name]
+class Commands:
+    """In the place of `plum_jax.studies.commands.Commands`."""
+
+    def __init__(self, directory: pathlib.Path):
+        self.directory = directory
+
+    def cell(self, name: str) -> list[str]:
+        return [sys.executable, __file__, "cell", str(self.directory), name]
 
 
 def write(path: pathlib.Path, value) -> None:
@@ -94,7 +100,7 @@ def main() -> None:
     from plum_jax.studies.worker import WorkerSettings
 
     settings = WorkerSettings(**json.loads(rest[0])) if rest else WorkerSettings()
-    Local(1, settings).launch(StudyFiles(directory), command(directory), LiveTable(StudyFiles(directory)))
+    Local(1, settings).launch(StudyFiles(directory), Commands(directory), LiveTable(StudyFiles(directory)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 def cluster():
     """A real Ray of this machine with two processors."""
     paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    with mock.patch.dict(os.environ, RAY_AUTH_MODE="disabled", PYTHONPATH=paths, RAY_USAGE_STATS_ENABLED="0"):
+    settings = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
+    with mock.patch.dict(os.environ, PYTHONPATH=paths, **settings):
         ray.init(
             address="local",
             num_cpus=2,
@@ -37,7 +38,7 @@ def launch(files, **changes):
     from plum_jax.studies.launch_ray import Ray
 
     settings = WorkerSettings(grace=5.0, poll=0.1, lease=30.0)
-    Ray(settings=settings, **changes).launch(files, stub_study.command(files.directory), LiveTable(files))
+    Ray(settings=settings, **changes).launch(files, stub_study.Commands(files.directory), LiveTable(files))
     return {row["name"]: row for row in map(json.loads, files.results.read_text().splitlines())}
 
 

@@ -31,7 +31,7 @@ def rows_of(files) -> dict[str, dict]:
 
 def run(files, settings=QUICK, workers=1, **changes):
     settings = dataclasses.replace(settings, **changes)
-    Local(workers, settings).launch(files, stub_study.command(files.directory), LiveTable(files))
+    Local(workers, settings).launch(files, stub_study.Commands(files.directory), LiveTable(files))
     return rows_of(files)
 
 
@@ -68,12 +68,10 @@ def test_failures_are_rows_with_their_reasons_and_the_study_goes_on(tmp_path):
         python_memory={"does": "memory_error"},
         xla_memory={"does": "xla_memory"},
         dies={"does": "die"},
-        hangs={"does": "hang"},
         silent={"does": "no_record"},
     )
-    rows = run(files, timeout=1.5, workers=2)
+    rows = run(files, workers=2)
     found = {name: (row["status"], row["reason"], row.get("attempts")) for name, row in rows.items()}
-    assert found.pop("hangs") == ("timed_out", "not done after 1.5 s, the timeout of a cell", 1)
     assert found.pop("fails") == ("failed", "exit status 1: ValueError: expected 3 levels, got 4", 2)
     assert found.pop("python_memory") == ("out_of_memory", "MemoryError: cannot allocate 9 GiB", 1)
     status, reason, attempts = found.pop("xla_memory")
@@ -88,6 +86,14 @@ def test_failures_are_rows_with_their_reasons_and_the_study_goes_on(tmp_path):
     assert (
         rows["fails"]["budget"] == 1e12 and rows["fails"]["study"] == "stub" and "loss" not in rows["fails"]
     )  # missing, not 0
+
+
+def test_a_cell_that_hangs_is_a_row_and_the_next_one_runs(tmp_path):
+    files = stub_study.plan(tmp_path, 0, hangs={"does": "hang"}, after={"does": "fail"})
+    rows = run(files, timeout=3.0, retries=0)
+    assert (rows["hangs"]["status"], rows["hangs"]["attempts"]) == ("timed_out", 1)
+    assert rows["hangs"]["reason"] == "not done after 3 s, the timeout of a cell"
+    assert rows["hangs"]["wall_seconds"] < 60 and rows["after"]["status"] in ("failed", "timed_out")
 
 
 def test_held_out_cells_wait_for_the_forecast(tmp_path, capsys):
@@ -205,7 +211,7 @@ def test_a_suspended_worker_loses_its_cell_and_nothing_is_done_twice(tmp_path):
 def test_a_worker_that_lost_its_claim_stops_its_cell_and_writes_no_row(tmp_path):
     files = stub_study.plan(tmp_path, 0, long={"step_seconds": 0.2, "steps": 20})
     stop = threading.Event()
-    worker = Worker(files, stub_study.command(tmp_path), QUICK, stop=stop)
+    worker = Worker(files, stub_study.Commands(tmp_path).cell, QUICK, stop=stop)
     thread = threading.Thread(target=worker.work)
     thread.start()
     try:
