@@ -41,7 +41,7 @@ class Optimum:
 
 @dataclasses.dataclass(frozen=True)
 class AkimaFit:
-    """Optima of all budgets and the weighted lines through those that have one; None with fewer than two."""
+    """Optima of the budgets with three sizes, and the lines through those inside; None with fewer than two of them."""
 
     optima: tuple[Optimum, ...]
     N: Line | None
@@ -67,9 +67,12 @@ def fit_akima(
       seed: of the noise.
     """
     generator = np.random.default_rng(seed)
-    optima, drawn_n, drawn_d = [], [], []
+    optima: list[Optimum] = []
+    drawn_n, drawn_d = [], []
     for budget in np.unique(points.budget):
         sizes, tokens, values = _best_of_each_size(points, float(budget), maximise)
+        if len(sizes) < 3:
+            continue
         sd = np.broadcast_to(noise_sd(values) if callable(noise_sd) else noise_sd, values.shape)
         noisy = values[None] + sd[None] * generator.standard_normal((draws, len(values)))
         x = np.log(sizes)
@@ -91,6 +94,8 @@ def fit_akima(
         )
         drawn_n.append(np.exp(found))
         drawn_d.append(np.exp(intercept + slope * found))
+    if not optima:
+        return AkimaFit((), None, None)
     return _lines(tuple(optima), np.stack(drawn_n, 1), np.stack(drawn_d, 1), confidence)
 
 

@@ -108,6 +108,12 @@ class Runs:
             table = table.filter(pl.col("D") == pl.col("D").max().over("run"))
         return table.sort("row")
 
+    def require(self, value: str) -> None:
+        """Raises `RunsError` with what became of all rows where no run may be fitted."""
+        if self.usable(value).is_empty():
+            fates = ", ".join(f"{count} {fate}" for fate, count in self.counts().items()) or "no rows"
+            raise RunsError(f"{self.source} has no finished run with N, D, C and {value} that may be fitted: {fates}")
+
     def counts(self) -> dict[str, int]:
         """Rows by what became of them: status, or "left out: <rule>", or "held out"."""
         fate = (

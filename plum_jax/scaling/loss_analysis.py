@@ -1,0 +1,306 @@
+"""The loss of a table of runs: every method side by side, with exponents, frontier and what it cannot tell."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+
+from plum_jax.scaling import multi_start
+from plum_jax.scaling.akima import AkimaFit, fit_akima
+from plum_jax.scaling.bounded_metrics import bootstrap_counts, seed_spread
+from plum_jax.scaling.design import GuessedLaw
+from plum_jax.scaling.envelope import EnvelopeFit, fit_envelope
+from plum_jax.scaling.iso_flop import Gates, IsoFlopFit, IsoFlopPoints, fit_iso_flop
+from plum_jax.scaling.parametric_law import ParametricFit, chinchilla_design, fit_parametric, log_loss
+from plum_jax.scaling.power_line import Line, tails
+from plum_jax.scaling.runs import Runs
+
+FRONTIER_VALUES = 60
+# The frontier is drawn this far beyond the largest budget.
+AHEAD = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a table is analysed.
+
+    Attributes:
+      confidence: of all intervals.
+      draws: of runs with replacement, and of noise about parabolas.
+      seed: of the draws.
+      delta: Huber's threshold in log loss.
+      gates: of parabolas.
+      best_learning_rates: fit only the best learning rate of each cell; the table of conventions has both.
+      drop_largest_losses: so many runs are left out, named in the report.
+      budget_tolerance: groups runs by achieved FLOPs where the table has no budgets; None: no iso-FLOP fit then.
+      chance: recall of a random list, k / items; None: taken as 0, and said so.
+    """
+
+    confidence: float = 0.9
+    draws: int = 300
+    seed: int = 0
+    delta: float = 1e-3
+    gates: Gates = dataclasses.field(default_factory=Gates)
+    best_learning_rates: bool = True
+    drop_largest_losses: int = 0
+    budget_tolerance: float | None = None
+    chance: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A figure and where it may be."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Frontier:
+    """The best size at each compute, with bands: arrays of [values]; loss is None for methods that give none there."""
+
+    flops: np.ndarray
+    N: np.ndarray
+    N_low: np.ndarray
+    N_high: np.ndarray
+    D: np.ndarray
+    D_low: np.ndarray
+    D_high: np.ndarray
+    loss: np.ndarray | None = None
+    loss_low: np.ndarray | None = None
+    loss_high: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What one method says.
+
+    Attributes:
+      name: of the method.
+      a: N* grows as C^a; None where `why_not` says why.
+      b: D* grows as C^b.
+      parameters: E, A, B, alpha and beta with intervals, for the parametric fits.
+      frontier: None without exponents.
+      why_not: what keeps the method from an answer.
+      warnings: what weakens its answer.
+    """
+
+    name: str
+    a: Interval | None
+    b: Interval | None
+    parameters: dict[str, Interval]
+    frontier: Frontier | None
+    why_not: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LawFit:
+    """A parametric law with the laws of its draws.
+
+    Attributes:
+      fit: of all points.
+      draws: (log A, log B, log E, alpha, beta) of each draw, [draws, 5].
+      counts: how often each point was in each draw, [draws, points]; the rates are drawn with the same.
+      flops_per_nd: C / (N D) of the runs, geometric mean: what turns compute into N and D.
+    """
+
+    fit: ParametricFit
+    draws: np.ndarray
+    counts: np.ndarray
+    flops_per_nd: float
+
+    def losses(self, N: np.ndarray, D: np.ndarray) -> np.ndarray:
+        """Loss of each draw at these cells, [draws, cells]."""
+        return np.exp(log_loss(self.draws[:, None, :], np.asarray(N, float)[None], np.asarray(D, float)[None]))
+
+    def laws(self) -> list[GuessedLaw]:
+        """The draws as laws."""
+        scales, exponents = np.exp(self.draws[:, :3]), self.draws[:, 3:]
+        return [GuessedLaw(e, a, b, *x) for (a, b, e), x in zip(scales.tolist(), exponents.tolist(), strict=True)]
+
+    def losses_of_draw(self, draw: int, N: np.ndarray, D: np.ndarray) -> np.ndarray:
+        """Loss of one draw at these cells, [cells]."""
+        return np.exp(log_loss(self.draws[draw], N, D))
+
+
+@dataclasses.dataclass(frozen=True)
+class LossAnalysis:
+    """All methods on the loss.
+
+    Attributes:
+      methods: parametric fits first, then what needs budgets or curves.
+      law: the Huber fit, for forecasts and the two-step forms; None where there are too few runs.
+      iso_flop: None without budgets.
+      akima: None without budgets.
+      envelope: of runs of several lengths a size; None where no size has two.
+      seed_sd: spread of log loss between seeds; None without replicates.
+    """
+
+    methods: tuple[Method, ...]
+    law: LawFit | None
+    iso_flop: IsoFlopFit | None
+    akima: AkimaFit | None
+    envelope: EnvelopeFit | None
+    seed_sd: float | None
+
+
+def analyse_loss(runs: Runs, settings: Settings) -> LossAnalysis:
+    """Every method that the table allows; the others say what they lack."""
+    table = runs.usable("loss")
+    C = table["C"].to_numpy()
+    flops = np.geomspace(C.min(), C.max() * AHEAD, FRONTIER_VALUES)
+    law, law_method = _law(table, settings, flops)
+    seed_sd = loss_seed_spread(table)
+    iso_flop = akima = None
+    if "budget" in table.columns:
+        points = iso_flop_points(table, "loss")
+        iso_flop = fit_iso_flop(points, False, settings.gates, settings.draws, settings.confidence, settings.seed)
+        noise = seed_sd * float(np.mean(points.value)) if seed_sd else iso_flop.noise_sd
+        if np.isfinite(noise):
+            akima = fit_akima(points, noise, False, settings.draws, settings.confidence, settings.seed)
+    envelope = _envelope(runs, settings)
+    methods = [
+        law_method,
+        _of_lines("iso-FLOP parabolas", iso_flop, _why_no_iso_flop(iso_flop), flops, settings),
+        _of_lines("iso-FLOP interpolation", akima, "no budget has an inner optimum", flops, settings),
+        _of_lines(
+            "envelope", envelope, envelope.why_not if envelope else "no size has runs of two lengths", flops, settings
+        ),
+    ]
+    return LossAnalysis(tuple(methods), law, iso_flop, akima, envelope, seed_sd)
+
+
+def iso_flop_points(table: pl.DataFrame, value: str, standard_error: np.ndarray | None = None) -> IsoFlopPoints:
+    """Rows of a table with budgets as arrays."""
+    table = table.drop_nulls("budget")
+    budget, N, D, values, run = (table[name].to_numpy() for name in ("budget", "N", "D", value, "run"))
+    return IsoFlopPoints(budget, N, D, values, run, standard_error)
+
+
+def loss_seed_spread(table: pl.DataFrame) -> float | None:
+    """Standard deviation of log loss between runs that differ in seed alone; None where no cell has two."""
+    cell = cells_of(table)
+    sd, freedom = seed_spread(cell, np.log(table["loss"].to_numpy()))
+    return sd if freedom else None
+
+
+def cells_of(table: pl.DataFrame) -> np.ndarray:
+    """Number of each row's cell: what is the same but for the seed."""
+    names = ("N", "budget" if "budget" in table.columns else "D", "learning_rate")
+    keys = [name for name in names if name in table.columns]
+    return table.select(pl.struct(keys).rank("dense").alias("cell"))["cell"].to_numpy()
+
+
+def law_draws(table: pl.DataFrame, fit: ParametricFit, counts: np.ndarray, delta: float) -> np.ndarray:
+    """(log A, log B, log E, alpha, beta) of each draw, [draws, 5]: from the fit and from steeper and flatter ones."""
+    N, D, loss = (table[name].to_numpy() for name in ("N", "D", "loss"))
+    starts = _starts_around(fit, N, D)
+    problem = np.repeat(np.arange(len(counts)), len(starts))
+    found = multi_start.descend(
+        chinchilla_design(N, D),
+        np.log(loss),
+        np.tile(starts, (len(counts), 1)),
+        delta=delta,
+        weights=counts,
+        problem=problem,
+    )
+    best = np.argmin(found.objective.reshape(len(counts), len(starts)), 1)
+    return found.parameters.reshape(len(counts), len(starts), 5)[np.arange(len(counts)), best]
+
+
+def frontier_of_law(
+    fit: ParametricFit, draws: np.ndarray, flops_per_nd: float, flops: np.ndarray, confidence: float
+) -> Frontier:
+    """Best N, D and loss of a law at each compute, and the bands of its draws."""
+    N, D = fit.optimum(flops, flops_per_nd)
+    log_a, log_b, _, alpha, beta = (column[:, None] for column in draws.T)
+    product = np.log(flops / flops_per_nd)[None]
+    log_n = (np.log(alpha / beta) + log_a - log_b + beta * product) / (alpha + beta)
+    log_d = product - log_n
+    losses = np.exp(log_loss(draws[:, None, :], np.exp(log_n), np.exp(log_d)))
+    with np.errstate(over="ignore"):
+        bands = [np.quantile(v, tails(confidence), axis=0) for v in (np.exp(log_n), np.exp(log_d), losses)]
+    (n_low, n_high), (d_low, d_high), (loss_low, loss_high) = bands
+    return Frontier(flops, N, n_low, n_high, D, d_low, d_high, fit.loss(N, D), loss_low, loss_high)
+
+
+def interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
+    """A value with the central interval of its draws."""
+    low, high = np.quantile(draws, tails(confidence))
+    return Interval(float(value), float(low), float(high))
+
+
+def _law(table: pl.DataFrame, settings: Settings, flops: np.ndarray) -> tuple[LawFit | None, Method]:
+    name = "parametric law, Huber"
+    N, D, C, loss = (table[column].to_numpy() for column in ("N", "D", "C", "loss"))
+    try:
+        fit = fit_parametric(N, D, loss, delta=settings.delta)
+    except ValueError as error:
+        return None, Method(name, None, None, {}, None, str(error))
+    counts = bootstrap_counts(table["run"].to_numpy(), settings.draws, settings.seed)
+    draws = law_draws(table, fit, counts, settings.delta)
+    flops_per_nd = float(np.exp(np.mean(np.log(C / (N * D)))))
+    law = LawFit(fit, draws, counts, flops_per_nd)
+    a = draws[:, 4] / (draws[:, 3] + draws[:, 4])
+    confidence = settings.confidence
+    parameters = {
+        "E": interval(fit.E, np.exp(draws[:, 2]), confidence),
+        "A": interval(fit.A, np.exp(draws[:, 0]), confidence),
+        "B": interval(fit.B, np.exp(draws[:, 1]), confidence),
+        "alpha": interval(fit.alpha, draws[:, 3], confidence),
+        "beta": interval(fit.beta, draws[:, 4], confidence),
+    }
+    frontier = frontier_of_law(fit, draws, flops_per_nd, flops, confidence)
+    exponents = interval(fit.exponent_a, a, confidence), interval(fit.exponent_b, 1 - a, confidence)
+    return law, Method(name, *exponents, parameters, frontier)
+
+
+def _starts_around(fit: ParametricFit, N: np.ndarray, D: np.ndarray) -> np.ndarray:
+    """The fit, and laws with the same terms at the middle of the data and other exponents and floors, [starts, 5]."""
+    log_a, log_b, log_e, alpha, beta = fit.log_parameters
+    log_e = max(log_e, -20.0)
+    rows = [[log_a, log_b, log_e, alpha, beta]]
+    n, d = float(np.mean(np.log(N))), float(np.mean(np.log(D)))
+    for more_alpha, more_beta, less_e in ((1.5, 1.5, 0.2), (0.6, 0.6, -0.5), (1.5, 0.7, 0.0), (0.7, 1.5, 0.0)):
+        new_alpha, new_beta = alpha * more_alpha, beta * more_beta
+        rows.append(
+            [log_a + (new_alpha - alpha) * n, log_b + (new_beta - beta) * d, log_e + less_e, new_alpha, new_beta]
+        )
+    return np.array(rows)
+
+
+def _envelope(runs: Runs, settings: Settings) -> EnvelopeFit | None:
+    """Over sizes, each a curve of its runs of different length; over checkpoints where runs have several."""
+    table = runs.usable("loss", checkpoints=True)
+    by = "run" if table["run"].n_unique() < len(table) else "N"
+    if table.group_by(by).len()["len"].max() == 1:
+        return None
+    curve, N, D, C, loss = (table[name].to_numpy() for name in (by, "N", "D", "C", "loss"))
+    return fit_envelope(curve, N, D, C, loss, False, settings.draws, settings.confidence, settings.seed)
+
+
+def _why_no_iso_flop(fit: IsoFlopFit | None) -> str:
+    return "the table has no column of budgets" if fit is None else fit.why_not
+
+
+def _of_lines(
+    name: str, fit: IsoFlopFit | AkimaFit | EnvelopeFit | None, why_not: str, flops: np.ndarray, settings: Settings
+) -> Method:
+    lines = (fit.line_N, fit.line_D) if isinstance(fit, EnvelopeFit) else (fit.N, fit.D) if fit else (None, None)
+    line_n, line_d = lines
+    if line_n is None or line_d is None:
+        return Method(name, None, None, {}, None, why_not)
+    warnings = []
+    if isinstance(fit, IsoFlopFit) and fit.draws_without_optimum > 0.05:
+        warnings.append(f"{100 * fit.draws_without_optimum:.0f}% of the noise draws of a budget have no optimum")
+    bands = line_n.band(flops, settings.confidence), line_d.band(flops, settings.confidence)
+    frontier = Frontier(flops, line_n.at(flops), *bands[0], line_d.at(flops), *bands[1])
+    return Method(name, _exponent(line_n), _exponent(line_d), {}, frontier, "", tuple(warnings))
+
+
+def _exponent(line: Line) -> Interval:
+    return Interval(line.exponent, *line.exponent_interval)
