@@ -167,11 +167,19 @@ def fit_rate(form: Form, points: RatePoints, floor: float | None = 0.0, counts: 
     )
 
 
-def bootstrap_counts(run: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
-    """How often each point is in a draw of whole runs with replacement, [draws, points]."""
+def bootstrap_counts(run: np.ndarray, draws: int, seed: int = 0, least_runs: int = 1) -> np.ndarray:
+    """How often each point is in a draw of whole runs with replacement, [draws, points].
+
+    A draw with fewer than `least_runs` different runs (or all of them, where there are fewer) is drawn again: a law of
+    more parameters would go through all its points.
+    """
     names, which = np.unique(run, return_inverse=True)
     generator = np.random.default_rng(seed)
-    return generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)[:, which]
+    chance = np.full(len(names), 1 / len(names))
+    counts = generator.multinomial(len(names), chance, size=draws)
+    while len(poor := np.flatnonzero((counts > 0).sum(1) < min(least_runs, 0.7 * len(names)))):
+        counts[poor] = generator.multinomial(len(names), chance, size=len(poor))
+    return counts[:, which]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,21 @@ from plum_jax.scaling.bounded_metrics import bootstrap_counts, seed_spread
 from plum_jax.scaling.design import GuessedLaw
 from plum_jax.scaling.envelope import EnvelopeFit, fit_envelope
 from plum_jax.scaling.iso_flop import Gates, IsoFlopFit, IsoFlopPoints, fit_iso_flop
-from plum_jax.scaling.parametric_law import ParametricFit, chinchilla_design, fit_parametric, log_loss
+from plum_jax.scaling.parametric_law import (
+    ParametricFit,
+    chinchilla_design,
+    chinchilla_starts,
+    fit_parametric,
+    log_loss,
+)
 from plum_jax.scaling.power_line import Line, tails
 from plum_jax.scaling.runs import Runs
 
 FRONTIER_VALUES = 60
 # The frontier is drawn this far beyond the largest budget.
 AHEAD = 10.0
+# Of Hoffmann's 4,500 starts, for draws and comparisons; the fit itself has all.
+EVERY_START = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,21 +203,18 @@ def cells_of(table: pl.DataFrame) -> np.ndarray:
     return table.select(pl.struct(keys).rank("dense").alias("cell"))["cell"].to_numpy()
 
 
-def law_draws(table: pl.DataFrame, fit: ParametricFit, counts: np.ndarray, delta: float) -> np.ndarray:
-    """(log A, log B, log E, alpha, beta) of each draw, [draws, 5]: from the fit and from steeper and flatter ones."""
-    N, D, loss = (table[name].to_numpy() for name in ("N", "D", "loss"))
-    starts = _starts_around(fit, N, D)
-    problem = np.repeat(np.arange(len(counts)), len(starts))
-    found = multi_start.descend(
-        chinchilla_design(N, D),
-        np.log(loss),
-        np.tile(starts, (len(counts), 1)),
-        delta=delta,
-        weights=counts,
-        problem=problem,
-    )
-    best = np.argmin(found.objective.reshape(len(counts), len(starts)), 1)
-    return found.parameters.reshape(len(counts), len(starts), 5)[np.arange(len(counts)), best]
+def law_draws(N: np.ndarray, D: np.ndarray, loss: np.ndarray, counts: np.ndarray, delta: float) -> np.ndarray:
+    """(log A, log B, log E, alpha, beta) of each draw, [draws, 5], each from many starts.
+
+    Args:
+      N, D, loss: [points].
+      counts: how often each point is in a draw, [draws, points].
+      delta: Huber's threshold.
+    """
+    targets = np.tile(np.log(loss), (len(counts), 1))
+    starts = chinchilla_starts()[::EVERY_START]
+    design = chinchilla_design(N, D)
+    return multi_start.descend_many(design, targets, starts, delta=delta, weights=1.0 * counts).parameters
 
 
 def frontier_of_law(
@@ -241,8 +246,8 @@ def _law(table: pl.DataFrame, settings: Settings, flops: np.ndarray) -> tuple[La
         fit = fit_parametric(N, D, loss, delta=settings.delta)
     except ValueError as error:
         return None, Method(name, None, None, {}, None, str(error))
-    counts = bootstrap_counts(table["run"].to_numpy(), settings.draws, settings.seed)
-    draws = law_draws(table, fit, counts, settings.delta)
+    counts = bootstrap_counts(table["run"].to_numpy(), settings.draws, settings.seed, least_runs=6)
+    draws = law_draws(N, D, loss, counts, settings.delta)
     flops_per_nd = float(np.exp(np.mean(np.log(C / (N * D)))))
     law = LawFit(fit, draws, counts, flops_per_nd)
     a = draws[:, 4] / (draws[:, 3] + draws[:, 4])
@@ -257,20 +262,6 @@ def _law(table: pl.DataFrame, settings: Settings, flops: np.ndarray) -> tuple[La
     frontier = frontier_of_law(fit, draws, flops_per_nd, flops, confidence)
     exponents = interval(fit.exponent_a, a, confidence), interval(fit.exponent_b, 1 - a, confidence)
     return law, Method(name, *exponents, parameters, frontier)
-
-
-def _starts_around(fit: ParametricFit, N: np.ndarray, D: np.ndarray) -> np.ndarray:
-    """The fit, and laws with the same terms at the middle of the data and other exponents and floors, [starts, 5]."""
-    log_a, log_b, log_e, alpha, beta = fit.log_parameters
-    log_e = max(log_e, -20.0)
-    rows = [[log_a, log_b, log_e, alpha, beta]]
-    n, d = float(np.mean(np.log(N))), float(np.mean(np.log(D)))
-    for more_alpha, more_beta, less_e in ((1.5, 1.5, 0.2), (0.6, 0.6, -0.5), (1.5, 0.7, 0.0), (0.7, 1.5, 0.0)):
-        new_alpha, new_beta = alpha * more_alpha, beta * more_beta
-        rows.append(
-            [log_a + (new_alpha - alpha) * n, log_b + (new_beta - beta) * d, log_e + less_e, new_alpha, new_beta]
-        )
-    return np.array(rows)
 
 
 def _envelope(runs: Runs, settings: Settings) -> EnvelopeFit | None:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from plum_jax.scaling.iso_flop import fit_iso_flop
-from plum_jax.scaling.loss_analysis import Settings, iso_flop_points
+from plum_jax.scaling.loss_analysis import EVERY_START, Settings, iso_flop_points
 from plum_jax.scaling.parametric_law import chinchilla_starts, fit_parametric
 from plum_jax.scaling.runs import Runs, RunsError
 
@@ -20,8 +20,6 @@ OTHER_PARAMETERS = ("N_non_embedding", "N_activated", "N_activated_non_embedding
 OTHER_DELTAS = (1e-4, 1e-2, float("inf"))
 # Of the runs, that the row "largest losses left out" leaves out, at least one.
 LARGEST_LOSSES = 0.02
-# Of Hoffmann's 4,500 starts every 15th: a row of this table is a comparison, not the fit.
-EVERY_START = 15
 
 
 @dataclasses.dataclass(frozen=True)
