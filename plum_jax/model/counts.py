@@ -84,3 +84,14 @@ def train_flops_parts(config: DecoderConfig, vocab_size: int, context: float) ->
     scores = forward - forward_flops_per_token(config, vocab_size, 0.0)
     parts = {"projections": forward - head - router - scores, "scores": scores, "router": router, "head": head}
     return {name: 3 * flops for name, flops in parts.items()}
+
+
+def search_flops(config: DecoderConfig, vocab_size: int, prompt_length: int, num_beams: int, num_levels: int) -> float:
+    """Operations that a user's beam search needs: the prompt (with its start token) once, then a token of every beam
+    for every level but the last; logits where a code is chosen. Scores are those that the mask leaves.
+    """
+    head = 2 * vocab_size * config.d_model
+    prompt = prompt_length + 1
+    reading = prompt * (forward_flops_per_token(config, vocab_size, (prompt + 1) / 2) - head) + head
+    beams = sum(forward_flops_per_token(config, vocab_size, prompt + level) for level in range(1, num_levels))
+    return reading + num_beams * beams

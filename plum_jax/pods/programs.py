@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.counts import forward_flops_per_token, train_step_flops
+from plum_jax.model.counts import search_flops, train_step_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.splash_attention import computed_share
 from plum_jax.pipeline import Phase, initial_params, objective_on
@@ -117,12 +117,9 @@ class Search:
 
     def flops(self, config: DecoderConfig, vocab_size: int) -> float:
         """What the model needs: prompts once, then M tokens for every further level; logits where a code is chosen."""
-        head = 2 * vocab_size * config.d_model
-        levels = len(self.codebook_sizes)
-        prompt = self.prompt_length + 1
-        reading = prompt * (forward_flops_per_token(config, vocab_size, (prompt + 1) / 2) - head) + head
-        tokens = (levels - 1) * self.num_beams
-        return self.users * (reading + tokens * forward_flops_per_token(config, vocab_size, prompt))
+        return self.users * search_flops(
+            config, vocab_size, self.prompt_length, self.num_beams, len(self.codebook_sizes)
+        )
 
 
 def compile_beam_search(config: DecoderConfig, vocab_size: int, search: Search, mesh: Mesh) -> Compiled:

@@ -1,40 +1,24 @@
 """Beam search against the full forward pass over every item, and against a beam written out in Python."""
 
+import functools
+
 import hypothesis
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_decoder import bigram_log_probs, random_bigram, sid_log_probs, sid_offsets, tiny_decoder
+import searches
+from searches import SIZES, all_sids, bigram_beam, some_sids
+from tiny_decoder import TEXT_TOKENS, bigram_log_probs, random_bigram, sid_log_probs, sid_offsets, tiny_decoder
 
 from plum_jax.retrieval.beam_search import beam_search
+from plum_jax.retrieval.sorted_sids import SortedSids
 from plum_jax.retrieval.trie import SidTrie
+from plum_jax.training.mesh import MeshShape, batch_sharding, logical_axes, parameter_shardings, replicated
 
-SIZES = (4, 5, 3)
 PROMPTS = [[3, 1, 4, 1, 5], [2], [6, 5, 4, 3, 2, 1, 9, 8], []]
-
-
-def all_sids(sizes):
-    return np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), axis=-1).reshape(-1, len(sizes))
-
-
-def search(decoder, params, num_beams, codes=None, sizes=SIZES, prompts=PROMPTS, longest=0, start_token=0):
-    lengths = np.array([len(prompt) for prompt in prompts])
-    padded = np.full((len(prompts), max(longest, *lengths) + 3), 5)  # what pads a prompt must not matter
-    for row, prompt in enumerate(prompts):
-        padded[row, : len(prompt)] = prompt
-    found = beam_search(
-        decoder,
-        params,
-        jnp.asarray(padded),
-        jnp.asarray(lengths),
-        sid_offsets=sid_offsets(sizes),
-        codebook_sizes=sizes,
-        num_beams=num_beams,
-        trie=None if codes is None else SidTrie.from_codes(codes, sizes),
-        start_token=start_token,
-    )
-    return tuple(np.asarray(x) for x in found)
+search = functools.partial(searches.search, prompts=PROMPTS)
 
 
 def assert_same_ranking(codes, log_probs, expected_codes, expected_log_probs):
@@ -107,7 +91,7 @@ def test_found_sids_are_items_distinct_sorted_and_as_many_as_there_are(drawn, nu
     items, sizes = drawn
     model, params = random_bigram(sizes, seed)
     prompts = [[3, 1], [5]]
-    codes, log_probs = search(model, params, num_beams, items, sizes, prompts)
+    codes, log_probs = search(model, params, num_beams, items, sizes, prompts=prompts)
     exist = np.unique(items, axis=0)
     expected = min(num_beams, len(exist))
     for row, prompt in enumerate(prompts):
@@ -162,3 +146,91 @@ def test_a_fresh_trie_of_the_same_shape_does_not_compile_again():
     codes, _ = search(model, params, 2, np.array([[0, 1], [1, 0]]), (2, 2))
     assert beam_search._cache_size() == compiled, "the trie must be an argument of the program, not part of it"
     assert {tuple(sid) for sid in codes[0].tolist()} == {(0, 1), (1, 0)}
+
+
+@pytest.mark.parametrize("scores", ["model", "renormalised"])
+def test_scores_are_those_of_their_name(scores):
+    model, params = random_bigram(SIZES)
+    items = some_sids()
+    for num_beams in (4, len(items)):
+        codes, log_probs = search(model, params, num_beams, items, scores=scores, prompts=PROMPTS[:3])
+        for row, prompt in enumerate(PROMPTS[:3]):
+            assert_same_ranking(codes[row], log_probs[row], *bigram_beam(params, prompt[-1], num_beams, items, scores))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_renormalised_probabilities_of_all_items_sum_to_one_in_any_dtype(dtype):
+    decoder, params = tiny_decoder(SIZES, dtype=dtype)
+    items = some_sids()
+    codes, log_probs = search(decoder, params, len(items), items, scores="renormalised")
+    assert log_probs.dtype == np.float32
+    np.testing.assert_allclose(np.exp(log_probs.astype(np.float64)).sum(axis=1), 1.0, rtol=1e-5)
+    assert (codes >= 0).all()
+
+
+@pytest.mark.parametrize("scores", ["model", "renormalised"])
+def test_tokens_of_no_probability_are_never_found_and_make_no_nan(scores):
+    model, params = random_bigram(SIZES)
+    impossible = TEXT_TOKENS + np.array([1, 2])  # codes 1 and 2 of the first level
+    dead_end = sid_offsets(SIZES)[0] + 3
+    table = (
+        params["table"]
+        .at[:, impossible]
+        .set(-jnp.inf)
+        .at[dead_end, sid_offsets(SIZES)[1] : TEXT_TOKENS + 9]
+        .set(-jnp.inf)
+    )
+    codes, log_probs = search(model, {"table": table}, 60, all_sids(SIZES), scores=scores)
+    assert not np.isnan(log_probs).any()
+    assert (codes[:, :15, 0] == 0).all() and (codes[:, 15:] == -1).all() and (log_probs[:, 15:] == -np.inf).all()
+
+
+def test_other_scores_are_refused():
+    model, params = random_bigram(SIZES)
+    with pytest.raises(ValueError, match="'model', 'renormalised'.*got 'logits'"):
+        search(model, params, 2, scores="logits")
+
+
+def test_each_user_of_a_batch_is_searched_in_a_set_of_items_of_the_user_s_own():
+    model, params = random_bigram(SIZES)
+    items = some_sids()
+    sets = [None, np.array([3]), np.arange(len(items)) % 2 == 0]
+    trie = SidTrie.build(SortedSids.from_codes(items, SIZES), sets)
+    chosen = [2, 0, 1, 0]
+    codes, log_probs = search(model, params, 4, trie=trie, sets=jnp.array(chosen))
+    for row, number in enumerate(chosen):
+        own = items if sets[number] is None else items[sets[number]]
+        last = (PROMPTS[row] or [0])[-1]
+        expected = bigram_beam(params, last, 4, own, "model")
+        assert_same_ranking(codes[row, : len(own)], log_probs[row, : len(own)], *expected)
+        assert (codes[row, len(own) :] == -1).all()
+
+
+def test_sharded_equals_single():
+    """Users over the data axes, heads, MLP and vocabulary over the tensor axis."""
+    sizes = (4, 5, 4)
+    decoder, params = tiny_decoder(sizes, num_layers=2, num_kv_heads=2)
+    items, prompts = some_sids(sizes=sizes), (PROMPTS * 2)
+    expected = search(decoder, params, 4, items, sizes, prompts=prompts)
+    mesh = MeshShape(data=2, fsdp=2, tensor=2).build()
+    boxed = jax.eval_shape(
+        decoder.init, jax.random.key(0), *[jnp.zeros((1, 2), jnp.int32)] * 2, jnp.ones((1, 2, 2), bool)
+    )
+    params = jax.device_put(params, parameter_shardings(boxed["params"], mesh))
+    split = jax.tree.leaves(jax.tree.map(lambda x: not x.sharding.is_fully_replicated, params))
+    assert sum(split) >= 4, "a test of sharding needs arrays that are split"
+    tokens, lengths = jax.device_put(searches.padded(prompts), batch_sharding(mesh))
+    trie = jax.device_put(SidTrie.from_codes(items, sizes), replicated(mesh))
+    with logical_axes(mesh):
+        found = beam_search(
+            decoder,
+            params,
+            tokens,
+            lengths,
+            trie=trie,
+            sid_offsets=sid_offsets(sizes),
+            codebook_sizes=sizes,
+            num_beams=4,
+        )
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)

@@ -18,9 +18,8 @@ TEXT_TOKENS = 7
 @functools.cache
 def tiny_decoder(codebook_sizes, *, num_layers=1, seed=0, **config):
     """A decoder of width 8, and parameters large enough for its choices to depend on the prompt."""
-    sizes = DecoderConfig(
-        num_layers=num_layers, d_model=8, num_heads=2, num_kv_heads=1, head_dim=4, mlp_dim=16, **config
-    )
+    config = {"num_heads": 2, "num_kv_heads": 1, "head_dim": 4} | config
+    sizes = DecoderConfig(num_layers=num_layers, d_model=8, mlp_dim=16, **config)
     decoder = Decoder(sizes, TEXT_TOKENS + sum(codebook_sizes))
     tokens = jnp.zeros((1, 2), jnp.int32)
     params = nn.unbox(jax.jit(decoder.init)(jax.random.key(seed), tokens, tokens, jnp.ones((1, 2, 2), bool)))["params"]
@@ -67,6 +66,13 @@ def bigram_log_probs(params, last_token, codes, offsets):
     tokens = np.asarray(codes) + np.asarray(offsets)
     before = np.concatenate([np.full((len(tokens), 1), last_token), tokens[:, :-1]], axis=1)
     return log_probs[before, tokens].sum(axis=1)
+
+
+def bigram_code_log_probs(params, last_token, tokens, scores):
+    """float64 [n]: log-probability of `tokens` after `last_token`, in the whole vocabulary or among themselves."""
+    logits = np.asarray(params["table"], np.float64)[last_token]
+    among = logits if scores == "model" else logits[tokens]
+    return logits[tokens] - np.log(np.exp(among).sum())
 
 
 def sid_offsets(codebook_sizes):

@@ -1,0 +1,48 @@
+"""Speed of constrained retrieval: the masks of a trie alone, and whole searches beside `transformers`.
+
+    python benchmarks/retrieval.py           1 to 20 million items; 4 and 8 levels, 20 and 50 items, d 128 and 256
+    python benchmarks/retrieval.py --quick   50 s: a million items; one search of each model
+
+Needs PyTorch and transformers (`pip install -e .[bench]`). Prints tables, and at the end one line of JSON:
+
+  users_per_second_vs_transformers_min: our users a second over those of `generate` with `prefix_allowed_tokens_fn`,
+    least of the cases.
+  mask_time_vs_static_max, index_memory_vs_static_max: a step's time and the index's bytes over STATIC's.
+  constraint_cost_max: time of a search inside the catalogue over that of one without constraint, most of the cases.
+  gemm_share_min: FLOP/s that a search needs over those of the fastest large float32 product, least of the cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from importlib import metadata
+
+import timing
+
+VERSIONS = ("jax", "torch", "transformers", "numpy")
+
+
+def main() -> None:
+    """Measures the sections one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="at most 50 s")
+    quick = parser.parse_args().quick
+    timing.bound_threads()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+    # Imported here: what is set above is read when these libraries are loaded.
+    import beam_search_speed
+    import retrieval_masks
+
+    versions = {name: metadata.version(name) for name in VERSIONS}
+    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
+    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
+    result |= beam_search_speed.measure(quick)
+    result |= retrieval_masks.measure(quick)
+    print(json.dumps(timing.rounded(result)))
+
+
+if __name__ == "__main__":
+    main()
