@@ -22,11 +22,11 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 import secrets
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 # A link is rewritten in place, so it always has this many bytes.
@@ -73,30 +73,42 @@ class Claims:
 
     def chain(self, cell: str) -> list[Link]:
         """All links of a cell, first to last."""
-        names = re.compile(re.escape(cell) + r"\.(\d+)\.json")
-        numbers = sorted(int(match[1]) for name in os.listdir(self.directory) if (match := names.fullmatch(name)))
-        return [self._read(cell, number) for number in numbers]
+        return [self._read(cell, number) for number in self._numbers().get(cell, [])]
 
     def is_free(self, cell: str) -> bool:
         """Whether `take` may succeed. Every call is also a look at the heartbeat: call it every few seconds."""
-        return self._may_follow(cell, self.chain(cell))
+        return self._may_follow(cell, self._numbers().get(cell, []))
 
     def take(self, cell: str) -> Claim | None:
         """The claim, with its heartbeat beating; None: another worker has the cell, or was faster."""
-        chain = self.chain(cell)
-        if not self._may_follow(cell, chain):
-            return None
-        number = chain[-1].number + 1 if chain else 1
-        try:
-            descriptor = os.open(self._path(cell, number), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        except FileExistsError:
-            return None
-        return Claim(self, cell, number, descriptor)
+        return self.take_first([cell])
 
-    def _may_follow(self, cell: str, chain: list[Link]) -> bool:
-        if not chain:
+    def take_first(self, cells: Sequence[str]) -> Claim | None:
+        """The claim of the first cell that can be had; None: others have all."""
+        numbers = self._numbers()
+        for cell in cells:
+            taken = numbers.get(cell, [])
+            if not self._may_follow(cell, taken):
+                continue
+            number = taken[-1] + 1 if taken else 1
+            with contextlib.suppress(FileExistsError):
+                flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+                return Claim(self, cell, number, os.open(self._path(cell, number), flags, 0o666))
+        return None
+
+    def _numbers(self) -> dict[str, list[int]]:
+        """Cell -> numbers of its links, rising; from one look at the directory."""
+        found: dict[str, list[int]] = {}
+        for name in os.listdir(self.directory):
+            cell, _, number = name.removesuffix(".json").rpartition(".")
+            if cell and number.isdecimal() and name.endswith(".json"):
+                found.setdefault(cell, []).append(int(number))
+        return {cell: sorted(numbers) for cell, numbers in found.items()}
+
+    def _may_follow(self, cell: str, numbers: Sequence[int]) -> bool:
+        if not numbers:
             return True
-        last, now = chain[-1], boot_clock()
+        last, now = self._read(cell, numbers[-1]), boot_clock()
         if last.outcome is not None or holder_is_dead(last.facts):
             return True
         content, since = self._seen.get(cell, (None, now))

@@ -11,7 +11,7 @@ from typing import Literal
 Status = Literal["finished", "diverged", "out_of_memory", "timed_out", "failed"]
 
 DIVERGED = re.compile(r"FloatingPointError|the loss is (nan|-?inf)|norm of its gradient (nan|-?inf)", re.IGNORECASE)
-OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|\bMemoryError\b|std::bad_alloc|CUDA_ERROR_OUT_OF_MEMORY")
+OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|MemoryError\b|std::bad_alloc|CUDA_ERROR_OUT_OF_MEMORY")
 # "plum: ..." is how the command says what a user can mend; else the last line of a traceback.
 ERROR_LINE = re.compile(r"^(plum: .+|[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Exhausted)\b.*)$")
 LONGEST_REASON = 500

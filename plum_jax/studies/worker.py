@@ -69,17 +69,17 @@ class Worker:
         self._stop = stop or threading.Event()
         self._cores, self._done, self._say = cores, done, say
         self._claims = Claims(files.claims, settings.lease)
+        self._rows_seen: set[str] = set()
 
     def work(self) -> str:
         """Runs cells in the plan's order until none is left, none is allowed, or `stop` is set; what is to be done."""
         while not self._stop.is_set():
-            waiting = [cell for cell in self._files.planned() if self._files.row(cell.name, self._say) is None]
+            waiting = [cell for cell in self._files.planned() if not self._is_done(cell.name)]
             allowed = [cell for cell in waiting if not cell.held_out or self._may_run_held_out()]
             if not allowed:
                 return needs_forecast(self._files, len(waiting)) if waiting else ""
             if not self._run_first_free(allowed) and not self._settings.stay:
                 break
-            self._files.collect()
         return ""
 
     def run_one(self, name: str) -> str | None:
@@ -89,20 +89,25 @@ class Worker:
             raise ValueError(f"the plan of {self._files.directory} has no cell {name}")
         while (row := self._files.row(name, self._say)) is None and not self._stop.is_set():
             self._run_first_free(cells)
-            self._files.collect()
         return None if row is None else row["status"]
+
+    def _is_done(self, name: str) -> bool:
+        """Whether it has its row; a row that has been seen once is not read again."""
+        if name not in self._rows_seen and self._files.row(name, self._say) is not None:
+            self._rows_seen.add(name)
+        return name in self._rows_seen
 
     def _may_run_held_out(self) -> bool:
         return self._settings.without_forecast or self._files.forecast.exists()
 
     def _run_first_free(self, cells: Sequence[PlannedCell]) -> bool:
         """One attempt at the first cell that nobody has; False after a while in which there was none."""
-        for cell in cells:
-            if claim := self._claims.take(cell.name):
-                self._hold(cell, claim)
-                return True
-        self._stop.wait(self._settings.poll)
-        return False
+        claim = self._claims.take_first([cell.name for cell in cells])
+        if claim is None:
+            self._stop.wait(self._settings.poll)
+            return False
+        self._hold(next(cell for cell in cells if cell.name == claim.cell), claim)
+        return True
 
     def _hold(self, cell: PlannedCell, claim: Claim) -> None:
         """An attempt under a claim, which ends whatever happens."""
@@ -112,6 +117,7 @@ class Worker:
             ending = "finished" if self._files.row(cell.name, self._say) is not None else self._attempt(cell, claim)
         finally:
             claim.end(ending)
+        self._files.collect()
         self._done()
 
     def _attempt(self, cell: PlannedCell, claim: Claim) -> str:
