@@ -90,14 +90,8 @@ def analyse(runs: Runs, settings: Settings | None = None) -> Analysis:
     settings = settings or Settings()
     if "budget" not in runs.table.columns and settings.budget_tolerance is not None:
         runs = runs.with_budgets_by_flops(settings.budget_tolerance)
-    fitted = runs.with_best_learning_rates() if settings.best_learning_rates else runs
-    if settings.drop_largest_losses:
-        fitted = fitted.without_largest_losses(settings.drop_largest_losses)
-    fitted.require("loss")
-    loss = analyse_loss(fitted, settings)
+    fitted, loss, rate = analyse_both(runs, settings)
     C = fitted.usable("loss")["C"].to_numpy()
-    flops = np.geomspace(C.min(), C.max() * AHEAD, FRONTIER_VALUES)
-    rate = analyse_rate(fitted, loss.law, settings, flops)
     return Analysis(
         runs=fitted,
         settings=settings,
@@ -108,6 +102,22 @@ def analyse(runs: Runs, settings: Settings | None = None) -> Analysis:
         ledger=ledger(fitted),
         missing=_missing(loss, rate),
     )
+
+
+def analyse_both(runs: Runs, settings: Settings) -> tuple[Runs, LossAnalysis, RateAnalysis | None]:
+    """The runs as they were fitted, loss and recall: what a forecast needs.
+
+    Raises:
+      RunsError: as `analyse`.
+    """
+    fitted = runs.with_best_learning_rates() if settings.best_learning_rates else runs
+    if settings.drop_largest_losses:
+        fitted = fitted.without_largest_losses(settings.drop_largest_losses)
+    fitted.require("loss")
+    loss = analyse_loss(fitted, settings)
+    C = fitted.usable("loss")["C"].to_numpy()
+    flops = np.geomspace(C.min(), C.max() * AHEAD, FRONTIER_VALUES)
+    return fitted, loss, analyse_rate(fitted, loss.law, settings, flops)
 
 
 def write_analysis(analysis: Analysis, directory: epath.PathLike) -> epath.Path:

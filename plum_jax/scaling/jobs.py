@@ -1,11 +1,13 @@
-"""Jobs of `plum` on tables of runs: `gin/run/fit.gin`, `gin/run/study_fit.gin`."""
+"""Jobs of `plum` on tables of runs: `gin/run/fit.gin`, `study_fit.gin`, `study_forecast.gin`, `study_score.gin`."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 
 from etils import epath
 
+from plum_jax.scaling import forecast, forecast_score
 from plum_jax.scaling.analyse import analyse, write_analysis
 from plum_jax.scaling.fits_table import fits_text
 from plum_jax.scaling.loss_analysis import Settings
@@ -32,6 +34,32 @@ def fit_runs(
     path = write_analysis(analysis, model_dir)
     print(fits_text(analysis))
     print(f"fits: {path}")
+
+
+def seal_forecast(study_dir: str, settings: Settings | None = None, commit: str | None = None) -> None:
+    """Writes `STUDY_DIR/forecast.json` before the first held-out run; refuses to do it twice or too late.
+
+    Args:
+      study_dir: of a study with a plan, whose other runs are in results.jsonl.
+      settings: of the analysis.
+      commit: of the code.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    content = forecast.seal_forecast(study_dir, settings or Settings(), commit, now)
+    for best in content["best"]:
+        for metric in forecast.METRICS:
+            if metric in best:
+                print(f"best {metric} at {best['budget']:.3g} FLOPs: {_text(best[metric])}")
+    print(f"{len(content['cells'])} held-out runs forecast and sealed: {epath.Path(study_dir) / forecast.FORECAST}")
+
+
+def score_forecast(study_dir: str) -> None:
+    """Scores the sealed forecast by the held-out runs that have finished; writes `STUDY_DIR/forecast_score.json`."""
+    print(forecast_score.score_text(forecast_score.score_forecast(study_dir)))
+
+
+def _text(interval: Mapping[str, float]) -> str:
+    return f"{interval['value']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
 
 
 def fit_study(study_dir: str, settings: Settings | None = None) -> None:
