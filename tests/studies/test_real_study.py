@@ -42,7 +42,7 @@ def test_a_real_study_whose_workers_and_cells_are_killed_ends_with_the_rows_of_a
     assert len(expected) == 4 and {row["status"] for row in expected.values()} == {"finished"}
 
     files = StudyFiles(storm)
-    trained = lambda: list(files.directory.glob("cells/*/train/*/checkpoints/*"))  # noqa: E731
+    trained = lambda: list(files.directory.glob("cells/*/train/checkpoints/*"))  # noqa: E731
     workers = [plum("study_run", storm, *everything) for _ in range(2)]
     try:
         wait_for(trained, 300)
