@@ -390,6 +390,7 @@ def train_phase(
     warm_start: Any = None,
     warm_start_fingerprint: str = "none",
     evaluators: Mapping[str, Evaluator] | None = None,
+    trunk: trainer.Trunk | None = None,
     description: str = "train",
 ) -> Any:
     """Trains a decoder on token records, or goes on, and returns its parameters.
@@ -402,7 +403,7 @@ def train_phase(
       directory: of the training run.
       warm_start: parameters (host arrays) to begin with; None: random ones.
       warm_start_fingerprint: of those.
-      evaluators, description: as for `trainer.train`.
+      evaluators, trunk, description: as for `trainer.train`.
     """
     feed = TokenBatches(
         records,
@@ -430,6 +431,7 @@ def train_phase(
         evaluators=evaluators,
         step_flops=train_step_flops(decoder.config, decoder.vocab_size, phase.batch_size, phase.length),
         tokens_per_step=phase.batch_size * phase.length,
+        trunk=trunk,
         description=description,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.model.counts import parameter_counts
 from plum_jax.model.decoder import Decoder
-from plum_jax.pipeline import train_phase
+from plum_jax.pipeline import Phase, train_phase
 from plum_jax.retrieval.evaluator import RetrievalEvaluator
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.target_loss import TargetLoss
@@ -20,8 +21,10 @@ from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.records import cell_directory, read_record, write_record
 from plum_jax.studies.shared import Shared, shared
 from plum_jax.studies.study import Cell, Study, StudyError
+from plum_jax.studies.trunks import grown_trunk, stretches
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.run_record import run_record
+from plum_jax.training.trainer import Trunk
 
 TRAINING = "train"  # in a cell's directory
 _LAST_SHARE = 0.1  # of the steps, that the training loss is the mean of
@@ -45,7 +48,7 @@ def run_cell(study: Study, cell_id: str, study_dir: epath.PathLike) -> dict[str,
     training = epath.Path(cell_directory(study_dir, cell_id)) / TRAINING
     status, reason, metrics = "finished", "", {}
     try:
-        metrics = _judged(study, cell, common, training)
+        metrics = _judged(study, cell, common, _trained(study, cell, common, study_dir, training))
     except FloatingPointError as error:
         status, reason = "diverged", str(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -54,7 +57,7 @@ def run_cell(study: Study, cell_id: str, study_dir: epath.PathLike) -> dict[str,
         status, reason = "out_of_memory", str(error).partition("\n")[0]
     if status == "finished" and not math.isfinite(metrics["loss"]):
         status, reason = "diverged", f"the held-out loss is {metrics['loss']}"
-    facts = _train_facts(cell, training) | common.best
+    facts = _train_facts(cell, [*stretches(cell, study_dir), training]) | common.best
     row = _row(study, cell, common.data, status, reason, metrics, facts)
     row["wall_seconds"] = round(time.perf_counter() - began, 2)
     write_record(study_dir, row)
@@ -76,19 +79,28 @@ def find_cell(study: Study, cell_id: str, data: DataFacts) -> Cell:
     raise StudyError(f"study {study.name} has no cell {cell_id!r}; it has {len(cells)}: {some}, ...")
 
 
-def _judged(study: Study, cell: Cell, common: Shared, training: epath.Path) -> dict[str, Any]:
-    """Trains, and evaluates the last parameters."""
+def _trained(study: Study, cell: Cell, common: Shared, study_dir: epath.PathLike, training: epath.Path) -> Any:
+    """The parameters after the cell's steps."""
+
+    def train(phase: Phase, directory: epath.Path, trunk: Trunk | None) -> Any:
+        return train_phase(
+            phase,
+            decoder=Decoder(cell.decoder, common.vocabulary.vocab_size),
+            vocabulary=common.vocabulary,
+            table=common.table,
+            records=common.records,
+            directory=directory,
+            trunk=trunk,
+            description=cell.cell_id if directory == training else f"trunk {cell.trunk_name}",
+        )
+
+    return train(study.phase(cell), training, grown_trunk(study, cell, study_dir, train))
+
+
+def _judged(study: Study, cell: Cell, common: Shared, params: Any) -> dict[str, Any]:
+    """Evaluates parameters on the test users."""
     evaluation, vocabulary = study.pipeline.evaluation, common.vocabulary
     decoder = Decoder(cell.decoder, vocabulary.vocab_size)
-    params = train_phase(
-        study.phase(cell),
-        decoder=decoder,
-        vocabulary=vocabulary,
-        table=common.table,
-        records=common.records,
-        directory=training,
-        description=cell.cell_id,
-    )
     recommender = Recommender(
         decoder, vocabulary, common.table, num_beams=evaluation.num_beams, batch_size=evaluation.batch_size
     )
@@ -136,14 +148,18 @@ def _row(
         activated_non_embedding_parameters=counts["activated_non_embedding"],
         flops=cell.flops(data.vocab_size),
         flops_6nd=cell.flops_6nd(data.vocab_size),
+        flops_spent=cell.flops(data.vocab_size) * cell.steps_spent / cell.steps,
         config=artifact.fingerprint(study.phase(cell), cell.decoder),
         **facts,
     )
 
 
-def _train_facts(cell: Cell, training: epath.Path) -> dict[str, Any]:
-    """Tokens trained on, loss at the end and seconds, from the training's own log; what it does not say is missing."""
-    rows = [row for row in read_metrics(training) if "trained_share" in row]
+def _train_facts(cell: Cell, runs: Sequence[epath.Path]) -> dict[str, Any]:
+    """Tokens trained on, loss at the end and seconds, from the logs of the runs that led to the cell's last step.
+
+    What they do not say is missing. The seconds of a branch count those of its trunk.
+    """
+    rows = [row for run in runs for row in read_metrics(run) if "trained_share" in row]
     if not rows:
         return {}
     lengths = [row["step"] - before for row, before in zip(rows, [0, *(row["step"] for row in rows)], strict=False)]

@@ -87,6 +87,7 @@ def cell_figures(
         "batch_size": cell.batch_size,
         "batch_tokens": cell.batch_tokens,
         "steps": cell.steps,
+        "steps_spent": cell.steps_spent,
         "positions": positions,
         "tokens": round(tokens),
         "epochs": None if not data.unique_tokens else tokens / data.unique_tokens,
@@ -97,6 +98,7 @@ def cell_figures(
         "tokens_per_parameter": tokens / counts["total"],
         "flops": flops,
         "flops_6nd": cell.flops_6nd(data.vocab_size),
+        "flops_spent": flops * cell.steps_spent / cell.steps,
         **{f"flops_{part}": positions * per_position for part, per_position in parts.items()},
         **_costs(cell, cost, flops, evaluation_flops(study, cell, data), chips, price),
     }
@@ -105,9 +107,11 @@ def cell_figures(
 def _costs(
     cell: Cell, cost: StepCost, flops: float, evaluation: float, chips: int, price: float | None
 ) -> dict[str, Any]:
-    train = None if cost.seconds is None else cell.steps * cost.seconds
-    # Evaluation goes at the rate of training.
-    whole = None if train is None else START_SECONDS + train * (1 + evaluation / flops)
+    train = whole = None
+    if cost.seconds is not None:
+        train = cell.steps_spent * cost.seconds
+        # Evaluation goes at the rate of training.
+        whole = START_SECONDS + train + cell.steps * cost.seconds * evaluation / flops
     chip_hours = None if whole is None else whole * chips / 3600
     return {
         "step_seconds": cost.seconds,
@@ -175,7 +179,7 @@ def _total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         known = [row[name] for row in rows if row[name] is not None]
         return sum(known) if known else None
 
-    names = ("flops", "flops_6nd", "tokens", "predicted_seconds", "chip_hours", "cost")
+    names = ("flops", "flops_6nd", "flops_spent", "tokens", "predicted_seconds", "chip_hours", "cost")
     return {"cells": len(rows), **{name: total(name) for name in names}}
 
 

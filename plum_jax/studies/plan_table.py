@@ -67,6 +67,8 @@ def _head(plan: dict[str, Any]) -> str:
 def _foot(plan: dict[str, Any]) -> str:
     total, machine = plan["total"], plan["machine"]
     parts = [f"{total['flops']:.3g} FLOPs ({total['flops_6nd']:.3g} by 6ND)", f"{total['tokens']:,} tokens"]
+    if total["flops_spent"] < total["flops"]:
+        parts[0] += f", {total['flops_spent']:.3g} spent, as trunks are trained once"
     if total["predicted_seconds"] is not None:
         parts.append(f"{duration(total['predicted_seconds'])} of {machine['name']}, one cell after another")
         parts.append(f"{total['chip_hours']:.3g} chip-hours")

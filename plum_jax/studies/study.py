@@ -48,6 +48,8 @@ class Cell:
       learning_rate_factor: that the rule's value was multiplied by.
       steps, batch_size, length: of training; batch_size in rows.
       warmup_steps, decay_steps: of the schedule; decay_steps of `WarmupStableDecay` alone.
+      branches: steps at which runs of this size, seed and rate branch off their common trunk, up to this one's; () for
+        a run of its own.
     """
 
     cell_id: str
@@ -65,6 +67,19 @@ class Cell:
     length: int
     warmup_steps: int
     decay_steps: int = 0
+    branches: tuple[int, ...] = ()
+
+    @property
+    def trunk_name(self) -> str:
+        """Of the trunk that it branches off: all that its runs have in common."""
+        trial = "" if self.learning_rate_factor == 1 else f"-lr{self.learning_rate_factor:g}"
+        return f"{self.size}-s{self.seed}{trial}"
+
+    @property
+    def steps_spent(self) -> int:
+        """Steps that are taken for this cell alone: its stretch of the trunk, and its decay."""
+        earlier = self.branches[-2] if len(self.branches) > 1 else 0
+        return self.steps - earlier
 
     @property
     def batch_tokens(self) -> int:
@@ -110,6 +125,9 @@ class Study:
       batch_size: rows of a batch by a rule; rounded to a multiple of `batch_multiple`.
       batch_multiple: e.g. the chips that a batch is split over.
       warmup_share, decay_share: of the steps; decay of `WarmupStableDecay` alone, others fall to the end.
+      shared_trunks: runs of one size, seed and rate train one trunk at a constant rate, off which each branches for its
+        decay: the groups of a size cost little more than its largest. Needs `WarmupStableDecay`, and a rate and a batch
+        that depend on the parameters alone; all have the warm-up of the shortest.
       held_out: groups (their FLOPs or tokens, as in the grid) that no fit sees; None: the largest; () for none.
       evaluation_users: test users, evenly spread; None: all.
     """
@@ -127,6 +145,7 @@ class Study:
     base_d_model: int | None = None
     warmup_share: float = 0.1
     decay_share: float = 0.2
+    shared_trunks: bool = False
     held_out: Sequence[float] | None = None
     evaluation_users: int | None = None
 
@@ -153,6 +172,25 @@ class Study:
                 f"study {self.name}: warmup_share {self.warmup_share} and decay_share {self.decay_share} must fit "
                 "into a run"
             )
+
+        if self.shared_trunks:
+            self._require_trunks()
+
+    def _require_trunks(self) -> None:
+        schedule = self.pipeline.retrieval.training.optimizer.schedule
+        if not isinstance(schedule, WarmupStableDecay):
+            raise StudyError(
+                f"study {self.name}: shared_trunks needs the schedule WarmupStableDecay, got "
+                f"{type(schedule).__name__}: add gin/optimizer/wsd.gin"
+            )
+        for name, rule in (("learning_rate", self.learning_rate), ("batch_size", self.batch_size)):
+            if rule.exponent and rule.of != "parameters":
+                raise StudyError(
+                    f"study {self.name}: shared_trunks needs one {name} for all groups of a size, got a rule over "
+                    f"{rule.of}: make it one over parameters, or a constant"
+                )
+        if not 0 < self.decay_share < 1:
+            raise StudyError(f"study {self.name}: shared_trunks needs a decay_share in (0, 1), got {self.decay_share}")
 
     @property
     def all_sizes(self) -> tuple[Size, ...]:
@@ -196,7 +234,11 @@ class Study:
         if not any(isinstance(place, Cell) for place in found):
             reasons = "; ".join(sorted({place.reason for place in found if isinstance(place, LeftOut)}))
             raise StudyError(f"study {self.name}: no cell is left by the grid's bounds ({reasons}): loosen them")
-        return tuple(found)
+        return tuple(self._on_trunks(found)) if self.shared_trunks else tuple(found)
+
+    def trunk_phase(self, cell: Cell, step: int) -> Phase:
+        """The training phase of a cell's trunk up to a step: no decay."""
+        return self.phase(dataclasses.replace(cell, steps=step, decay_steps=0))
 
     def phase(self, cell: Cell) -> Phase:
         """The training phase of a cell."""
@@ -257,6 +299,29 @@ class Study:
                     warmup_steps=round(self.warmup_share * steps),
                     decay_steps=round(self.decay_share * steps) if wsd else 0,
                 )
+
+    def _on_trunks(self, places: Sequence[Cell | LeftOut]) -> Iterator[Cell | LeftOut]:
+        """The cells with the warm-up of their trunk's shortest run, and the steps at which its runs branch off."""
+        trunks: dict[str, list[Cell]] = {}
+        for place in places:
+            if isinstance(place, Cell):
+                trunks.setdefault(place.trunk_name, []).append(place)
+        for place in places:
+            if isinstance(place, LeftOut):
+                yield place
+                continue
+            runs = trunks[place.trunk_name]
+            branches = sorted(run.steps - run.decay_steps for run in runs)
+            warmup = min(run.warmup_steps for run in runs)
+            if len(set(branches)) < len(branches) or not warmup < branches[0]:
+                raise StudyError(
+                    f"study {self.name}, trunk {place.trunk_name}: runs of {sorted(run.steps for run in runs)} steps "
+                    f"branch off at {branches} after a warm-up of {warmup}: expected different steps behind the "
+                    "warm-up; set groups further apart, or lower warmup_share or decay_share"
+                )
+            own = place.steps - place.decay_steps
+            up_to = tuple(step for step in branches if step <= own)
+            yield dataclasses.replace(place, warmup_steps=warmup, branches=up_to)
 
     def _outside(self, steps: int, tokens: float, data: DataFacts) -> str:
         """Why a place is out of the grid's bounds; "" when it is not."""

@@ -56,6 +56,41 @@ class TrainingConfig:
     profile_steps: int = dataclasses.field(default=0, metadata=artifact.NOT_DESCRIBED)
 
 
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+    """A finished run that others branch off, e.g. at a constant rate before each decays (`WarmupStableDecay`).
+
+    Attributes:
+      directory: of the run; its last checkpoint has train state, feed and seconds.
+      step: of that checkpoint.
+      may_differ: names of fingerprints that the branch need not share, besides its configuration's.
+    """
+
+    directory: epath.PathLike
+    step: int
+    may_differ: tuple[str, ...] = ()
+
+    def restore(self, state: Any, inputs: Mapping[str, str]) -> tuple[int, Any, dict[str, Any]]:
+        """What a branch begins with, as `Checkpoints.restore_latest` gives it.
+
+        Raises:
+          checkpoints.CheckpointMismatch: other inputs, or another step.
+        """
+        shared = {name: value for name, value in inputs.items() if name not in (*self.may_differ, "config")}
+        saver = checkpoints.Checkpoints(self.directory, shared)
+        try:
+            restored = saver.restore_latest(state)
+        finally:
+            saver.close()
+        if restored is None or restored[0] != self.step:
+            found = "none" if restored is None else f"one of step {restored[0]}"
+            raise checkpoints.CheckpointMismatch(
+                f"expected a checkpoint of step {self.step} in {self.directory} to branch off, found {found}: "
+                "train the trunk to that step first"
+            )
+        return restored
+
+
 def train(
     config: TrainingConfig,
     *,
@@ -69,6 +104,7 @@ def train(
     tokens_per_step: int | None = None,
     maintain: Maintenance | None = None,
     maintenance_period: int = 0,
+    trunk: Trunk | None = None,
     description: str = "train",
 ) -> Any:
     """Trains, or goes on where a killed run of the same directory was, and returns the parameters (host arrays).
@@ -92,6 +128,8 @@ def train(
       maintain: changes parameters between steps, every `maintenance_period` steps of the first four fifths, e.g.
         restarts dead codes; its metrics are logged.
       maintenance_period: in steps; 0: never.
+      trunk: where a run without a checkpoint of its own begins; None: at step 0. With a schedule that is the trunk's up
+        to there, it is bit for bit the run that would have trained alone.
       description: shown on the bar.
 
     Raises:
@@ -117,6 +155,8 @@ def train(
         saver = checkpoints.Checkpoints(directory, inputs)
         closing.callback(saver.close)
         restored = saver.restore_latest(state)
+        if restored is None and trunk is not None:
+            restored = trunk.restore(state, inputs)
         progress = Progress()
         if restored is not None:
             _, state, saved = restored

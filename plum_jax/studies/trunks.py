@@ -1,0 +1,46 @@
+"""Trunks: what runs of one size have in common is trained once, in stretches; each run branches off for its decay.
+
+A stretch is a training run of its own in STUDY_DIR/trunks/<name>/<step>, from the end of the stretch before to a step
+at which a cell branches off; its last checkpoint is where that cell, and the next stretch, begin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.pipeline import Phase
+from plum_jax.studies.study import Cell, Study
+from plum_jax.training import processes
+from plum_jax.training.trainer import Trunk
+
+Train = Callable[[Phase, epath.Path, Trunk | None], Any]
+
+
+def grown_trunk(study: Study, cell: Cell, study_dir: epath.PathLike, train: Train) -> Trunk | None:
+    """Where the cell branches off, its trunk trained up to there; None for a cell without a trunk.
+
+    Of several cells that want the same stretch one trains it and the others wait; where one was killed, the next goes
+    on from its newest checkpoint. Needs a file system with locks where workers share a study.
+
+    Args:
+      study, cell, study_dir: of which.
+      train: trains a phase in a directory from a trunk.
+    """
+    trunk: Trunk | None = None
+    for step, directory in zip(cell.branches, stretches(cell, study_dir), strict=True):
+        # Of several processes of one run the first alone waits for the lock, and the others for the first.
+        with artifact.alone(directory) if processes.is_first() else contextlib.nullcontext():
+            if not (directory / "params" / artifact.MANIFEST).exists():
+                train(study.trunk_phase(cell, step), directory, trunk)
+        trunk = Trunk(directory, step, may_differ=("phase",))
+    return trunk
+
+
+def stretches(cell: Cell, study_dir: epath.PathLike) -> list[epath.Path]:
+    """The directories of the trunk's stretches up to where the cell branches off."""
+    return [epath.Path(study_dir) / "trunks" / cell.trunk_name / f"{step:08d}" for step in cell.branches]
