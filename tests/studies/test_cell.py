@@ -18,9 +18,9 @@ CELL = "b00-d008x1-s0"
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(study_directory):
     """A study with one finished cell: (study, directory, row)."""
-    directory, stated = tmp_path_factory.mktemp("study"), study(learning_rate_factors=(1.0, 1e9))
+    directory, stated = study_directory(), study(learning_rate_factors=(1.0, 1e9))
     return stated, directory, run_cell(stated, CELL, directory)
 
 

@@ -13,6 +13,7 @@ from plum_jax.studies.grid import DataFacts, IsoFlop
 from plum_jax.studies.machines import StepCost
 from plum_jax.studies.records import cell_directory
 from plum_jax.studies.rules import Ladder, PowerRule
+from plum_jax.studies.shared import shared as read_shared
 from plum_jax.studies.study import StudyError
 from plum_jax.training.checkpoints import CheckpointMismatch, load_params
 from plum_jax.training.metrics_log import read_metrics
@@ -34,21 +35,14 @@ def branch(row) -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(study_directory):
     """The longer of two runs: as a branch of the trunk that the shorter one began, and alone."""
-    shared, alone = tmp_path_factory.mktemp("shared"), tmp_path_factory.mktemp("alone")
+    shared, alone = study_directory(), study_directory()
     rows = [run_cell(STATED, name, shared) for name in ("b00-d008x1-s0", "b01-d008x1-s0")]
-    (warmup,) = {cell.warmup_steps for cell in STATED.cells(_data(shared))}
     # Alone the longer run has a warm-up of its own, unless it is asked for the shorter one's.
-    longer = STATED.cells(_data(shared))[1]
-    stated = dataclasses.replace(STATED, shared_trunks=False, warmup_share=warmup / longer.steps)
+    longer = STATED.cells(read_shared(STATED, shared).data)[1]
+    stated = dataclasses.replace(STATED, shared_trunks=False, warmup_share=longer.warmup_steps / longer.steps)
     return shared, alone, rows, run_cell(stated, "b01-d008x1-s0", alone)
-
-
-def _data(directory) -> DataFacts:
-    from plum_jax.studies.shared import shared
-
-    return shared(STATED, directory).data
 
 
 def test_a_branch_is_bit_for_bit_the_run_that_trained_alone(both):
