@@ -152,11 +152,8 @@ def descend_many(
     for begin in range(0, count, _PROBLEMS):
         batch = slice(begin, min(begin + _PROBLEMS, count))
         size = batch.stop - begin
-        # Problems fill up to one number of rows in the tables, so that one program serves the last batch too.
-        rows = np.minimum(np.arange(begin, begin + _PROBLEMS), count - 1)
-        target, weight, threshold = (table if len(table) == 1 else table[rows] for table in tables)
         problem = np.repeat(np.arange(size, dtype=np.int32), len(places))
-        progress = _finish(white, (target, weight, threshold), np.tile(places, (size, 1)), problem)
+        progress = _finish(white, _rows_of(tables, begin, count), np.tile(places, (size, 1)), problem)
         value = progress.value.reshape(size, -1)
         lowest = value.argmin(1)
         at = np.arange(size) * len(places) + lowest
@@ -165,6 +162,46 @@ def descend_many(
         best.converged[batch] = progress.converged[at]
         best.share_at_best[batch] = (value <= value.min(1, keepdims=True) * (1.0 + 1e-6) + 1e-18).mean(1)
     return dataclasses.replace(best, converged=best.converged.astype(bool))
+
+
+def descend_from(
+    design: np.ndarray,
+    targets: np.ndarray,
+    starts: np.ndarray,
+    *,
+    delta: float | np.ndarray = 1e-3,
+    weights: np.ndarray | None = None,
+) -> Best:
+    """R problems, each from the one start of its own: `starts` [R, p]; the rest as in `descend_many`."""
+    white, tables = _prepare(design, targets, weights, delta)
+    phi, count = white.to_phi(np.asarray(starts, float)), len(starts)
+    parts = []
+    for begin in range(0, count, _PROBLEMS):
+        size = min(_PROBLEMS, count - begin)
+        batch = _rows_of(tables, begin, count)
+        parts.append(_finish(white, batch, phi[begin : begin + size], np.arange(size, dtype=np.int32)))
+    return Best(
+        parameters=np.concatenate([part.phi for part in parts]) @ white.to_theta.T,
+        objective=np.concatenate([part.value for part in parts]),
+        converged=np.concatenate([part.converged for part in parts]),
+        share_at_best=np.ones(count),
+    )
+
+
+def lowest_distinct(descents: Descents, count: int) -> np.ndarray:
+    """Up to `count` ends [c, p] of different objectives (relative 1e-6), lowest first."""
+    order = np.argsort(descents.objective)
+    order = order[np.isfinite(descents.objective[order])]
+    value = descents.objective[order]
+    fresh = np.concatenate([[True], np.diff(np.floor(np.log(value + 1e-300) / 1e-6)) > 0])
+    return descents.parameters[order[fresh][:count]]
+
+
+def _rows_of(tables: Tables, begin: int, count: int) -> Tables:
+    """The tables of `_PROBLEMS` problems from `begin` on; the last one fills up, so that one program serves all."""
+    rows = np.minimum(np.arange(begin, begin + _PROBLEMS), count - 1)
+    target, weight, delta = (table if len(table) == 1 else table[rows] for table in tables)
+    return target, weight, delta
 
 
 def _prepare(

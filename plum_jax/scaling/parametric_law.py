@@ -1,8 +1,8 @@
-"""The loss law L(N, D) = E + A N^-alpha + B D^-beta: Huber on log losses, and the likelihood with a free scale.
+"""The loss law L(N, D) = E + A N^-alpha + B D^-beta, by Huber's loss of log residuals.
 
 Two estimators that are both called "the Chinchilla fit" and give different headlines (B 2144 and 2085 on the same 240
-points): `fit_parametric` is Hoffmann et al. 2022 (2203.15556), approach 3; `fit_likelihood` is Besiroglu et al. 2024
-(2404.10102). Both start from Hoffmann's grid of 4,500 and descend every start.
+points): `fit_parametric` is Hoffmann et al. 2022 (2203.15556), approach 3; `likelihood.fit_likelihood` is Besiroglu et
+al. 2024 (2404.10102). Both start from Hoffmann's grid of 4,500 and descend every start.
 
 N in parameters, D in tokens, C in FLOPs, L in nats (or any positive loss): arrays [n], one row a run.
 """
@@ -13,7 +13,6 @@ import dataclasses
 import itertools
 
 import numpy as np
-from scipy import special
 
 from plum_jax.scaling import multi_start
 from plum_jax.scaling.multi_start import Descents
@@ -30,7 +29,8 @@ class ParametricFit:
       objective: what was minimised: the sum of Huber losses, or minus the log-likelihood.
       method: "huber", "likelihood" or "variable_projection".
       rows: runs that were fitted.
-      residual_sd: standard deviation of log residuals, robust (1.4826 x median absolute deviation).
+      residual_sd: of log residuals, root of their squares over rows less parameters: not robust, as a new run may be an
+        outlier too.
       scale: sigma of the Huber density; None where it was not fitted.
       descents: where all starts ended; None where the method has none.
     """
@@ -154,7 +154,7 @@ def parametric_fit(
         objective=objective,
         method=method,
         rows=len(loss),
-        residual_sd=float(1.4826 * np.median(np.abs(residual))),
+        residual_sd=float(np.sqrt((residual**2).sum() / max(1, len(loss) - len(log_parameters)))),
         scale=scale,
         descents=descents,
     )
@@ -178,14 +178,3 @@ def checked(*, least_rows: int = 6, **columns: np.ndarray) -> tuple[np.ndarray, 
                 f"{len(array)} rows; the law has {least_rows - 1} parameters and wants {least_rows} rows or more"
             )
     return tuple(arrays.values())
-
-
-def huber_log_density(residual: np.ndarray, scale: float | np.ndarray, delta: float = DELTA) -> np.ndarray:
-    """Log density of the distribution whose minus log is Huber's loss of residual / scale (Besiroglu et al. 2024).
-
-    With delta 1e-3 it is a Laplace distribution of width scale / delta but for the middle millionth.
-    """
-    size = np.abs(residual) / scale
-    huber = np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
-    middle = np.sqrt(2.0 * np.pi) * special.erf(delta / np.sqrt(2.0))
-    return -huber - np.log(middle + 2.0 * np.exp(-0.5 * delta**2) / delta) - np.log(scale)

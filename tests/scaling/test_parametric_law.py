@@ -1,22 +1,10 @@
 """The Chinchilla law: published fits of published points, and laws that are planted."""
 
-import pathlib
-
 import numpy as np
 import polars as pl
 import pytest
 
 from plum_jax.scaling import parametric_law
-
-HOFFMANN = np.array([6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083])
-
-
-@pytest.fixture(scope="module")
-def chinchilla(shared_data: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """N, D, loss of the 240 points of 2404.10102: all but the five largest losses."""
-    table = pl.read_csv(shared_data / "scaling" / "chinchilla_epoch_svg.csv").sort("loss")[:-5]
-    N, C, loss = (table[name].to_numpy() for name in ("Model Size", "Training FLOP", "loss"))
-    return N, C / (6.0 * N), loss
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +42,14 @@ def test_a_run_without_a_loss_is_named():
 def test_one_size_cannot_be_fitted():
     with pytest.raises(ValueError, match="cannot tell the law's parameters apart"):
         parametric_law.fit_parametric([1e6] * 6, np.geomspace(1e8, 1e9, 6), np.linspace(3.0, 2.0, 6))
+
+
+def test_misfittings_261_last_checkpoints_give_their_published_law(shared_data):
+    """T5: log A 3.939, alpha .2003, beta .6357, objective .0050217 (2502.18969)."""
+    table = pl.read_csv(shared_data / "scaling" / "misfitting_last_ckpt.csv")
+    columns = [table[name].to_numpy() for name in ("N", "D", "loss")]
+    fit = parametric_law.fit_parametric(*columns, starts=parametric_law.chinchilla_starts()[::10])
+    assert fit.rows == 261
+    assert fit.objective <= 0.0050216543
+    assert np.log(fit.A) == pytest.approx(3.939, abs=2e-3)
+    assert fit.alpha == pytest.approx(0.2003, abs=2e-4) and fit.beta == pytest.approx(0.6357, abs=3e-4)
