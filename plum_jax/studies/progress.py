@@ -46,7 +46,7 @@ def states(files: StudyFiles) -> list[CellState]:
     claims = Claims(files.claims) if files.claims.exists() else None
     found = []
     for cell in files.planned():
-        row = files.row(cell.name)
+        row = files.peek(cell.name)
         links = claims.chain(cell.name) if claims and row is None else []
         facts = links[-1].facts if links else None
         if row is not None:

@@ -15,6 +15,7 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.studies.outcomes import Outcome
+from plum_jax.studies.records import cell_directory, record_path, write_record
 
 STATUSES = ("finished", "diverged", "out_of_memory", "timed_out", "failed")
 # What the plan knows of a cell and a row may say of one that did not finish; what it did not do is left out, not 0.
@@ -62,7 +63,7 @@ class StudyFiles:
 
     def cell(self, name: str) -> epath.Path:
         """The directory of a cell's run."""
-        return self.directory / "cells" / name
+        return epath.Path(cell_directory(self.directory, name))
 
     def planned(self) -> list[PlannedCell]:
         """The cells of plan.json in its order.
@@ -85,15 +86,10 @@ class StudyFiles:
 
     def row(self, name: str, say: Callable[[str], None] = print) -> dict[str, Any] | None:
         """A cell's row; None: it is not done. A record that is none is put beside, and the cell counts as not done."""
-        path = self.cell(name) / "record.json"
         try:
-            row = json.loads(path.read_text())
-            if row["name"] != name or row["status"] not in STATUSES:
-                raise ValueError(f"name {row['name']!r}, status {row['status']!r}")
-            return row
-        except FileNotFoundError:
-            return None
+            return self._read_row(name)
         except (ValueError, KeyError, TypeError) as error:
+            path = record_path(self.directory, name)
             beside = path.with_name(f"record.unreadable-{secrets.token_hex(4)}.json")
             with contextlib.suppress(FileNotFoundError):  # another worker was faster
                 path.rename(beside)
@@ -103,16 +99,32 @@ class StudyFiles:
                 )
             return None
 
+    def peek(self, name: str) -> dict[str, Any] | None:
+        """A cell's row; None: there is none, or none that can be read. Changes nothing."""
+        try:
+            return self._read_row(name)
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _read_row(self, name: str) -> dict[str, Any] | None:
+        try:
+            row = json.loads(record_path(self.directory, name).read_text())
+        except FileNotFoundError:
+            return None
+        if row["name"] != name or row["status"] not in STATUSES:
+            raise ValueError(f"name {row['name']!r}, status {row['status']!r}")
+        return row
+
     def write_failure(self, cell: PlannedCell, outcome: Outcome, attempts: int, wall_seconds: float) -> None:
         """The row of a cell that left none, unless one is there by now: a row is written once."""
         row = {"name": cell.name, "held_out": cell.held_out}
         row |= {key: cell.facts[key] for key in KNOWN_BEFORE if cell.facts.get(key) is not None}
         row |= {"status": outcome.status, "reason": outcome.reason, "attempts": attempts}
         row |= {"wall_seconds": round(wall_seconds, 1), "python": platform.python_version()}
-        path = self.cell(cell.name) / "record.json"
+        path = record_path(self.directory, cell.name)
         with artifact.alone(self.results):
             if not path.exists():
-                artifact.write_json(path, row)
+                write_record(self.directory, row)
 
     def collect(self) -> list[dict[str, Any]]:
         """Writes results.jsonl, the rows of all cells by name, and returns them."""

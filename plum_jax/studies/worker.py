@@ -154,7 +154,7 @@ class Worker:
         return outcome.status
 
     def _start(self, cell: PlannedCell, claim: Claim) -> CellProcess | None:
-        """The cell's process; None while one of an earlier worker lives that cannot be ended from here."""
+        """The cell's process; None if one of an earlier worker lives that was not to be ended from here."""
         directory, command = self._files.cell(cell.name), self._command(cell.name)
         try:
             return CellProcess(command, directory, self._cores)
@@ -169,7 +169,7 @@ class Worker:
             for group in groups:
                 signal_group(group, number)
             end = time.monotonic() + seconds
-            while groups and time.monotonic() < end and not self._stop.wait(0.1):
+            while time.monotonic() < end and not self._stop.wait(0.1):
                 try:
                     return CellProcess(command, directory, self._cores)
                 except StillRunning:

@@ -1,4 +1,5 @@
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import time
 import pytest
 import stub_study
 
-from plum_jax.studies.cell_process import signal_group
+from plum_jax.studies.cell_process import LOCK, signal_group
 from plum_jax.studies.claims import Claims, process_identity
 from plum_jax.studies.launch_local import Local, shares_of_cores
 from plum_jax.studies.progress import LiveTable
@@ -206,6 +207,27 @@ def test_a_suspended_worker_loses_its_cell_and_nothing_is_done_twice(tmp_path):
     assert started(files, "long") == 2
     steps = [int(line) for line in (files.cell("long") / "steps.txt").read_text().split()]
     assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_cell_waits_for_a_process_that_its_worker_knows_nothing_of(tmp_path):
+    """As when a machine that shares the directory still runs it: the lock tells, and nothing there can be killed."""
+    files = stub_study.plan(tmp_path, 1)
+    home = files.cell("b00-c0-s0")
+    home.mkdir(parents=True)
+    worker = None
+    with (home / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            worker = start_worker(files, grace=0.3)
+            wait_for(lambda: len(list(files.claims.glob("*.json"))) > 0)
+            time.sleep(0.5)
+            assert started(files, "b00-c0-s0") == 0
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert worker.wait(60) == 0
+        finally:
+            if worker:
+                worker.kill()
+    assert rows_of(files)["b00-c0-s0"]["status"] == "finished" and started(files, "b00-c0-s0") == 1
 
 
 def test_a_worker_that_lost_its_claim_stops_its_cell_and_writes_no_row(tmp_path):
