@@ -199,6 +199,7 @@ class Worker:
 def needs_forecast(files: StudyFiles, count: int) -> str:
     """What to do when only held-out cells are left."""
     return (
-        f"{count} held-out cells wait for {files.forecast}: fit the finished ones and seal the forecast "
-        "(gin/run/fit.gin), then run this again; or run them without a forecast (WITHOUT_FORECAST = True)"
+        f"{count} held-out cells wait for {files.forecast}: seal the forecast by gin/run/study_forecast.gin with "
+        f"--gin.STUDY_DIR={str(files.directory)!r}, then run this again; or run them without one "
+        "(WITHOUT_FORECAST = True)"
     )

@@ -1,5 +1,6 @@
 import io
 import json
+import pathlib
 
 import pytest
 import stub_study
@@ -70,9 +71,9 @@ def test_a_study_of_which_nothing_has_run(tmp_path):
 def test_looking_changes_nothing(files):
     path = files.cell("b00-small-s0") / "record.json"
     path.write_text("half a rec")
-    before = sorted(files.directory.rglob("*"))
+    before = sorted(pathlib.Path(files.directory).rglob("*"))
     assert status_text(files).startswith("stub: 1 of 5 cells done, 1 diverged, 3 waiting")
-    assert sorted(files.directory.rglob("*")) == before and path.read_text() == "half a rec"
+    assert sorted(pathlib.Path(files.directory).rglob("*")) == before and path.read_text() == "half a rec"
 
 
 def test_on_a_terminal_the_table_stays_below_the_lines(files):
