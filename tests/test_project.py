@@ -69,13 +69,15 @@ def read_with(file: str) -> list[str]:
     text, folder = (REPOSITORY / file).read_text(), file.rpartition("/")[0]
     corpus = [] if folder == "gin/corpus" else [CORPUS]
     if folder == "gin/study" or "gin/run/study" in file:
-        if file == "gin/run/study_status.gin":
+        if file.rpartition("_")[2] in ("status.gin", "fit.gin", "forecast.gin", "score.gin"):
             return [file]
         study = file if folder == "gin/study" and not file.endswith("/small.gin") else "gin/study/simulated.gin"
         if "include 'gin/run/study.gin'" in text:
             return [file, CORPUS, study]
         job = "gin/run/study_run.gin" if file == "gin/run/study_one_cell.gin" else "gin/run/study_plan.gin"
         return [job, CORPUS, study, *([] if file == study else [file])]
+    if file == "gin/run/fit_settings.gin":
+        return ["gin/run/fit.gin"]
     if folder == "gin/launcher":
         return ["gin/run/study_run.gin", CORPUS, "gin/study/simulated.gin", file]
     if "run.run:" in text:

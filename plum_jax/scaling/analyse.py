@@ -24,7 +24,7 @@ from plum_jax.scaling.sensitivity import Row, sensitivity
 FITS = "fits.json"
 SCHEMA = 1
 # Fields of dataclasses that are for further computation and not for a file.
-NOT_WRITTEN = ("draws", "counts", "descents", "theta", "form", "limits")
+NOT_WRITTEN = ("draws", "run_names", "counts", "descents", "theta", "form", "limits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +88,7 @@ def analyse(runs: Runs, settings: Settings | None = None) -> Analysis:
       RunsError: no finished run with N, D, C and loss.
     """
     settings = settings or Settings()
+    runs = runs.with_checkpoints(settings.checkpoints)
     if "budget" not in runs.table.columns and settings.budget_tolerance is not None:
         runs = runs.with_budgets_by_flops(settings.budget_tolerance)
     fitted, loss, rate = analyse_both(runs, settings)

@@ -44,6 +44,9 @@ class Settings:
       drop_largest_losses: so many runs are left out, named in the report.
       budget_tolerance: groups runs by achieved FLOPs where the table has no budgets; None: no iso-FLOP fit then.
       chance: recall of a random list, k / items; None: taken as 0, and said so.
+      checkpoints: every checkpoint counts as a run of its length (constant learning rate); else the last alone.
+      loss_error: standard error of every loss, where it is known, e.g. of points read off a figure.
+      rate_error: the same of every rate; None: by counts, or unknown.
     """
 
     confidence: float = 0.9
@@ -55,6 +58,9 @@ class Settings:
     drop_largest_losses: int = 0
     budget_tolerance: float | None = None
     chance: float | None = None
+    checkpoints: bool = False
+    loss_error: float | None = None
+    rate_error: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +118,14 @@ class LawFit:
     Attributes:
       fit: of all points.
       draws: (log A, log B, log E, alpha, beta) of each draw, [draws, 5].
+      run_names: identity of each point's run, [points].
       counts: how often each point was in each draw, [draws, points]; the rates are drawn with the same.
       flops_per_nd: C / (N D) of the runs, geometric mean: what turns compute into N and D.
     """
 
     fit: ParametricFit
     draws: np.ndarray
+    run_names: np.ndarray
     counts: np.ndarray
     flops_per_nd: float
 
@@ -165,7 +173,7 @@ def analyse_loss(runs: Runs, settings: Settings) -> LossAnalysis:
     seed_sd = loss_seed_spread(table)
     iso_flop = akima = None
     if "budget" in table.columns:
-        points = iso_flop_points(table, "loss")
+        points = iso_flop_points(table, "loss", settings.loss_error)
         iso_flop = fit_iso_flop(points, False, settings.gates, settings.draws, settings.confidence, settings.seed)
         noise = seed_sd * float(np.mean(points.value)) if seed_sd else iso_flop.noise_sd
         if np.isfinite(noise):
@@ -182,8 +190,9 @@ def analyse_loss(runs: Runs, settings: Settings) -> LossAnalysis:
     return LossAnalysis(tuple(methods), law, iso_flop, akima, envelope, seed_sd)
 
 
-def iso_flop_points(table: pl.DataFrame, value: str, standard_error: np.ndarray | None = None) -> IsoFlopPoints:
-    """Rows of a table with budgets as arrays."""
+def iso_flop_points(table: pl.DataFrame, value: str, error: np.ndarray | float | None = None) -> IsoFlopPoints:
+    """Rows with budgets as arrays; `error` is the standard error of every value, or of each row's."""
+    standard_error = None if error is None else np.broadcast_to(error, len(table))[table["budget"].is_not_null()]
     table = table.drop_nulls("budget")
     budget, N, D, values, run = (table[name].to_numpy() for name in ("budget", "N", "D", value, "run"))
     return IsoFlopPoints(budget, N, D, values, run, standard_error)
@@ -246,10 +255,11 @@ def _law(table: pl.DataFrame, settings: Settings, flops: np.ndarray) -> tuple[La
         fit = fit_parametric(N, D, loss, delta=settings.delta)
     except ValueError as error:
         return None, Method(name, None, None, {}, None, str(error))
-    counts = bootstrap_counts(table["run"].to_numpy(), settings.draws, settings.seed, least_runs=6)
+    names = table["run"].to_numpy()
+    counts = bootstrap_counts(names, settings.draws, settings.seed, least_runs=6)
     draws = law_draws(N, D, loss, counts, settings.delta)
     flops_per_nd = float(np.exp(np.mean(np.log(C / (N * D)))))
-    law = LawFit(fit, draws, counts, flops_per_nd)
+    law = LawFit(fit, draws, names, counts, flops_per_nd)
     a = draws[:, 4] / (draws[:, 3] + draws[:, 4])
     confidence = settings.confidence
     parameters = {

@@ -27,6 +27,16 @@ class Line:
         """y at these FLOPs."""
         return self.coefficient * np.asarray(flops, float) ** self.exponent
 
+    def flops_for(self, y: float, confidence: float = 0.9) -> tuple[float, float, float]:
+        """FLOPs at which the line reaches y, and their interval; infinite where a draw never does."""
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            drawn = np.exp((np.log(y) - self.draws[:, 0]) / self.draws[:, 1])
+            value = float(np.exp((np.log(y) - np.log(self.coefficient)) / self.exponent))
+        # A line that falls with compute reached larger sizes before, and will not again.
+        drawn = np.where(self.draws[:, 1] > 0, drawn, np.inf)
+        low, high = np.quantile(drawn, tails(confidence), method="inverted_cdf")
+        return value, float(low), float(high)
+
     def band(self, flops: np.ndarray | float, confidence: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper y at these FLOPs."""
         log_y = self.draws[:, :1] + self.draws[:, 1:] * np.log(np.atleast_1d(flops))[None]

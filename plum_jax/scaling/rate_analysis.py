@@ -98,14 +98,14 @@ def analyse_rate(runs: Runs, law: LawFit | None, settings: Settings, flops: np.n
     table = runs.usable("recall")
     if len(table) < 3:
         return None
-    points, seed_sd, notes = rate_points(table)
+    points, seed_sd, notes = rate_points(table, settings.rate_error)
     chance = settings.chance or 0.0
     if settings.chance is None:
         notes.append("no chance level was given: recall of a random list taken as 0")
     cell = cells_of(table)
     budget = table["budget"].to_numpy() if "budget" in table.columns else np.arange(len(table), dtype=float)
     trials = _trials(table, points, budget, cell, chance, settings)
-    counts = _counts_of(runs, table, law)
+    counts = _counts_of(table, law)
     front = best_of_budgets(points, budget, cell)
     forms = []
     for form in bounded_forms.FORMS:
@@ -123,12 +123,14 @@ def analyse_rate(runs: Runs, law: LawFit | None, settings: Settings, flops: np.n
     return RateAnalysis(points, flops, tuple(forms), chosen, why, iso_flop, akima, seed_sd, chance, tuple(notes))
 
 
-def rate_points(table: pl.DataFrame) -> tuple[RatePoints, float | None, list[str]]:
-    """Rows as arrays with standard errors from counts and seeds, the seeds' spread, and what had to be assumed."""
+def rate_points(table: pl.DataFrame, known: float | None = None) -> tuple[RatePoints, float | None, list[str]]:
+    """Rows as arrays with standard errors (known, or from counts and seeds), the seeds' spread, what was assumed."""
     notes = []
     rate = table["recall"].to_numpy()
     error, seed_sd = None, None
-    if "users" in table.columns and table["users"].is_not_null().all():
+    if known is not None:
+        error = np.full(len(table), known)
+    elif "users" in table.columns and table["users"].is_not_null().all():
         users = table["users"].to_numpy()
         own = rate * (1 - rate) / users
         seed_sd, freedom = seed_spread(cells_of(table), rate, own)
@@ -188,11 +190,11 @@ def _law_below(points: RatePoints, below: np.ndarray, delta: float) -> Parametri
         return None
 
 
-def _counts_of(runs: Runs, table: pl.DataFrame, law: LawFit | None) -> np.ndarray | None:
+def _counts_of(table: pl.DataFrame, law: LawFit | None) -> np.ndarray | None:
     """The draws of the loss law's runs, for the rows that have a rate."""
     if law is None:
         return None
-    drawn = dict(zip(runs.usable("loss")["run"], law.counts.T, strict=True))
+    drawn = dict(zip(law.run_names, law.counts.T, strict=True))
     nothing = np.zeros(len(law.counts), law.counts.dtype)
     return np.stack([drawn.get(run, nothing) for run in table["run"]], 1)
 

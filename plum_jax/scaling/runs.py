@@ -48,6 +48,7 @@ TEXTS = {
 FLAGS = {"held_out": "true for the runs that no fit may see"}
 FIELDS = {**NUMBERS, **TEXTS, **FLAGS}
 POSITIVE = ("N", "D", "C", "budget", "loss", "learning_rate", "users", "unique_tokens", "epochs", "C_6nd")
+SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 MAY_BE_ZERO = ("loss_se", "recall", "hits", "wall_seconds")
 
 # The rows of a study of ours (`STUDY_DIR/results.jsonl`).
@@ -81,6 +82,8 @@ class Runs:
       source: file, for messages and reports.
       parameter_convention: which column N is.
       flops_convention: which column C is, or "6 N D".
+      checkpoints: whether every checkpoint of a run is a row for the fits; else the one with most tokens is, since a
+        checkpoint in the middle of a learning-rate schedule is not a run of that length.
     """
 
     table: pl.DataFrame
@@ -88,15 +91,17 @@ class Runs:
     source: str = "table"
     parameter_convention: str = "N"
     flops_convention: str = "C"
+    checkpoints: bool = False
 
-    def usable(self, value: str = "loss", held_out: bool | None = False, checkpoints: bool = False) -> pl.DataFrame:
+    def usable(
+        self, value: str = "loss", held_out: bool | None = False, checkpoints: bool | None = None
+    ) -> pl.DataFrame:
         """Rows that a fit of `value` may see: finished, not left out, value there; one row a run.
 
         Args:
           value: column that must not be missing; "N", "D" and "C" must not be, too.
           held_out: only the runs that are held out (True), only the others (False), or all (None).
-          checkpoints: every checkpoint of a run; else the one with most tokens, since a checkpoint in the middle of a
-            learning-rate schedule is not a run of that length.
+          checkpoints: whether every checkpoint of a run is wanted; None: as the table says.
         """
         table = self.table.filter(pl.col("status") == FINISHED, pl.col("excluded").is_null())
         if value not in table.columns:
@@ -104,7 +109,7 @@ class Runs:
         table = table.drop_nulls(["N", "D", "C", value])
         if held_out is not None:
             table = table.filter(pl.col("held_out") == held_out)
-        if not checkpoints:
+        if not (self.checkpoints if checkpoints is None else checkpoints):
             table = table.filter(pl.col("D") == pl.col("D").max().over("run"))
         return table.sort("row")
 
@@ -131,6 +136,10 @@ class Runs:
     def failed(self) -> pl.DataFrame:
         """Rows of runs that did not finish, with status and reason."""
         return self.table.filter(pl.col("status") != FINISHED)
+
+    def with_checkpoints(self, checkpoints: bool) -> Runs:
+        """The same runs with every checkpoint for the fits, or with the last of each run."""
+        return dataclasses.replace(self, checkpoints=checkpoints)
 
     def under(self, parameters: str = "N", flops: str = "C") -> Runs:
         """The same runs with another column for N, and another or "6ND" for C; the sensitivity table's step."""
@@ -274,8 +283,7 @@ def _typed(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> pl.D
         if field in TEXTS:
             table = table.with_columns(pl.col(field).cast(pl.String))
             continue
-        dtype = pl.Boolean if field in FLAGS else pl.Float64
-        cast = table[field].cast(dtype, strict=False)
+        cast = table[field].cast(pl.Boolean, strict=False) if field in FLAGS else _numbers(table[field])
         bad = table.filter(table[field].is_not_null() & cast.is_null())
         if len(bad):
             row, value = bad["row"][0], bad[field][0]
@@ -283,6 +291,17 @@ def _typed(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> pl.D
             raise RunsError(f"{source}, row {row}: expected {kind} in column {column!r} ({field}), got {value!r}")
         table = table.with_columns(cast.alias(field))
     return table
+
+
+def _numbers(column: pl.Series) -> pl.Series:
+    """Floats; text may say "110M" for 110 million."""
+    plain = column.cast(pl.Float64, strict=False)
+    if column.dtype != pl.String:
+        return plain
+    frame = pl.DataFrame({"text": column})
+    number = frame["text"].str.extract(r"^\s*([0-9.]+)\s*([KMBT])\s*$").cast(pl.Float64, strict=False)
+    suffix = frame["text"].str.extract(r"^\s*([0-9.]+)\s*([KMBT])\s*$", 2).replace_strict(SUFFIXES, default=None)
+    return pl.select(pl.coalesce(plain, number * suffix)).to_series()
 
 
 def _check_values(table: pl.DataFrame, mapping: Mapping[str, str], source: str) -> None:

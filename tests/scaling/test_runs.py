@@ -90,6 +90,15 @@ def test_checkpoints_of_one_run_are_one_run():
     assert runs.usable(checkpoints=True)["loss"].to_list() == [3.0, 2.0, 1.0]
 
 
+def test_sizes_may_be_written_as_people_say_them(tmp_path):
+    (tmp_path / "runs.csv").write_text("model,C,l\n110M,1e18,2\n3B,1e18,3\n1.5K,1e18,3\n")
+    runs = read_runs(tmp_path / "runs.csv", {"N": "model", "C": "C", "loss": "l"})
+    assert runs.table["N"].to_list() == [110e6, 3e9, 1500.0]
+    (tmp_path / "runs.csv").write_text("model,C,l\n110X,1e18,2\n")
+    with pytest.raises(RunsError, match="row 1: expected a number in column 'model'"):
+        read_runs(tmp_path / "runs.csv", {"N": "model", "C": "C", "loss": "l"})
+
+
 def test_groups_by_flops():
     frame = pl.DataFrame({"N": [1.0, 2.0, 3.0, 4.0], "C": [1.05e18, 3e18, 1e18, 3.1e18], "l": [1.0] * 4})
     runs = make_runs(frame, {"N": "N", "C": "C", "loss": "l"}).with_budgets_by_flops()
