@@ -239,8 +239,9 @@ def make_runs(
     table = table.with_row_index("row", offset=1).with_columns(pl.col("row").cast(pl.Int64))
     table = _typed(table, mapping, source)
     _check_values(table, mapping, source)
-    conventions = {"parameter_convention": mapping.get("N", "C / (6 D)"), "flops_convention": mapping.get("C", "6 N D")}
-    return Runs(_completed(table, flops_per_nd), flops_per_nd, source, **conventions)
+    of_parameters = mapping.get("N", f"C / ({flops_per_nd:g} D)")
+    of_flops = mapping.get("C", f"{flops_per_nd:g} N D")
+    return Runs(_completed(table, flops_per_nd), flops_per_nd, source, of_parameters, of_flops)
 
 
 def _read_json_lines(path: epath.Path) -> pl.DataFrame:
