@@ -80,3 +80,23 @@ class KillWorkerOnce:
                 (link,) = Claims(self.files.claims).chain(self.name)
                 os.kill(link.facts["pid"], signal.SIGKILL)
                 self.done = True
+
+
+def test_after_sigterm_cells_on_the_cluster_save_and_are_free(cluster, tmp_path):
+    files = stub_study.plan(tmp_path, 0, long={"step_seconds": 0.3, "steps": 4})
+
+    def stop():
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not (files.cell("long") / "started.txt").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(SystemExit) as stopped:
+        launch(files)
+    thread.join()
+    assert stopped.value.code == 143
+    assert not (files.cell("long") / "record.json").exists() and Claims(files.claims).is_free("long")
+    assert launch(files)["long"]["status"] == "finished"
+    assert (files.cell("long") / "steps.txt").read_text().split() == ["1", "2", "3", "4"]
