@@ -22,6 +22,7 @@ from plum_jax.studies.records import cell_directory, read_record, write_record
 from plum_jax.studies.shared import Shared, shared
 from plum_jax.studies.study import Cell, Study, StudyError
 from plum_jax.studies.trunks import grown_trunk, stretches
+from plum_jax.training import processes
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.run_record import run_record
 from plum_jax.training.trainer import Trunk
@@ -60,8 +61,9 @@ def run_cell(study: Study, cell_id: str, study_dir: epath.PathLike) -> dict[str,
     facts = _train_facts(cell, [*stretches(cell, study_dir), training]) | common.best
     row = _row(study, cell, common.data, status, reason, metrics, facts)
     row["wall_seconds"] = round(time.perf_counter() - began, 2)
-    write_record(study_dir, row)
-    _drop_checkpoints(training)
+    if processes.is_first():
+        write_record(study_dir, row)
+        _drop_checkpoints(training)
     return row
 
 
