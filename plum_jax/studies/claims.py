@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # A link is rewritten in place, so it always has this many bytes.
-LINK_BYTES = 1024
+LINK_BYTES = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +173,9 @@ class Claim:
         self._ended.set()
         self._thread.join()
         if not self._lost:
-            self.note(outcome=outcome[:400])
+            # Where that cannot be written any more, the claim runs out by itself.
+            with contextlib.suppress(OSError):
+                self.note(outcome=outcome.encode("ascii", "replace").decode()[:400])
         os.close(self._descriptor)
 
     def _beat_on(self) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from plum_jax.studies.cell_process import CellProcess, StillRunning, signal_group
-from plum_jax.studies.claims import Claim, Claims, machine_identity
+from plum_jax.studies.claims import Claim, Claims, machine_identity, process_identity
 from plum_jax.studies.outcomes import Outcome, classify, memory_kills
 from plum_jax.studies.results import PlannedCell, StudyFiles
 
@@ -130,7 +130,8 @@ class Worker:
         self._say(f"{cell.name}: runs (attempt {claim.number}, log: {process.log})")
         outcome: Outcome | None = None
         try:
-            claim.note(process_group=process.process_group)
+            group = process.process_group
+            claim.note(process_group=group, group_leader=process_identity(group))
             outcome = self._watch(process, claim, start, kills)
         except BaseException:
             process.stop(self._settings.grace)
@@ -160,11 +161,10 @@ class Worker:
             return CellProcess(command, directory, self._cores)
         except StillRunning:
             pass
-        groups = [
-            link.facts["process_group"]
-            for link in self._claims.chain(cell.name)[: claim.number - 1]
-            if link.facts and "process_group" in link.facts and link.facts["machine"] == machine_identity() is not None
-        ]
+        noted = [link.facts for link in self._claims.chain(cell.name)[:-1] if link.facts]
+        here = [facts for facts in noted if facts["machine"] == machine_identity() and facts.get("group_leader")]
+        # A number of long ago may be another process's by now.
+        groups = [f["process_group"] for f in here if process_identity(f["process_group"]) == f["group_leader"]]
         for number, seconds in ((signal.SIGTERM, self._settings.grace), (signal.SIGKILL, 5.0)):
             for group in groups:
                 signal_group(group, number)

@@ -102,6 +102,14 @@ def test_an_unreadable_claim_counts_until_its_lease_is_over(tmp_path, clock, con
     claim.end("finished")
 
 
+@pytest.mark.parametrize("reason", ["x" * 9999, '"\\' * 999, "größer 大 " * 99, "two\nlines\0"])
+def test_any_reason_fits_into_a_claim(tmp_path, reason):
+    claims = Claims(tmp_path)
+    claims.take("a").end(f"failed: {reason}")
+    (link,) = claims.chain("a")
+    assert link.outcome.startswith("failed: ") and len(link.content) == module.LINK_BYTES and claims.is_free("a")
+
+
 def test_names_that_begin_alike_are_different_cells(tmp_path):
     claims = Claims(tmp_path)
     claim = claims.take("b00.1")
