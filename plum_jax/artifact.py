@@ -104,15 +104,20 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Writes text aside and renames it, so that a reader sees the old file or the new one, never a half.
+    """Writes text in UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode())
 
-    Several processes may write one file at the same time; the last one's text stays.
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Writes aside and renames, so that a reader sees the old file or the new one, never a half.
+
+    Several processes may write one file at the same time; the last one's content stays.
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{secrets.token_hex(4)}.aside"
     try:
-        aside.write_text(text)
+        aside.write_bytes(content)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -1,13 +1,10 @@
 """Charts as inline SVG that takes its colours from the page, so that one picture is readable on light and on dark.
 
-The only file that imports matplotlib. Every function returns SVG text without ids, scripts or addresses of its own.
+Every function returns SVG text without ids, scripts or addresses of its own.
 """
 
 from __future__ import annotations
 
-import io
-import pathlib
-import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,8 +12,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from plum_jax import page_svg
 
 # Stand-ins that no chart would use otherwise, replaced in the SVG by variables of the page's style sheet.
 _INK = "#010203"
@@ -198,34 +196,5 @@ def _token_axis(axes: Axes, tokens_per_step: float) -> None:
 
 
 def _svg(figure: Figure, description: str) -> str:
-    """SVG text of the figure, of the page's width at most, in the page's colours and font."""
-    text = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = text.getvalue()[text.getvalue().index("<svg") :]
-    for stand_in, variable in _PAGE_COLOURS.items():
-        svg = svg.replace(stand_in, variable)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r" xmlns(:\w+)?=\"[^\"]*\"| version=\"[^\"]*\"", "", svg)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # it would style the whole page
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    return _label(svg, description)
-
-
-def _label(svg: str, description: str) -> str:
-    """Replaces the fixed size by a greatest width, and says in words what the picture shows."""
-    size = re.search(r'width="([\d.]+)pt"', svg[: svg.index(">")])
-    assert size is not None, "matplotlib gives every figure a width"
-    opening = re.sub(r' (width|height)="[^"]*"', "", svg[: svg.index(">")])
-    description = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return f'{opening} role="img" aria-label="{description}" style="max-width:{size[1]}pt">{svg[svg.index(">") + 1 :]}'
-
-
-def standalone(svg: str) -> str:
-    """The same picture as a file of its own, in the colours of the report's style sheet for light and for dark."""
-    page = (pathlib.Path(__file__).parent / "report.html").read_text()
-    light, dark = re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)
-    style = f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
-    opening, _, rest = svg.partition(">")
-    return f'{opening} xmlns="http://www.w3.org/2000/svg">{style}{rest}\n'
+    """SVG text of the figure in the page's colours."""
+    return page_svg.page_svg(figure, description, _PAGE_COLOURS)

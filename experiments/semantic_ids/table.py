@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from plum_jax import charts
+from plum_jax import charts, page_svg
 
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
@@ -119,7 +119,7 @@ def picture(rows: Sequence[Row], corpora: Sequence[str]) -> str:
     for corpus in corpora:
         found = {name: of(rows, corpus=corpus, variant=v, protocol="context_only") for v, name in VARIANTS.items()}
         dots[corpus] = {name: spread(cells, "recall@10") for name, cells in found.items() if cells}
-    return charts.standalone(charts.recall_dots(dots, "VID Recall@10, context item only", over="seeds"))
+    return page_svg.standalone(charts.recall_dots(dots, "VID Recall@10, context item only", over="seeds"))
 
 
 def main() -> None:

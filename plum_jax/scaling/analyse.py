@@ -15,6 +15,7 @@ import polars as pl
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.scaling.bounded_forms import Form
 from plum_jax.scaling.deadweight import Deadweight, deadweight
 from plum_jax.scaling.loss_analysis import AHEAD, FRONTIER_VALUES, LossAnalysis, Settings, analyse_loss
 from plum_jax.scaling.rate_analysis import RateAnalysis, analyse_rate
@@ -24,7 +25,7 @@ from plum_jax.scaling.sensitivity import Row, sensitivity
 FITS = "fits.json"
 SCHEMA = 1
 # Fields of dataclasses that are for further computation and not for a file.
-NOT_WRITTEN = ("draws", "run_names", "counts", "descents", "theta", "form", "limits")
+NOT_WRITTEN = ("draws", "run_names", "counts", "descents", "theta", "limits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +141,17 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
             "flops_per_nd": runs.flops_per_nd,
         },
         "points": runs.table.to_dicts(),
+        # (log A, log B, log E, alpha, beta) of each draw: how the parameters move together.
+        "law_draws": analysis.loss.law.draws if analysis.loss.law else None,
     }
     rest = {f.name: getattr(analysis, f.name) for f in dataclasses.fields(analysis) if f.name != "runs"}
     return plain({**head, **rest})
 
 
 def plain(value: Any) -> Any:
-    """JSON values of dataclasses, arrays and numbers; what is not finite becomes None."""
+    """JSON values of dataclasses, arrays and numbers; a form is its name, what is not finite becomes None."""
+    if isinstance(value, Form):
+        return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = (f.name for f in dataclasses.fields(value) if f.name not in NOT_WRITTEN)
         return {name: plain(getattr(value, name)) for name in fields}

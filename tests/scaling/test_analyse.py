@@ -90,6 +90,8 @@ def test_the_file_is_plain_json_and_the_text_has_every_method(analysis, tmp_path
     read = json.loads(path.read_text(), parse_constant=refuse)
     assert read == json.loads(json.dumps(as_json(analysis)))
     assert len(read["points"]) == 51
+    assert [form["form"] for form in read["rate"]["forms"]] == [form.form for form in analysis.rate.forms]
+    np.testing.assert_array_equal(read["law_draws"], analysis.loss.law.draws)
     assert read["loss"]["iso_flop"]["parabolas"][0]["coefficients"]
     assert len(read["loss"]["methods"][0]["frontier"]["N_low"]) == len(read["loss"]["methods"][0]["frontier"]["flops"])
     text = fits_text(analysis)

@@ -1,0 +1,178 @@
+"""The report of a scaling study: every figure and table is on the page, what is missing is said, nothing is fetched."""
+
+import json
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.collections import PathCollection
+
+from plum_jax import artifact, page_svg
+from plum_jax.scaling.headlines import headlines
+from plum_jax.scaling.plots import frontier, gallery, iso_flop, ledger, look
+from plum_jax.scaling.report import write_study_report
+from plum_jax.scaling.study_results import read_study_results
+from tests.scaling.made_study import EXPONENT, FAILED, made_rows, write_made_study
+from tests.test_report import Page
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_made_study(tmp_path_factory.mktemp("studies") / "made")
+
+
+@pytest.fixture(scope="module")
+def results(study):
+    return read_study_results(study)
+
+
+def page_of(directory):
+    """The report's text and words; well formed, and complete in itself."""
+    text = write_study_report(directory, formats=()).read_text()
+    page = Page(text)
+    assert "http" not in text.replace("http-equiv", ""), "the page names an address"
+    assert not [tag for tag, name, value in page.attributes if name in ("src", "href") and not value.startswith("#")]
+    return text, " ".join(page.words)
+
+
+def lines_of(axes, linestyle):
+    return [line for line in axes.lines if line.get_linestyle() == linestyle and len(line.get_xdata()) > 50]
+
+
+def test_the_page_says_exponents_with_intervals_and_what_is_not_known(study):
+    text, words = page_of(study)
+    assert f"C^{EXPONENT:.2f} (90% interval {EXPONENT - 0.02:.2f} to {EXPONENT + 0.02:.2f})" in words
+    assert "Envelope: exponents: no size has runs of two lengths" in words
+    assert FAILED["reason"] in words
+    assert "gin/run/study_run.gin" in words
+    assert "study_one_cell" not in words, "the command of a cell is not that of the study"
+    assert text.count("<svg") == len([p for p in gallery.pictures(read_study_results(study)) if p.figure])
+    assert not re.search(
+        r"#[0-9a-f]{6}", "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL)).replace("#ffffff", "")
+    ), "a colour that the page's theme does not set"
+
+
+def test_wide_intervals_are_told_in_place_of_a_number(tmp_path):
+    found = headlines(read_study_results(write_made_study(tmp_path / "made", identified=False)))
+    wide = f"anything between {EXPONENT - 0.8:.2f} and {EXPONENT + 0.8:.2f} fits"
+    assert [wide in sentence for sentence in found.not_identified].count(True) == 1
+    assert not [sentence for sentence in found.said if "parametric law" in sentence]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([], "no run is done"),
+        ([FAILED, dict(FAILED, name="other")], "2 runs are done and none of them finished"),
+        (made_rows()[:3], "3 runs have finished; nothing is fitted yet"),
+    ],
+)
+def test_a_study_of_which_little_is_there_has_a_page(tmp_path, rows, sentence):
+    write_made_study(tmp_path / "study", rows, fits=False)
+    (tmp_path / "study" / "plan.json").write_text(json.dumps({"cells": [{"cell_id": "b07-x-s0", "held_out": True}]}))
+    _, words = page_of(tmp_path / "study")
+    assert sentence in words
+    assert "fits.json" in words
+    assert "b07-x-s0 held out, not run" in words
+
+
+def test_other_people_s_runs_have_a_page_from_fits_alone(study, tmp_path):
+    (tmp_path / "fits.json").write_text((study / "fits.json").read_text())
+    _, words = page_of(tmp_path)
+    assert f"C^{EXPONENT:.2f}" in words
+    assert "forecast.json" not in words
+
+
+def test_runs_that_are_newer_than_the_fits_are_named(tmp_path):
+    directory = write_made_study(tmp_path / "made")
+    with (directory / "results.jsonl").open("a") as file:
+        file.write(json.dumps(dict(made_rows()[0], name="later")) + "\n")
+    (sentence,) = [s for s in read_study_results(directory).missing if s.startswith("fits.json")]
+    assert "made before 1 of the runs were done" in sentence
+
+
+def test_a_directory_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(artifact.ArtifactError, match="expected the directory of a study"):
+        write_study_report(tmp_path / "nothing")
+
+
+def test_iso_flop_curves_have_one_curve_a_budget_stars_and_crosses(results):
+    parabolas = results.parabolas()
+    figure = iso_flop.iso_flop_curves(results.points, parabolas)
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    assert len(lines_of(axes, "-")) == sum(p["accepted"] for p in parabolas) == 4
+    assert [run for p in parabolas for run in p["rejected_runs"]] == ["b02-size3-s0"]
+    crosses = [
+        c for c in axes.collections if isinstance(c, PathCollection) and len(c.get_offsets()) and c.get_sizes()[0] == 16
+    ]
+    assert [c.get_offsets().tolist() for c in crosses] == [
+        [[made_rows()[17]["parameters"], pytest.approx(made_rows()[17]["loss"])]]
+    ]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[:5] == ["10¹⁵", "1.8×10¹⁴", "3.2×10¹³", "5.6×10¹²", "10¹²"]
+    assert {"hollow: held out", "run not fitted", "optimum, interval"} <= set(labels)
+
+
+def test_a_refused_parabola_is_dashed_and_has_no_optimum(results):
+    parabolas = [dict(p, accepted=False, reason="bent the wrong way") for p in results.parabolas()]
+    axes = iso_flop.iso_flop_curves(results.points, parabolas).axes[0]
+    assert not lines_of(axes, "-")
+    assert len([line for line in axes.lines if len(line.get_xdata()) > 50]) == 4
+
+
+def test_the_optimum_has_a_band_for_each_method_and_the_held_out_star(results):
+    figure = frontier.optimum_against_compute(results.methods(), results.parabolas(), results.optima(), results.points)
+    for axes, field in zip(figure.axes, "ND", strict=True):
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        stars = [c for c in axes.collections if isinstance(c, PathCollection) and c.get_sizes().tolist() == [110]]
+        held_out = [row for row in made_rows() if row["held_out"]]
+        best = min(held_out, key=lambda row: row["loss"])
+        value = best["parameters"] if field == "N" else best["tokens"]
+        assert stars[0].get_offsets().tolist() == [[pytest.approx(best["flops"]), pytest.approx(value)]]
+
+
+def test_hoffmann_s_line_is_theirs():
+    # 2203.15556, table A3: 67B parameters and 1.5T tokens for the compute of Gopher, within what rounding allows.
+    N, D = frontier.hoffmann_optimum(np.array([5.76e23]))
+    assert 6 * N[0] * D[0] == pytest.approx(5.76e23)
+    assert 3e10 < N[0] < 5e10
+
+
+def test_the_ledger_counts_every_run(results):
+    spent = ledger.with_spent(results.points)
+    assert spent["fate"].value_counts().sort("fate").rows() == [("failed", 1), ("fitted", 28), ("held out", 7)]
+    assert spent.filter(pl.col("fate") == "failed")["spent"].to_list() == [1e13]
+
+
+def test_the_colours_are_the_page_s():
+    light = page_svg.STYLE_SHEET.read_text().split("}")[0]
+    for colour, variable in look.PAGE_COLOURS.items():
+        assert f"{variable[4:-1]}: {colour};" in light
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(1.9, 3.1, [2.0, 2.25, 2.5, 2.75, 3.0]), (8.0, 2.5e3, [10, 30, 100, 300, 1000]), (1e3, 1e15, None)],
+)
+def test_ticks_of_a_logarithmic_axis_are_round_and_few(low, high, ticks):
+    found = look.log_ticks(low, high)
+    assert 2 <= len(found) <= 8
+    if ticks:
+        assert found == pytest.approx(ticks)
+
+
+def test_numbers_read_well():
+    assert [look.readable(v) for v in (5992, 1.2e6, 70e9, 999_999, 12)] == ["5.99k", "1.2M", "70B", "1M", "12"]
+    assert [look.power_of_ten(v) for v in (1e21, 2.5e10, 9.99e11, 3e-3)] == ["10²¹", "2.5×10¹⁰", "10¹²", "3×10⁻³"]
+
+
+def test_figures_are_written_in_three_formats_and_the_same_twice(results, tmp_path):
+    made = [p for p in gallery.pictures(results) if p.name == "ledger"]
+    first = {path.name: path.read_bytes() for path in gallery.save_pictures(made, tmp_path / "a")}
+    second = {path.name: path.read_bytes() for path in gallery.save_pictures(made, tmp_path / "b")}
+    assert sorted(first) == ["ledger.pdf", "ledger.png", "ledger.svg"]
+    assert first == second
+    assert b"/FontFile2" in first["ledger.pdf"], "the font is not in the file"
+    assert b"<text" not in first["ledger.svg"], "letters that need a font"
