@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from plum_jax import artifact
 from plum_jax.pipeline import Pipeline, Stages
 from plum_jax.retrieval.offline import recommend_all
+from plum_jax.retrieval.serving import export_serving
 from plum_jax.retrieval.shards import Worker
 from plum_jax.retrieval.watch_next import write_watch_next
 from plum_jax.training import processes
@@ -65,6 +68,38 @@ def watch_next(model_dir: str, pipeline: Pipeline, items_per_list: int = 10, pro
         worker=worker,
     )
     _say(f"watch-next table: {path}", path is not None, worker)
+
+
+def export_for_serving(
+    model_dir: str,
+    pipeline: Pipeline,
+    lengths: Sequence[int] | None = None,
+    platforms: Sequence[str] = ("cpu", "tpu"),
+    overwrite: bool = False,
+) -> None:
+    """The model with CPT (trained if it is not yet) as MODEL_DIR/serving, which servers run with JAX and numpy alone.
+
+    Args:
+      model_dir: of the run.
+      pipeline: all stages.
+      lengths: tokens that prompts are padded to; None: a quarter, a half and all of a training row's, less one.
+      platforms: that the programs can be compiled for.
+      overwrite: whether another export that is there gives way.
+    """
+    stages = pipeline.stages(model_dir)
+    longest = stages.config.retrieval.length
+    recipe = stages.config.retrieval_task.prompt_recipe(stages.split, stages.table, stages.vocabulary)
+    directory = export_serving(
+        stages.recommender,
+        stages.params,
+        directory=stages.directory / "serving",
+        # The start token comes before a prompt.
+        lengths=lengths or [max(longest // part, 2) - 1 for part in (4, 2, 1)],
+        prompt_recipe=recipe,
+        platforms=platforms,
+        overwrite=overwrite,
+    )
+    print(f"exported for serving: {directory}")
 
 
 def _worker() -> Worker:

@@ -220,6 +220,24 @@ class HistoryRenderer:
             parts.append(self._renderer.render(template, rows))
         return ragged.join(parts)
 
+    def frame(self) -> tuple[list[int], list[int]] | None:
+        """Tokens before and after the history, where prompts differ in the history's Semantic IDs alone; else None."""
+        sections = {"user": self._user, "context": self._context}
+        if self._event.parts != (templates.Field(templates.SID),) or self._layout.count("history") != 1:
+            return None
+        ends: tuple[list[int], list[int]] = ([], [])
+        behind = False
+        for part in self._layout:
+            if part == "history":
+                behind = True
+                continue
+            template = part if isinstance(part, templates.Template) else sections[part]
+            if not isinstance(part, templates.Template) and template.fields:
+                return None
+            rendered = self._renderer.render(template, templates.Rows(1, None, _no_column))
+            ends[behind].extend(rendered.values.tolist())
+        return ends
+
     def target(self, windows: Windows) -> ragged.Ragged:
         """Tokens of the target, without EOS."""
         return self._renderer.render(self._target, self._rows.events(windows.target_event))

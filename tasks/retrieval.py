@@ -167,6 +167,16 @@ class Retrieval:
         rendered = self._renderer(split, table, vocabulary).prompt_after(items)
         return pl.DataFrame({"item": pl.Series(items, dtype=pl.Int32), "prompt": _list_column(rendered)})
 
+    def prompt_recipe(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> dict[str, Any] | None:
+        """How a server makes a prompt of watched items without these templates; None where it takes more than that.
+
+        "before" and "after" are the tokens around the newest "history_length" items' SID tokens.
+        """
+        frame = self._renderer(split, table, vocabulary).frame()
+        if frame is None:
+            return None
+        return {"before": frame[0], "after": frame[1], "history_length": self.history_length}
+
     def _renderer(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> HistoryRenderer:
         texts = HistoryTemplates(self.layout, self.event, self.target, self.user, self.context)
         return HistoryRenderer(texts, split, table, vocabulary, self.name)

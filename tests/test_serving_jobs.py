@@ -7,6 +7,8 @@ import polars as pl
 import pytest
 from own_csv_run import plum_command, run_plum, user_environment
 
+from plum_jax.retrieval.serving_loader import Server
+
 
 def test_two_evaluations_are_compared_user_by_user(finished, own_csv, tmp_path):
     model_dir, _ = finished
@@ -61,3 +63,26 @@ def test_what_to_watch_after_each_item(finished, own_csv):
     assert set(frame["item_id"]) == items and set(frame["next_item_id"]) <= items
     assert set(frame["rank"]) == {1, 2, 3}
     assert not frame.filter(pl.col("item_id") == pl.col("next_item_id")).height
+
+
+def test_an_export_serves_the_users_of_the_evaluation(finished, own_csv):
+    model_dir, _ = finished
+    command = plum_command(own_csv, model_dir, "--gin.SERVING_LENGTHS=(63,)", run="export_serving")
+    done = run_plum(command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"exported for serving: {model_dir / 'serving'}" in done.stdout
+    again = run_plum([*command, "--gin.SERVING_LENGTHS=(31, 63)"])
+    assert again.returncode == 1 and "OVERWRITE = True" in again.stderr and "Traceback" not in again.stderr
+    server = Server(model_dir / "serving")
+    events = pl.read_csv(own_csv / "odd.csv").sort("who?", "when (UTC)", maintain_order=True)
+    histories = events.group_by("who?", maintain_order=True).agg(
+        pl.col("Film No").head(9), target=pl.col("Film No").last()
+    )
+    prompts = [server.prompt(history) for history in histories["Film No"].to_list()]
+    stored = pl.read_parquet(model_dir / "prompts" / "test" / "prompts.parquet")
+    assert prompts == stored["prompt"].to_list(), "made of items as the templates make them"
+    ranks = pl.read_parquet(model_dir / "evaluation" / "with_cpt.per_user.parquet")
+    assert ranks["user_id"].to_list() == histories["who?"].to_list()
+    for items, target, rank in zip(server.recommend(prompts, k=5), histories["target"], ranks["rank"], strict=True):
+        names = [item for item, _ in items]
+        assert (names.index(target) if target in names else None) == rank

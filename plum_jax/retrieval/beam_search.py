@@ -68,13 +68,13 @@ def beam_search(
         raise ValueError(f"expected a trie over {codebook_sizes=}, got one over {trie.codebook_sizes}")
     sids = SidTokens(sid_offsets, codebook_sizes)
     reading = read_prompts(decoder, params, prompts, lengths, start_token)
-    beams = first_beams(len(prompts), trie, sets)
+    beams = first_beams(prompts.shape[0], trie, sets)
     for level in range(len(codebook_sizes)):
         if level:
             reading, beams = read_beams(decoder, params, sids, reading, beams)
         code_scores = code_log_probs(decoder, params, sids, reading, beams, scores, trie, excluded)
         _, width, fan_out = code_scores.shape
-        sums = (beams.log_probs[:, :, None] + code_scores).reshape(len(prompts), -1)
+        sums = (beams.log_probs[:, :, None] + code_scores).reshape(prompts.shape[0], -1)
         # No more beams than there are prefixes.
         exist = width * fan_out if trie is None else min(width * fan_out, trie.num_prefixes[level])
         log_probs, kept = top_k(sums, min(num_beams, exist))

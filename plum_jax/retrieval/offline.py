@@ -93,8 +93,11 @@ def require_beams(recommender: Recommender, prompts: pl.DataFrame, k: int) -> No
 def ranked_lists(
     recommender: Recommender, params: Params, prompts: Ragged, k: int, seen: Ragged | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The lists as a table: row of the prompt, rank (from 1), item index and score, each [entries]."""
-    codes, log_probs = recommender.search(params, prompts, description="beam search")
+    """The lists as a table: row of the prompt, rank (from 1), item index and score, each [entries].
+
+    Items in `seen` are kept out inside the search, so that the beams are full of others.
+    """
+    codes, log_probs = recommender.search(params, prompts, exclude=seen, description="beam search")
     items, scores = rank_items(codes, log_probs, recommender.table, k, seen)
     row, place = np.nonzero(items != NOTHING)
     return row, (place + 1).astype(np.int32), items[row, place], scores[row, place]

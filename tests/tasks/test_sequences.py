@@ -177,6 +177,24 @@ def test_watch_next_is_the_prompt_of_who_has_watched_one_item_and_told_nothing(m
     assert str(sid)[1:-1] in str(asked["prompt"][4].to_list()) and "Café" in told.vocabulary.decode(asked["prompt"][4])
 
 
+@pytest.mark.parametrize(
+    "layout", ["<history> {history} {target}", "{user} <history> {history} next: <target> {target}"]
+)
+def test_a_server_can_make_prompts_of_items_alone(world, layout):
+    task = Retrieval(layout=layout, history_length=3)
+    recipe = task.prompt_recipe(world.split, world.table, world.vocabulary)
+    evaluation = world.split.evaluation("test")
+    for row, prompt in enumerate(task.prompts(world.split, "test", world.table, world.vocabulary)["prompt"]):
+        newest = evaluation.history(row)[-recipe["history_length"] :].tolist()
+        assert recipe["before"] + sids(world, *newest) + recipe["after"] == prompt.to_list()
+
+
+@pytest.mark.parametrize("more", [{"event": "{sid} {rating}"}, {"user": "{age}"}, {"layout": "<history> {target}"}])
+def test_no_recipe_where_a_prompt_takes_more_than_items(world, more):
+    task = Retrieval(**{"layout": "{user} {history} {target}", **more})
+    assert task.prompt_recipe(world.split, world.table, world.vocabulary) is None
+
+
 def test_prompts_of_both_folds(world):
     config = Retrieval(history_length=2)
     validation = config.prompts(world.split, "validation", world.table, world.vocabulary)
