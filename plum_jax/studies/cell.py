@@ -18,9 +18,10 @@ from plum_jax.retrieval.evaluator import RetrievalEvaluator
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.target_loss import TargetLoss
 from plum_jax.studies.grid import DataFacts
+from plum_jax.studies.places import Cell, StudyError
 from plum_jax.studies.records import cell_directory, read_record, write_record
 from plum_jax.studies.shared import Shared, shared
-from plum_jax.studies.study import Cell, Study, StudyError
+from plum_jax.studies.study import Study
 from plum_jax.studies.trunks import grown_trunk, stretches
 from plum_jax.training import processes
 from plum_jax.training.metrics_log import read_metrics
@@ -125,6 +126,8 @@ def _row(
 ) -> dict[str, Any]:
     counts = parameter_counts(cell.decoder, data.vocab_size)
     tokens = facts.pop("tokens", None)
+    reached = facts.pop("step_reached", 0)
+    spent = max(0, cell.steps_spent - (cell.steps - reached))
     return run_record(
         cell.cell_id,
         {name: value for name, value in metrics.items() if math.isfinite(value)},
@@ -150,7 +153,7 @@ def _row(
         activated_non_embedding_parameters=counts["activated_non_embedding"],
         flops=cell.flops(data.vocab_size),
         flops_6nd=cell.flops_6nd(data.vocab_size),
-        flops_spent=cell.flops(data.vocab_size) * cell.steps_spent / cell.steps,
+        flops_spent=cell.flops(data.vocab_size) * spent / cell.steps,
         config=artifact.fingerprint(study.phase(cell), cell.decoder),
         **facts,
     )
@@ -168,6 +171,7 @@ def _train_facts(cell: Cell, runs: Sequence[epath.Path]) -> dict[str, Any]:
     trained = sum(row["trained_share"] * length for row, length in zip(rows, lengths, strict=True))
     last = [row for row in rows if row["step"] > (1 - _LAST_SHARE) * cell.steps] or rows[-1:]
     return {
+        "step_reached": rows[-1]["step"],
         "tokens": round(trained * cell.batch_tokens),
         "train_loss": sum(row["cross_entropy"] for row in last) / len(last),
         "train_seconds": round(max(row["seconds"] for row in rows), 2),

@@ -14,8 +14,9 @@ from plum_jax.pods.programs import DoesNotFit, compile_train_step
 from plum_jax.pods.report import Roofline
 from plum_jax.pods.topology import topology_devices
 from plum_jax.studies.grid import DataFacts
+from plum_jax.studies.places import Cell, StudyError
 from plum_jax.studies.step_timing import step_times
-from plum_jax.studies.study import Cell, Study, StudyError
+from plum_jax.studies.study import Study
 
 
 @dataclasses.dataclass(frozen=True)

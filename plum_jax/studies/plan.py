@@ -15,7 +15,8 @@ from plum_jax.model.counts import forward_flops_per_token, parameter_counts, tra
 from plum_jax.scaling.design import ExpectedErrors, GuessedLaw, Law, expected_standard_errors
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.machines import Here, Machine, StepCost
-from plum_jax.studies.study import Cell, LeftOut, Study, StudyError
+from plum_jax.studies.places import Cell, LeftOut, StudyError
+from plum_jax.studies.study import Study
 from plum_jax.studies.warnings import plan_warnings
 
 PLAN = "plan.json"

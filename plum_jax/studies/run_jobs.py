@@ -7,10 +7,11 @@ from typing import Protocol
 
 from plum_jax.studies.commands import Commands
 from plum_jax.studies.grid import DataFacts
+from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan import cell_fingerprint, read_plan
 from plum_jax.studies.progress import LiveTable
 from plum_jax.studies.results import StudyFiles
-from plum_jax.studies.study import Study, StudyError
+from plum_jax.studies.study import Study
 
 
 class Launcher(Protocol):

@@ -1,16 +1,16 @@
-"""A scaling study as one value: what is shared, what is varied, by which rules; and the cells that follow from it."""
+"""A scaling study as one value: what is shared, what is varied, by which rules."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from plum_jax.model.config import DecoderConfig
-from plum_jax.model.counts import parameter_counts, train_step_flops
 from plum_jax.pipeline import Phase, Pipeline
-from plum_jax.studies.grid import DataFacts, Grid, Need, flops_per_position
+from plum_jax.studies.grid import DataFacts, Grid
+from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.rules import Ladder, PowerRule, Size
+from plum_jax.studies.solve import solve
 from plum_jax.training.schedules import WarmupStableDecay
 from plum_jax.training.width_transfer import WidthTransfer, transferable
 
@@ -25,83 +25,6 @@ _OF_DATA = (
     "sid_text",  # whose texts the pieces are trained on
     "retrieval_task",
 )
-LARGEST_MISS = 0.01  # of a budget, that steps of whole batches may leave or exceed
-
-
-class StudyError(ValueError):
-    """A study that cannot be run as it is stated."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run of a study, solved.
-
-    Attributes:
-      cell_id: name of the run and of its directory, "b02-d064x3-s0" or "b02-d064x3-s0-lr0.5".
-      size, decoder: what is trained.
-      group: place of the budget or horizon in the grid.
-      budget: intended FLOPs by the grid's convention; cells of an `IsoFlop` group have the same.
-      horizon: intended tokens, or tokens a parameter, of `Horizons`; None with budgets.
-      held_out: whether it is of a group that forecasts are judged by.
-      seed: of initialisation and of the order of the data.
-      learning_rate: peak.
-      learning_rate_factor: that the rule's value was multiplied by.
-      steps, batch_size, length: of training; batch_size in rows.
-      warmup_steps, decay_steps: of the schedule; decay_steps of `WarmupStableDecay` alone.
-      branches: steps at which runs of this size, seed and rate branch off their common trunk, up to this one's; () for
-        a run of its own.
-    """
-
-    cell_id: str
-    size: str
-    decoder: DecoderConfig
-    group: int
-    budget: float
-    horizon: float | None
-    held_out: bool
-    seed: int
-    learning_rate: float
-    learning_rate_factor: float
-    steps: int
-    batch_size: int
-    length: int
-    warmup_steps: int
-    decay_steps: int = 0
-    branches: tuple[int, ...] = ()
-
-    @property
-    def trunk_name(self) -> str:
-        """Of the trunk that it branches off: all that its runs have in common."""
-        trial = "" if self.learning_rate_factor == 1 else f"-lr{self.learning_rate_factor:g}"
-        return f"{self.size}-s{self.seed}{trial}"
-
-    @property
-    def steps_spent(self) -> int:
-        """Steps that are taken for this cell alone: its stretch of the trunk, and its decay."""
-        earlier = self.branches[-2] if len(self.branches) > 1 else 0
-        return self.steps - earlier
-
-    @property
-    def batch_tokens(self) -> int:
-        """Positions of a batch."""
-        return self.batch_size * self.length
-
-    def flops(self, vocab_size: int) -> float:
-        """Training FLOPs, exact: projections, causal attention, router, chosen experts, head; padding counts."""
-        return self.steps * train_step_flops(self.decoder, vocab_size, self.batch_size, self.length, causal=True)
-
-    def flops_6nd(self, vocab_size: int) -> float:
-        """6 x activated parameters x positions of all batches."""
-        return 6.0 * parameter_counts(self.decoder, vocab_size)["activated"] * self.steps * self.batch_tokens
-
-
-@dataclasses.dataclass(frozen=True)
-class LeftOut:
-    """A place of the grid that is not trained, and why."""
-
-    size: str
-    group: int
-    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,14 +150,7 @@ class Study:
 
     def places(self, data: DataFacts) -> tuple[Cell | LeftOut, ...]:
         """All runs, and the places of the grid that are left out by its bounds."""
-        found: list[Cell | LeftOut] = []
-        by_size = sorted(range(len(self.grid.groups)), key=lambda group: self.grid.groups[group])
-        for group in by_size:
-            found += self._of_group(group, data)
-        if not any(isinstance(place, Cell) for place in found):
-            reasons = "; ".join(sorted({place.reason for place in found if isinstance(place, LeftOut)}))
-            raise StudyError(f"study {self.name}: no cell is left by the grid's bounds ({reasons}): loosen them")
-        return tuple(self._on_trunks(found)) if self.shared_trunks else tuple(found)
+        return solve(self, data)
 
     def trunk_phase(self, cell: Cell, step: int) -> Phase:
         """The training phase of a cell's trunk up to a step: no decay."""
@@ -257,93 +173,3 @@ class Study:
             phase.training, steps=cell.steps, seed=cell.seed, optimizer=optimizer, evaluation_period=0, select_by=""
         )
         return dataclasses.replace(phase, training=training, batch_size=cell.batch_size)
-
-    def _of_group(self, group: int, data: DataFacts) -> Iterator[Cell | LeftOut]:
-        value, sizes = self.grid.groups[group], self.all_sizes
-        parameters = [parameter_counts(size.decoder, data.vocab_size)["total"] for size in sizes]
-        for place in self.grid.chosen(parameters, value):
-            size = sizes[place]
-            need = self.grid.need(size.decoder, value, data)
-            facts = {"parameters": parameters[place], "tokens": need.tokens, "flops": need.flops}
-            batch_size = self.batch_multiple * max(1, round(self.batch_size(**facts) / self.batch_multiple))
-            steps = round(need.positions / (batch_size * data.length))
-            reason = self._outside(steps, need.tokens, data)
-            if reason:
-                yield LeftOut(size.name, group, reason)
-                continue
-            self._require_near(size, value, need, steps, batch_size, data)
-            yield from self._trials(size, group, need, steps, batch_size, self.learning_rate(**facts), data.length)
-
-    def _trials(
-        self, size: Size, group: int, need: Need, steps: int, batch_size: int, rate: float, length: int
-    ) -> Iterator[Cell]:
-        budgets = not hasattr(self.grid, "tokens")
-        wsd = isinstance(self.pipeline.retrieval.training.optimizer.schedule, WarmupStableDecay)
-        for seed in self.seeds_at[group] if self.seeds_at else self.seeds:
-            for factor in self.learning_rate_factors:
-                trial = "" if factor == 1 else f"-lr{factor:g}"
-                yield Cell(
-                    cell_id=f"{self.grid.letter}{group:02d}-{size.name}-s{seed}{trial}",
-                    size=size.name,
-                    decoder=size.decoder,
-                    group=group,
-                    budget=need.flops,
-                    horizon=None if budgets else float(self.grid.groups[group]),
-                    held_out=group in self.held_out_groups,
-                    seed=seed,
-                    learning_rate=rate * factor,
-                    learning_rate_factor=factor,
-                    steps=steps,
-                    batch_size=batch_size,
-                    length=length,
-                    warmup_steps=round(self.warmup_share * steps),
-                    decay_steps=round(self.decay_share * steps) if wsd else 0,
-                )
-
-    def _on_trunks(self, places: Sequence[Cell | LeftOut]) -> Iterator[Cell | LeftOut]:
-        """The cells with the warm-up of their trunk's shortest run, and the steps at which its runs branch off."""
-        trunks: dict[str, list[Cell]] = {}
-        for place in places:
-            if isinstance(place, Cell):
-                trunks.setdefault(place.trunk_name, []).append(place)
-        for place in places:
-            if isinstance(place, LeftOut):
-                yield place
-                continue
-            runs = trunks[place.trunk_name]
-            branches = sorted(run.steps - run.decay_steps for run in runs)
-            warmup = min(run.warmup_steps for run in runs)
-            if len(set(branches)) < len(branches) or not warmup < branches[0]:
-                raise StudyError(
-                    f"study {self.name}, trunk {place.trunk_name}: runs of {sorted(run.steps for run in runs)} steps "
-                    f"branch off at {branches} after a warm-up of {warmup}: expected different steps behind the "
-                    "warm-up; set groups further apart, or lower warmup_share or decay_share"
-                )
-            own = place.steps - place.decay_steps
-            up_to = tuple(step for step in branches if step <= own)
-            yield dataclasses.replace(place, warmup_steps=warmup, branches=up_to)
-
-    def _outside(self, steps: int, tokens: float, data: DataFacts) -> str:
-        """Why a place is out of the grid's bounds; "" when it is not."""
-        grid = self.grid
-        if steps < grid.min_steps:
-            return f"fewer than min_steps {grid.min_steps}"
-        if grid.max_epochs is not None:
-            if data.unique_tokens is None:
-                raise StudyError(f"study {self.name}: max_epochs needs the number of unique tokens, which is not known")
-            if tokens > grid.max_epochs * data.unique_tokens:
-                return f"more than max_epochs {grid.max_epochs:g}"
-        return ""
-
-    def _require_near(self, size: Size, group: float, need: Need, steps: int, batch_size: int, data: DataFacts) -> None:
-        positions = steps * batch_size * data.length
-        miss = positions / need.positions - 1
-        if abs(miss) <= LARGEST_MISS:
-            return
-        step = batch_size * data.length * flops_per_position(size.decoder, data, self.grid.convention)
-        raise StudyError(
-            f"study {self.name}, size {size.name} at {group:.3g}: one step of {batch_size} rows takes {step:.3g} "
-            f"FLOPs, so {steps} steps miss the budget by {miss:+.1%}, more than {LARGEST_MISS:.0%}: lower batch_size "
-            f"to {max(1, int(need.positions / data.length / 50))} or less there, take the size out (min_steps), or "
-            "raise the budget"
-        )

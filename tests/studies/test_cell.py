@@ -9,9 +9,9 @@ from small_study import study
 
 from plum_jax.studies import records
 from plum_jax.studies.cell import run_cell
+from plum_jax.studies.places import StudyError
 from plum_jax.studies.rules import PowerRule
 from plum_jax.studies.shared import shared
-from plum_jax.studies.study import StudyError
 from plum_jax.training.batches import TokenBatches
 
 CELL = "b00-d008x1-s0"
@@ -65,6 +65,7 @@ def test_a_run_that_diverges_is_a_row_with_its_reason(done):
     assert row["status"] == "diverged"
     assert "loss is" in row["reason"] and "loss" not in row and "recall@5" not in row
     assert row["learning_rate_factor"] == 1e9 and row["parameters"] > 0
+    assert row["flops_spent"] < row["flops"], "it did not come to its end"
 
 
 def test_a_cell_that_is_not_there_is_named(done):

@@ -10,9 +10,9 @@ from plum_jax.scaling.design import GuessedLaw, expected_standard_errors
 from plum_jax.studies import machines
 from plum_jax.studies import plan as plans
 from plum_jax.studies.grid import DataFacts, IsoFlop
+from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan_table import duration, plan_text
 from plum_jax.studies.rules import Ladder, PowerRule
-from plum_jax.studies.study import StudyError
 
 DATA = DataFacts(vocab_size=100, length=64, unique_tokens=50_000, fill=0.8, evaluation_users=10, prompt_tokens=30.0)
 

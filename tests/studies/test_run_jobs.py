@@ -9,10 +9,10 @@ from plum_jax.artifact import write_json
 from plum_jax.studies.commands import Commands
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.launch_local import Local
+from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan import cell_fingerprint
 from plum_jax.studies.rules import PowerRule
 from plum_jax.studies.run_jobs import run_study
-from plum_jax.studies.study import StudyError
 
 FILES = ["gin/run/study_run.gin", "gin/corpus/simulator.gin", "gin/study/simulated.gin"]
 STATED = study(batch_size=PowerRule(base=2))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from small_study import decoder, study, with_schedule
 
 from plum_jax.studies.grid import DataFacts, Horizons, IsoFlop, flops_per_position
+from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.rules import Ladder, PowerRule, Size
-from plum_jax.studies.study import Cell, LeftOut, StudyError
 from plum_jax.training.schedules import WarmupStableDecay
 
 DATA = DataFacts(vocab_size=100, length=8, unique_tokens=20_000, fill=0.5)

@@ -11,10 +11,10 @@ from plum_jax.studies import plan as plans
 from plum_jax.studies.cell import TRAINING, run_cell
 from plum_jax.studies.grid import DataFacts, IsoFlop
 from plum_jax.studies.machines import StepCost
+from plum_jax.studies.places import StudyError
 from plum_jax.studies.records import cell_directory
 from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.shared import shared as read_shared
-from plum_jax.studies.study import StudyError
 from plum_jax.training.checkpoints import CheckpointMismatch, load_params
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.schedules import WarmupStableDecay
