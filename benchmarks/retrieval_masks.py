@@ -6,10 +6,11 @@ far. A step is an eighth of the search. A third side is free: the same search ov
 
 from __future__ import annotations
 
+import functools
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -64,43 +65,52 @@ def _longer(codes: jax.Array, parent: jax.Array, code: jax.Array) -> jax.Array:
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    """Keys `mask_time_vs_static_max`, `index_memory_vs_static_max`, and each case; prints a table."""
+    """Keys `mask_time_vs_static_max`, `index_memory_vs_static_max`, and each case; `quick`: a million items alone."""
     catalogues = CATALOGUES[:1] if quick else CATALOGUES
-    print(f"\nConstrained beams without a model, {LEVELS} x {SIZE} codes, {BEAMS} beams, ms a step (medians)")
-    print(
-        f"{'items':>12}{'batch':>7}{'ours':>9}{'STATIC':>9}{'ratio':>8}{'free':>9}   index MB, ratio; build s, +peak MB"
-    )
-    cases: dict[str, dict[str, float]] = {}
-    for items in tqdm(catalogues, desc="masks", unit="catalogue", leave=False):
-        sids = SortedSids.from_codes(random_codes(items), (SIZE,) * LEVELS)
-        trie, ours = measured_build(lambda sids=sids: SidTrie.build(sids))
-        static, theirs = measured_build(lambda sids=sids: StaticIndex.build(sids.columns, SIZE))
-        memory = trie.num_bytes / static.num_bytes
-        for batch in BATCHES:
-            row = _times(trie, static, batch, rounds=_rounds(batch, quick))
-            row |= {
-                "index_ratio": memory,
-                "index_bytes": float(trie.num_bytes),
-                "static_bytes": float(static.num_bytes),
-            }
-            row |= {
-                f"{name}_{side}": value
-                for side, built in (("ours", ours), ("static", theirs))
-                for name, value in built.items()
-            }
-            cases[f"{items:,} items, batch {batch}"] = row
-            tqdm.write(
-                f"{items:>12,}{batch:>7}{row['ours']:>9.3f}{row['static']:>9.3f}{row['ratio']:>8.2f}{row['free']:>9.3f}"
-                f"   {trie.num_bytes / 1e6:.0f} / {static.num_bytes / 1e6:.0f}, {memory:.3f}; "
-                f"{ours['build_seconds']:.1f} / {theirs['build_seconds']:.1f}, "
-                f"{ours['build_peak_bytes'] / 1e6:.0f} / {theirs['build_peak_bytes'] / 1e6:.0f}"
-            )
-        del trie, static, sids
+    cases = {f"{items:,} items, batch {batch}": row for items, batch, row in measured(catalogues, BATCHES, quick)}
     return {
         "mask_time_vs_static_max": max(row["ratio"] for row in cases.values()),
         "index_memory_vs_static_max": max(row["index_ratio"] for row in cases.values()),
         "masks": cases,
     }
+
+
+def measured(
+    catalogues: Sequence[int], batches: Sequence[int], quick: bool
+) -> Iterator[tuple[int, int, dict[str, float]]]:
+    """Items, batch and figures of each case, which are printed too; either build starts from sorted SIDs."""
+    print(f"\nConstrained beams without a model, {LEVELS} x {SIZE} codes, {BEAMS} beams, ms a step (medians)")
+    heads = "".join(f"{name:>10}" for name in ("batch", "ours", "STATIC", "ratio", "CPU ratio", "free"))
+    print(f"{'items':>12}{heads}   index MB, ratio; build s; peak MB of the build")
+    for items in tqdm(catalogues, desc="masks", unit="catalogue", leave=False):
+        sids = SortedSids.from_codes(random_codes(items), (SIZE,) * LEVELS)
+        trie, ours = measured_build(functools.partial(SidTrie.build, sids))
+        static, theirs = measured_build(functools.partial(StaticIndex.build, sids.columns, SIZE))
+        index = {
+            "index_bytes": float(trie.num_bytes),
+            "static_bytes": float(static.num_bytes),
+            "index_ratio": trie.num_bytes / static.num_bytes,
+            **{f"{name}_ours": value for name, value in ours.items()},
+            **{f"{name}_static": value for name, value in theirs.items()},
+        }
+        for batch in batches:
+            row = _times(trie, static, batch, rounds=_rounds(batch, quick)) | index
+            times = "".join(f"{row[name]:>10.3f}" for name in ("ours", "static", "ratio", "cpu_ratio", "free"))
+            tqdm.write(f"{items:>12,}{batch:>10}{times}   {_index_text(row)}")
+            yield items, batch, row
+        del trie, static, sids
+
+
+def _index_text(row: dict[str, float]) -> str:
+    pairs = [
+        f"{row[ours] * scale:.{digits}f} / {row[static] * scale:.{digits}f}"
+        for ours, static, scale, digits in (
+            ("index_bytes", "static_bytes", 1e-6, 0),
+            ("build_seconds_ours", "build_seconds_static", 1, 1),
+            ("build_peak_bytes_ours", "build_peak_bytes_static", 1e-6, 0),
+        )
+    ]
+    return f"{pairs[0]}, {row['index_ratio']:.3f}; {pairs[1]}; {pairs[2]}"
 
 
 def random_codes(items: int) -> np.ndarray:
@@ -137,7 +147,7 @@ def _rounds(batch: int, quick: bool) -> int:
 
 
 def _times(trie: SidTrie, static: StaticIndex, batch: int, rounds: int) -> dict[str, float]:
-    """Milliseconds of a step, medians, and the median over rounds of ours over STATIC's."""
+    """Milliseconds of a step, medians, and the median over rounds of ours over STATIC's; "cpu": of processor time."""
     keys = jax.random.split(jax.random.key(batch), LEVELS)
     log_probs = tuple(jax.nn.log_softmax(jax.random.uniform(key, (batch, BEAMS, SIZE))) for key in keys)
     sides = {
@@ -145,9 +155,12 @@ def _times(trie: SidTrie, static: StaticIndex, batch: int, rounds: int) -> dict[
         "static": lambda: jax.block_until_ready(static_search(static, log_probs)),
         "free": lambda: jax.block_until_ready(free_search(log_probs)),
     }
-    seconds = timing.interleaved(sides, rounds)
-    steps = {name: statistics.median(values) / LEVELS * 1e3 for name, values in seconds.items()}
-    return {**steps, "ratio": timing.median_ratio(seconds["ours"], seconds["static"])}
+    result = {}
+    for prefix, clock in (("", time.perf_counter), ("cpu_", time.process_time)):
+        seconds = timing.interleaved(sides, rounds, clock)
+        result |= {f"{prefix}{name}": statistics.median(values) / LEVELS * 1e3 for name, values in seconds.items()}
+        result[f"{prefix}ratio"] = timing.median_ratio(seconds["ours"], seconds["static"])
+    return result
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ class Search:
     def trie(self) -> SidTrie:
         """The trie of distinct random SIDs."""
         rng = np.random.default_rng(0)
-        codes = np.stack([rng.integers(0, size, self.num_items) for size in self.codebook_sizes], axis=1)
+        columns = [rng.integers(0, size, self.num_items, dtype=np.uint32) for size in self.codebook_sizes]
+        codes = np.stack(columns, axis=1)
         return SidTrie.from_codes(codes, tuple(self.codebook_sizes))
 
     def flops(self, config: DecoderConfig, vocab_size: int) -> float:

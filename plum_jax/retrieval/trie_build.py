@@ -8,7 +8,7 @@ import numpy as np
 
 _WORD = 32  # bits of a word of a bitmap
 _DENSE_SHARE = 8  # a level whose widest prefix has W / 8 continuations is stored as bitmaps: lists would be as long
-_SMALL_BITMAPS = 1 << 16  # bytes that bitmaps may take in any trie
+_SMALL_BITMAPS = 1 << 20  # bytes that the bitmaps of a level may take in any trie
 
 
 @dataclasses.dataclass(frozen=True)
