@@ -194,8 +194,8 @@ def _deadweight(loss: LossAnalysis, flops: float, confidence: float) -> dict[str
     if loss.law is None:
         return {}
     found = {}
-    for method in loss.methods[1:]:
-        if method.frontier is not None:
+    for method in loss.methods:
+        if method.frontier is not None and not method.parameters:
             size = float(np.exp(np.interp(np.log(flops), np.log(method.frontier.flops), np.log(method.frontier.N))))
             (found[method.name],) = deadweight(loss.law, np.array([size]), np.array([flops]), confidence)
     return found
@@ -203,6 +203,7 @@ def _deadweight(loss: LossAnalysis, flops: float, confidence: float) -> dict[str
 
 def _missing(loss: LossAnalysis, rate: RateAnalysis | None) -> list[Missing]:
     found = [Missing(f"{m.name}: exponents", m.why_not) for m in loss.methods if m.why_not]
+    found += [Missing(m.name, warning) for m in loss.methods for warning in m.warnings if "not identified" in warning]
     if loss.seed_sd is None:
         found.append(Missing("noise between seeds", "no cell was run with two seeds"))
     if rate is None:

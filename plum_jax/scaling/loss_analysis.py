@@ -12,6 +12,7 @@ from plum_jax.scaling.akima import AkimaFit, fit_akima
 from plum_jax.scaling.bounded_metrics import bootstrap_counts, seed_spread
 from plum_jax.scaling.design import GuessedLaw
 from plum_jax.scaling.envelope import EnvelopeFit, fit_envelope
+from plum_jax.scaling.identifiability import NotIdentified, examine
 from plum_jax.scaling.iso_flop import Gates, IsoFlopFit, IsoFlopPoints, fit_iso_flop
 from plum_jax.scaling.parametric_law import (
     ParametricFit,
@@ -20,14 +21,18 @@ from plum_jax.scaling.parametric_law import (
     fit_parametric,
     log_loss,
 )
+from plum_jax.scaling.least_squares import minimise_squares
+from plum_jax.scaling.likelihood import Profile
 from plum_jax.scaling.power_line import Line, tails
 from plum_jax.scaling.runs import Runs
+from plum_jax.scaling.variable_projection import fit_variable_projection
 
 FRONTIER_VALUES = 60
 # The frontier is drawn this far beyond the largest budget.
 AHEAD = 10.0
 # Of Hoffmann's 4,500 starts, for draws and comparisons; the fit itself has all.
 EVERY_START = 15
+PARAMETERS = ("E", "A", "B", "alpha", "beta")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +155,7 @@ class LossAnalysis:
     Attributes:
       methods: parametric fits first, then what needs budgets or curves.
       law: the Huber fit, for forecasts and the two-step forms; None where there are too few runs.
+      profiles: of E, alpha and beta of the Huber fit.
       iso_flop: None without budgets.
       akima: None without budgets.
       envelope: of runs of several lengths a size; None where no size has two.
@@ -158,6 +164,7 @@ class LossAnalysis:
 
     methods: tuple[Method, ...]
     law: LawFit | None
+    profiles: tuple[Profile, ...]
     iso_flop: IsoFlopFit | None
     akima: AkimaFit | None
     envelope: EnvelopeFit | None
@@ -169,7 +176,7 @@ def analyse_loss(runs: Runs, settings: Settings) -> LossAnalysis:
     table = runs.usable("loss")
     C = table["C"].to_numpy()
     flops = np.geomspace(C.min(), C.max() * AHEAD, FRONTIER_VALUES)
-    law, law_method = _law(table, settings, flops)
+    law, parametric, profiles = _law(table, settings, flops)
     seed_sd = loss_seed_spread(table)
     iso_flop = akima = None
     if "budget" in table.columns:
@@ -180,14 +187,14 @@ def analyse_loss(runs: Runs, settings: Settings) -> LossAnalysis:
             akima = fit_akima(points, noise, False, settings.draws, settings.confidence, settings.seed)
     envelope = _envelope(runs, settings)
     methods = [
-        law_method,
+        *parametric,
         _of_lines("iso-FLOP parabolas", iso_flop, _why_no_iso_flop(iso_flop), flops, settings),
         _of_lines("iso-FLOP interpolation", akima, "no budget has an inner optimum", flops, settings),
         _of_lines(
             "envelope", envelope, envelope.why_not if envelope else "no size has runs of two lengths", flops, settings
         ),
     ]
-    return LossAnalysis(tuple(methods), law, iso_flop, akima, envelope, seed_sd)
+    return LossAnalysis(tuple(methods), law, profiles, iso_flop, akima, envelope, seed_sd)
 
 
 def iso_flop_points(table: pl.DataFrame, value: str, error: np.ndarray | float | None = None) -> IsoFlopPoints:
@@ -248,30 +255,82 @@ def interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def _law(table: pl.DataFrame, settings: Settings, flops: np.ndarray) -> tuple[LawFit | None, Method]:
+def _law(
+    table: pl.DataFrame, settings: Settings, flops: np.ndarray
+) -> tuple[LawFit | None, list[Method], tuple[Profile, ...]]:
+    """The Huber fit, both parametric methods, and the profiles of E, alpha and beta."""
     name = "parametric law, Huber"
     N, D, C, loss = (table[column].to_numpy() for column in ("N", "D", "C", "loss"))
     try:
         fit = fit_parametric(N, D, loss, delta=settings.delta)
     except ValueError as error:
-        return None, Method(name, None, None, {}, None, str(error))
+        return None, [Method(name, None, None, {}, None, str(error))], ()
     names = table["run"].to_numpy()
     counts = bootstrap_counts(names, settings.draws, settings.seed, least_runs=6)
     draws = law_draws(N, D, loss, counts, settings.delta)
     flops_per_nd = float(np.exp(np.mean(np.log(C / (N * D)))))
     law = LawFit(fit, draws, names, counts, flops_per_nd)
-    a = draws[:, 4] / (draws[:, 3] + draws[:, 4])
-    confidence = settings.confidence
+    found = examine(N, D, loss, fit, delta=settings.delta, level=settings.confidence)
+    unknown = {n: v for n in ("a", *PARAMETERS) if isinstance(v := found.value(n), NotIdentified)}
+    frontier = frontier_of_law(fit, draws, flops_per_nd, flops, settings.confidence)
+    huber = _parametric(name, fit, draws, frontier, unknown, settings.confidence)
+    return law, [huber, _projected(N, D, loss, counts, flops_per_nd, flops, settings)], tuple(found.profiles.values())
+
+
+def _projected(
+    N: np.ndarray,
+    D: np.ndarray,
+    loss: np.ndarray,
+    counts: np.ndarray,
+    flops_per_nd: float,
+    flops: np.ndarray,
+    settings: Settings,
+) -> Method:
+    """Least squares of the losses by variable projection; its draws are descended to from the fit."""
+    name = "parametric law, variable projection"
+    fit = fit_variable_projection(N, D, loss)
+    vanished = [term for term in ("A", "B") if getattr(fit, term) == 0]
+    if vanished:
+        return Method(name, None, None, {}, None, f"the best {' and '.join(vanished)} is 0: no share in any loss")
+    start = np.maximum(fit.log_parameters, -30.0)
+    n, d = np.log(N), np.log(D)
+    # Terms at the middle of the data: the parameters are then of order 1 and hardly depend on each other.
+    middle = np.array([start[0] - start[3] * n.mean(), start[1] - start[4] * d.mean(), *start[2:]])
+    root = np.sqrt(counts)
+
+    def residuals(theta: np.ndarray, which: np.ndarray) -> np.ndarray:
+        log_a, log_b, log_e, alpha, beta = (column[:, None] for column in theta.T)
+        with np.errstate(over="ignore"):
+            law = np.exp(log_a - alpha * (n - n.mean())) + np.exp(log_b - beta * (d - d.mean())) + np.exp(log_e)
+            return (law - loss) * root[which]
+
+    draws, _ = minimise_squares(residuals, np.tile(middle, (len(counts), 1)), 100, 1e-9)
+    draws[:, 0] += draws[:, 3] * n.mean()
+    draws[:, 1] += draws[:, 4] * d.mean()
+    draws = draws[(draws[:, 3:] > 0).all(1)]
+    frontier = frontier_of_law(fit, draws, flops_per_nd, flops, settings.confidence)
+    return _parametric(name, fit, draws, frontier, {}, settings.confidence)
+
+
+def _parametric(
+    name: str,
+    fit: ParametricFit,
+    draws: np.ndarray,
+    frontier: Frontier,
+    unknown: dict[str, NotIdentified],
+    confidence: float,
+) -> Method:
+    """A fit with the intervals of its draws; what is not identified is named with its reason, not given as a number."""
+    values = dict(zip(PARAMETERS, (*np.exp(draws[:, [2, 0, 1]]).T, *draws[:, 3:].T), strict=True))
     parameters = {
-        "E": interval(fit.E, np.exp(draws[:, 2]), confidence),
-        "A": interval(fit.A, np.exp(draws[:, 0]), confidence),
-        "B": interval(fit.B, np.exp(draws[:, 1]), confidence),
-        "alpha": interval(fit.alpha, draws[:, 3], confidence),
-        "beta": interval(fit.beta, draws[:, 4], confidence),
+        key: interval(getattr(fit, key), of_draws, confidence) for key, of_draws in values.items() if key not in unknown
     }
-    frontier = frontier_of_law(fit, draws, flops_per_nd, flops, confidence)
+    warnings = tuple(str(why) for key, why in unknown.items() if key != "a")
+    if "a" in unknown:
+        return Method(name, None, None, parameters, frontier, unknown["a"].why, warnings)
+    a = draws[:, 4] / (draws[:, 3] + draws[:, 4])
     exponents = interval(fit.exponent_a, a, confidence), interval(fit.exponent_b, 1 - a, confidence)
-    return law, Method(name, *exponents, parameters, frontier)
+    return Method(name, *exponents, parameters, frontier, "", warnings)
 
 
 def _envelope(runs: Runs, settings: Settings) -> EnvelopeFit | None:

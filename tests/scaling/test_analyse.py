@@ -39,6 +39,10 @@ def test_every_method_finds_the_planted_exponent(analysis):
     a = LAW.beta / (LAW.alpha + LAW.beta)
     methods = {method.name: method for method in analysis.loss.methods}
     assert set(methods) >= {"parametric law, Huber", "iso-FLOP parabolas", "iso-FLOP interpolation", "envelope"}
+    projected = methods["parametric law, variable projection"]
+    assert projected.a.low < a < projected.a.high
+    assert projected.a.value == pytest.approx(methods["parametric law, Huber"].a.value, abs=0.03)
+    assert {profile.parameter for profile in analysis.loss.profiles} == {"E", "alpha", "beta"}
     for name in ("parametric law, Huber", "iso-FLOP parabolas", "iso-FLOP interpolation"):
         assert methods[name].a.value == pytest.approx(a, abs=0.08), name
         assert methods[name].a.low < methods[name].a.value < methods[name].a.high

@@ -10,7 +10,7 @@ from tests.scaling.planted_study import planted_rows
 
 
 def test_any_table_by_a_mapping(tmp_path, capsys):
-    rows = [row for row in planted_rows(budgets=3, seeds=2) if not row["held_out"]]
+    rows = [row for row in planted_rows(budgets=5) if not row["held_out"]]
     columns = {"N": "n", "D": "d", "loss": "final", "budget": "group"}
     frame = pl.DataFrame(rows).select(n="parameters", d="tokens", final="loss", group="budget")
     frame.write_csv(tmp_path / "runs.csv")
