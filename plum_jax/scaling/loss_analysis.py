@@ -14,6 +14,8 @@ from plum_jax.scaling.design import GuessedLaw
 from plum_jax.scaling.envelope import EnvelopeFit, fit_envelope
 from plum_jax.scaling.identifiability import NotIdentified, examine
 from plum_jax.scaling.iso_flop import Gates, IsoFlopFit, IsoFlopPoints, fit_iso_flop
+from plum_jax.scaling.least_squares import minimise_squares
+from plum_jax.scaling.likelihood import Profile
 from plum_jax.scaling.parametric_law import (
     ParametricFit,
     chinchilla_design,
@@ -21,8 +23,6 @@ from plum_jax.scaling.parametric_law import (
     fit_parametric,
     log_loss,
 )
-from plum_jax.scaling.least_squares import minimise_squares
-from plum_jax.scaling.likelihood import Profile
 from plum_jax.scaling.power_line import Line, tails
 from plum_jax.scaling.runs import Runs
 from plum_jax.scaling.variable_projection import fit_variable_projection
