@@ -2,6 +2,10 @@
 
 Checkpoints of one run share its seed, its data order and its learning rate: they are drawn together or not at all.
 Every draw is fitted by a multi-start of its own (`multi_start.descend_many`).
+
+By default a draw gives every run a random weight (exponential; Rubin 1981) in place of a number of copies: no corner of
+the grid is ever missing, and 90% intervals of small grids hold the truth 90 to 95% of the time, where copies give 93
+to 98% (`coverage`).
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ class Bootstrap:
       objective: [R].
       method: of the fits, "huber" or "likelihood".
       clusters: runs that were drawn from.
-      failed: draws that could not be fitted, as too few different runs were drawn; they are in no interval.
+      failed: draws (of copies) in which too few different runs were left to fit; they are in no interval.
       seed: of the draws.
     """
 
@@ -109,14 +113,21 @@ def interval(values: np.ndarray, level: float = 0.9) -> Interval:
 
 
 def draw_counts(
-    rows: int, draws: int, seed: int, *, runs: np.ndarray | None = None, strata: np.ndarray | None = None
+    rows: int,
+    draws: int,
+    seed: int,
+    *,
+    scheme: str = "weights",
+    runs: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
 ) -> np.ndarray:
-    """[draws, rows]: how often each row is drawn, runs (clusters) with replacement.
+    """[draws, rows]: how often each row is drawn, or its weight; the same for all rows of a run (cluster).
 
     Args:
       rows: n.
       draws: R.
       seed: of the draws.
+      scheme: "weights", exponential of mean 1 for each run; "copies", runs with replacement.
       runs: [n] labels; rows of one run are drawn together. None: every row is a run.
       strata: [n] labels, e.g. budgets: each keeps its number of runs. None: one stratum.
 
@@ -131,11 +142,17 @@ def draw_counts(
     torn = np.flatnonzero(stratum[labels] != stratum_of)
     if len(torn):
         raise ValueError(f"row {torn[0]} is in another stratum than other rows of its run; a run belongs to one")
+    if scheme not in ("weights", "copies"):
+        raise ValueError(f'scheme is "weights" or "copies", found {scheme!r}')
     draw = np.random.default_rng(seed)
     counts = np.zeros((draws, clusters))
     for name in range(stratum.max() + 1):
         members = np.flatnonzero(stratum == name)
-        counts[:, members] = draw.multinomial(len(members), np.full(len(members), 1.0 / len(members)), draws)
+        if scheme == "weights":
+            weights = draw.exponential(size=(draws, len(members)))
+            counts[:, members] = weights / weights.mean(1, keepdims=True)
+        else:
+            counts[:, members] = draw.multinomial(len(members), np.full(len(members), 1.0 / len(members)), draws)
     return counts[:, labels]
 
 
@@ -150,6 +167,7 @@ def bootstrap(
     draws: int = 1000,
     seed: int = 0,
     method: str = "huber",
+    scheme: str = "weights",
     delta: float = DELTA,
     starts: np.ndarray | None = None,
 ) -> Bootstrap:
@@ -162,13 +180,14 @@ def bootstrap(
       draws: R.
       seed: of the draws.
       method: "huber" (`fit_parametric`) or "likelihood" (`fit_likelihood`, from the draw's own Huber fit).
+      scheme: see `draw_counts`.
       delta: Huber's threshold in log loss.
       starts: [S, 5]; None is `chinchilla_starts`.
     """
     if method not in ("huber", "likelihood"):
         raise ValueError(f'method is "huber" or "likelihood", found {method!r}')
     N, D, loss = parametric_law.checked(N=N, D=D, loss=loss)
-    counts = draw_counts(len(loss), draws, seed, runs=runs, strata=strata)
+    counts = draw_counts(len(loss), draws, seed, scheme=scheme, runs=runs, strata=strata)
     enough = np.array([_can_be_fitted(N[row > 0], D[row > 0]) for row in counts])
     rows = counts[enough] * (1.0 if weights is None else np.asarray(weights, float))
     best = multi_start.descend_many(

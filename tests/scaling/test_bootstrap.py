@@ -17,12 +17,15 @@ def planted(seed: int = 0, noise: float = 0.003) -> tuple[np.ndarray, np.ndarray
 def test_rows_of_a_run_are_drawn_together_and_strata_keep_their_number_of_runs():
     runs = np.array(["r0", "r0", "r1", "r2", "r3", "r3", "r3", "r4"])
     strata = np.array([1, 1, 1, 1, 2, 2, 2, 2])
-    counts = bootstrap.draw_counts(8, 200, seed=3, runs=runs, strata=strata)
+    counts = bootstrap.draw_counts(8, 200, seed=3, scheme="copies", runs=runs, strata=strata)
     for run in np.unique(runs):
         assert np.all(np.ptp(counts[:, runs == run], axis=1) == 0)
     first = [int(np.flatnonzero(runs == run)[0]) for run in np.unique(runs)]
     assert np.all(counts[:, first[:3]].sum(1) == 3) and np.all(counts[:, first[3:]].sum(1) == 2)
-    assert np.array_equal(counts, bootstrap.draw_counts(8, 200, seed=3, runs=runs, strata=strata))
+    assert np.array_equal(counts, bootstrap.draw_counts(8, 200, seed=3, scheme="copies", runs=runs, strata=strata))
+    weights = bootstrap.draw_counts(8, 200, seed=3, runs=runs, strata=strata)
+    np.testing.assert_allclose(weights[:, first[:3]].sum(1), 3)
+    assert weights.min() > 0 and np.all(weights[:, 0] == weights[:, 1])
     with pytest.raises(ValueError, match="row 0 is in another stratum"):
         bootstrap.draw_counts(2, 1, seed=0, runs=np.array([0, 0]), strata=np.array([0, 1]))
 
@@ -40,7 +43,7 @@ def test_a_run_repeated_as_checkpoints_does_not_narrow_the_interval():
 
 def test_published_intervals_of_the_240_points(chinchilla):
     """T4: 95% over points by the likelihood fit; widths within 15%, the upper end of B within 45%."""
-    draws = bootstrap.bootstrap(*chinchilla, draws=600, method="likelihood", starts=STARTS, seed=1)
+    draws = bootstrap.bootstrap(*chinchilla, draws=600, method="likelihood", scheme="copies", starts=STARTS, seed=1)
     published = {"A": (285, 744), "E": (1.769, 1.871), "alpha": (0.317, 0.373), "beta": (0.331, 0.415)}
     for name, (low, high) in published.items():
         ours = draws.interval(name, 0.95)
