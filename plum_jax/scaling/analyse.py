@@ -42,7 +42,7 @@ class Ledger:
 
     Attributes:
       runs: rows by what became of them.
-      flops_finished: of finished runs; FLOPs that a failed run spent are known only where its row says so.
+      flops_finished: of finished runs, a shared trunk counted once; those of a failed run where its row has them.
       flops_failed: of the others.
       flops_left_out: of finished runs that were left out of the fits.
       wall_seconds: by status.
@@ -182,7 +182,8 @@ def ledger(runs: Runs) -> Ledger:
         reasons = dict(failed["reason"].fill_null("").value_counts(sort=True).iter_rows())
 
     def flops(rule: pl.Expr) -> float:
-        return float(table.filter(rule)["C"].sum() or 0.0)
+        spent = pl.coalesce("C_spent", "C") if "C_spent" in table.columns else pl.col("C")
+        return float(table.filter(rule).select(spent.sum()).item() or 0.0)
 
     return Ledger(
         runs.counts(), flops(finished & ~left_out), flops(~finished), flops(finished & left_out), seconds, reasons

@@ -35,6 +35,7 @@ NUMBERS = {
     "N_non_embedding": "parameters without embedding and head",
     "N_activated": "parameters that one token meets (mixture of experts)",
     "N_activated_non_embedding": "the same without embedding and head",
+    "C_spent": "FLOPs spent for the run alone, where runs share a trunk; C is that of the whole path",
     "C_6nd": "6 N D by the N of whoever wrote the table",
     "wall_seconds": "how long the run took",
 }
@@ -49,7 +50,7 @@ FLAGS = {"held_out": "true for the runs that no fit may see"}
 FIELDS = {**NUMBERS, **TEXTS, **FLAGS}
 POSITIVE = ("N", "D", "C", "budget", "loss", "learning_rate", "users", "unique_tokens", "epochs", "C_6nd")
 SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
-MAY_BE_ZERO = ("loss_se", "recall", "hits", "wall_seconds")
+MAY_BE_ZERO = ("C_spent", "loss_se", "recall", "hits", "wall_seconds")
 
 # The rows of a study of ours (`STUDY_DIR/results.jsonl`).
 OURS = {
@@ -64,6 +65,7 @@ OURS = {
     "N_activated": "activated_parameters",
     "N_activated_non_embedding": "activated_non_embedding_parameters",
     "C_6nd": "flops_6nd",
+    "C_spent": "flops_spent",
 }
 
 

@@ -20,6 +20,7 @@ FAILED = {
     "reason": "loss is nan",
     "loss": None,
     "flops": 1e11,
+    "flops_spent": 4e10,
     "wall_seconds": 3.0,
     "held_out": False,
     "recall@10": None,
@@ -79,7 +80,7 @@ def test_conventions_failures_and_waste_are_told(analysis):
     assert "least squares of log loss" in changes
     assert "every budget weighs the same" in changes
     assert analysis.ledger.runs == {"finished": 40, "held out": 10, "diverged": 1}
-    assert analysis.ledger.flops_failed == 1e11
+    assert analysis.ledger.flops_failed == 4e10
     assert analysis.ledger.reasons == {"loss is nan": 1}
     assert analysis.deadweight["iso-FLOP parabolas"].share.value < 0.02
     assert any("irreducible miss rate" in missing.what for missing in analysis.missing)
