@@ -25,6 +25,7 @@ from plum_jax.interop.export import export_hugging_face
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import search_flops
 from plum_jax.model.decoder import Decoder
+from plum_jax.model.masks import PackedCausal
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.recommend import fastest_here
 from plum_jax.retrieval.trie import SidTrie
@@ -251,8 +252,8 @@ def _exact_scoring(case: Case) -> float:
     @jax.jit
     def score(params: Any, tokens: jax.Array) -> jax.Array:
         places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        mask = jnp.broadcast_to(jnp.tril(jnp.ones((1, tokens.shape[1], tokens.shape[1]), bool)), (rows, 1, 1))
-        hidden = decoder.apply({"params": params}, tokens, places, mask, method="hidden").values
+        segments = PackedCausal(jnp.ones_like(tokens))
+        hidden = decoder.apply({"params": params}, tokens, places, segments, method="hidden").values
         logits = decoder.apply({"params": params}, hidden[:, -case.levels - 1 : -1], method="logits")
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, -case.levels :, None], axis=2)
         return chosen.sum(axis=(1, 2))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.masks import Mask, PackedCausal, PieceMasks, within_window
+from plum_jax.model.masks import BeamMasks, Mask, PackedCausal, within_window
 from plum_jax.model.projections import soft_capped
 
 Pieces = tuple[jax.Array, ...]
@@ -67,7 +67,7 @@ class EinsumAttention:
     """Attention as two products and a softmax in float32: any mask, any machine. Forms all `[B, N, T, S]` weights."""
 
     def prepare(self, mask: Mask, positions: jax.Array, key_positions: jax.Array, config: DecoderConfig) -> DenseMasks:
-        assert not isinstance(mask, PieceMasks), "PieceAttention reads these"
+        assert not isinstance(mask, BeamMasks), "BeamAttention reads these"
         dense = mask.dense() if isinstance(mask, PackedCausal) else mask
         kinds = set(config.local_layers)
         near = dense & within_window(positions, key_positions, config.window) if True in kinds else None

@@ -88,10 +88,17 @@ def train_flops_parts(config: DecoderConfig, vocab_size: int, context: float) ->
 
 def search_flops(config: DecoderConfig, vocab_size: int, prompt_length: int, num_beams: int, num_levels: int) -> float:
     """Operations that a user's beam search needs: the prompt (with its start token) once, then a token of every beam
-    for every level but the last; logits where a code is chosen. Scores are those that the mask leaves.
+    for every level but the last; logits where a code is chosen. Scores are those that the mask leaves; of the prompt's
+    tokens but the last one, the last layer's keys and values alone.
     """
-    head = 2 * vocab_size * config.d_model
+    c = config
+    head = 2 * vocab_size * c.d_model
     prompt = prompt_length + 1
-    reading = prompt * (forward_flops_per_token(config, vocab_size, (prompt + 1) / 2) - head) + head
-    beams = sum(forward_flops_per_token(config, vocab_size, prompt + level) for level in range(1, num_levels))
+    layer, last_layer = (
+        (forward_flops_per_token(c, vocab_size, context) - head) / c.num_layers
+        for context in ((prompt + 1) / 2, prompt)
+    )
+    keys_and_values = 2 * 2 * c.d_model * c.num_kv_heads * c.head_dim
+    reading = prompt * (layer * (c.num_layers - 1) + keys_and_values) + last_layer + head
+    beams = sum(forward_flops_per_token(c, vocab_size, prompt + level) for level in range(1, num_levels))
     return reading + num_beams * beams

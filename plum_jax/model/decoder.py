@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
+from plum_jax.model.beam_attention import BeamAttention
 from plum_jax.model.cache import KVCache
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.layers import DecoderLayer, LayerContext
-from plum_jax.model.masks import Mask, PackedCausal
+from plum_jax.model.layers import DecoderLayer, LayerContext, Wanted
+from plum_jax.model.masks import BeamMasks, Mask, PackedCausal
 from plum_jax.model.moe.routing import RouterStatistics
 from plum_jax.model.projections import RMSNorm, parameter, product, soft_capped
 from plum_jax.model.rotary import rotary_tables
@@ -58,6 +59,7 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
         *,
         deterministic: bool = True,
+        last: jax.Array | None = None,
     ) -> DecoderOutput:
         """Runs the stack.
 
@@ -68,6 +70,8 @@ class Transformer(nn.Module):
             else the kernel reads.
           cache: keys and values so far; None keeps none.
           deterministic: no dropout.
+          last: int32 `[B]`, the last token of a segment of each `PackedCausal` row: only its state is wanted, `[B, 1,
+            D]`. Where layers are not scanned, the last layer computes keys and values besides, and nothing else.
 
         Returns:
           states after the final norm, the advanced cache, the routers' statistics.
@@ -81,14 +85,28 @@ class Transformer(nn.Module):
             local_rotary=rotary_tables(positions, c, local=True) if c.local_rope_theta is not None else None,
             real=mask.segment_ids > 0 if isinstance(mask, PackedCausal) else None,
         )
-        x, piece, statistics = self._layers(x, cache, context, deterministic)
+        wanted = None if last is None else self._wanted(last, mask, positions)
+        x, piece, statistics = self._layers(x, cache, context, deterministic, wanted)
         x = RMSNorm(c, name="final_norm")(x)
         if cache is not None:
             cache = cache.with_piece(piece, positions)
         return DecoderOutput(x, cache, statistics)
 
+    def _wanted(self, last: jax.Array, mask: Mask, positions: jax.Array) -> Wanted:
+        assert isinstance(mask, PackedCausal), "a last token is that of a segment"
+        place = last[:, None].astype(jnp.int32)
+        seen = mask.segment_ids == jnp.take_along_axis(mask.segment_ids, place, axis=1)
+        own = jnp.take_along_axis(positions, place, axis=1)
+        masks = BeamMasks(seen[:, None], jnp.zeros((last.shape[0], 1, 0), jnp.int32))
+        return Wanted(place, BeamAttention().prepare(masks, own, positions, self.config))
+
     def _layers(
-        self, x: jax.Array, cache: KVCache | None, context: LayerContext, deterministic: bool
+        self,
+        x: jax.Array,
+        cache: KVCache | None,
+        context: LayerContext,
+        deterministic: bool,
+        wanted: Wanted | None,
     ) -> tuple[jax.Array, Any, RouterStatistics | None]:
         c = self.config
         layer: type[nn.Module] = DecoderLayer
@@ -107,10 +125,12 @@ class Transformer(nn.Module):
             x, (piece, statistics) = stack(c, self.attention, deterministic, name="layers")(
                 x, None if cache is None else cache.pieces, per_layer, context
             )
-            return x, piece, statistics
+            return x if wanted is None else wanted.of(x), piece, statistics
         pieces, routers = [], []
         for i, is_local in enumerate(c.local_layers):
             one = None if cache is None else cache.layer(i)
+            if i == c.num_layers - 1:
+                context = context.replace(wanted=wanted)  # type: ignore[attr-defined]
             x, (new, router) = layer(c, self.attention, deterministic, name=f"layer_{i}")(x, one, is_local, context)
             pieces.append(new)
             routers.append(router)
@@ -148,15 +168,19 @@ class Decoder(nn.Module):
         mask: Mask,
         cache: KVCache | None = None,
         deterministic: bool = True,
+        last: jax.Array | None = None,
     ) -> DecoderOutput:
-        """`[B, T]` ids to `[B, T, D]` states, for callers that need logits at few positions only."""
+        """`[B, T]` ids to `[B, T, D]` states, for callers that need logits at few positions only.
+
+        With `last`, a place of each row, `[B, 1, D]`: see `Transformer`.
+        """
         c = self.config
         x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
         if c.scale_embeddings:
             x = x * jnp.asarray(c.d_model**0.5, x.dtype)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
         x = self.dropout(x, deterministic=deterministic)
-        return self.transformer(x, positions, mask, cache, deterministic=deterministic)
+        return self.transformer(x, positions, mask, cache, deterministic=deterministic, last=last)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """`[B, T, D]` states to `[B, T, V]` float32 logits."""

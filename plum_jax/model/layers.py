@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from plum_jax.model.attention import AttentionFunction
+from plum_jax.model.beam_attention import BeamAttention
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.moe.experts import Experts
 from plum_jax.model.moe.routing import RouterStatistics
@@ -18,6 +19,23 @@ from plum_jax.model.projections import GatedMLP, RMSNorm, fan_in, normalised, pa
 from plum_jax.model.rotary import Rotary, rotate
 
 Piece = tuple[jax.Array, jax.Array]  # key and value `[B, S, K, H]` of tokens read by one call
+
+
+@flax.struct.dataclass
+class Wanted:
+    """One token of each row: all that a last layer has to compute, keys and values apart.
+
+    Attributes:
+      place: int32 `[B, 1]`.
+      masks: what it sees, prepared by `BeamAttention`.
+    """
+
+    place: jax.Array
+    masks: Any
+
+    def of(self, x: jax.Array) -> jax.Array:
+        """`[B, T, ...]` -> `[B, 1, ...]`."""
+        return jnp.take_along_axis(x, self.place.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
 
 
 @flax.struct.dataclass
@@ -29,12 +47,14 @@ class LayerContext:
       rotary: of layers that see everything.
       local_rotary: of layers with a window; None where it is the same.
       real: bool `[B, T]`, tokens that are no padding; None: all.
+      wanted: for the last layer, the only tokens whose states are wanted; None: all.
     """
 
     masks: Any
     rotary: Rotary
     local_rotary: Rotary | None
     real: jax.Array | None
+    wanted: Wanted | None = None
 
     def rotary_of(self, is_local: bool | jax.Array) -> Rotary:
         """The tables of one layer."""
@@ -61,7 +81,10 @@ class Attention(nn.Module):
         c = self.config
         query, key, value = self._projected(x, context.rotary_of(is_local))
         keys, values = zip(*(cache or ()), (key, value), strict=True)
-        attended = self.attention(query, keys, values, context.masks, is_local, c)
+        if context.wanted is None:
+            attended = self.attention(query, keys, values, context.masks, is_local, c)
+        else:
+            attended = BeamAttention()(context.wanted.of(query), keys, values, context.wanted.masks, is_local, c)
         attended = checkpoint_name(attended, "attended")
         # Each of the 2 x layers residual branches adds 1 / (2 x layers) of the stream's variance at the start (GPT-2).
         groups = c.num_heads // c.num_kv_heads
@@ -121,13 +144,16 @@ class DecoderLayer(nn.Module):
         attended, new_piece = Attention(c, self.attention, name="attention")(
             RMSNorm(c, name="attention_norm")(x), cache, is_local, context
         )
+        if context.wanted is not None:
+            x = context.wanted.of(x)
         x = self._added(x, attended, "attention_post_norm")
         statistics = None
         read = RMSNorm(c, name="mlp_norm")(x)
         if c.moe is None:
             branch = GatedMLP(c, c.mlp_dim, name="mlp")(read)
         else:
-            branch, statistics = Experts(c, name="moe")(read, context.real, dropless=cache is not None)
+            real = context.real if context.wanted is None else None
+            branch, statistics = Experts(c, name="moe")(read, real, dropless=cache is not None)
         return self._added(x, branch, "mlp_post_norm"), (new_piece, statistics)
 
     def _added(self, x: jax.Array, branch: jax.Array, norm: str) -> jax.Array:

@@ -27,17 +27,20 @@ class PackedCausal:
 
 
 @flax.struct.dataclass
-class PieceMasks:
-    """The mask of queries over keys that lie in pieces.
+class BeamMasks:
+    """The mask of tokens of beams, over the pieces of a cache: the first is the prompt, each further one a level's.
 
     Attributes:
-      pieces: of each piece bool `[B, T, S_i]`, or `[B, 1, S_i]` where all queries see the same of it.
+      prompt: bool `[B, T, S]`, or `[B, 1, S]` where all beams see the same of it.
+      ancestors: int32 `[B, T, l]`: the only key that a token sees of each further piece, the last its own. A level's
+        tokens lie one position behind the one before.
     """
 
-    pieces: tuple[jax.Array, ...]
+    prompt: jax.Array
+    ancestors: jax.Array
 
 
-Mask = jax.Array | PackedCausal | PieceMasks
+Mask = jax.Array | PackedCausal | BeamMasks
 
 
 def packed_causal_mask(segment_ids: jax.Array) -> jax.Array:

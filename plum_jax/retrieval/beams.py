@@ -13,10 +13,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from plum_jax.model.beam_attention import BeamAttention
 from plum_jax.model.cache import KVCache
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.masks import PackedCausal, PieceMasks
-from plum_jax.model.piece_attention import PieceAttention
+from plum_jax.model.masks import BeamMasks, PackedCausal
 from plum_jax.retrieval.exclusion import Exclusion
 from plum_jax.retrieval.trie import SidTrie
 
@@ -62,13 +62,13 @@ class Beams:
       codes: int32 `[B, m, l]`.
       log_probs: float32 `[B, m]`, -inf where there was no continuation left.
       states: where they stand in the trie; None in a free search.
-      ancestors: for every level whose tokens were read, int32 `[B, m]`: which of its m keys is the beam's own.
+      ancestors: int32 `[B, m, r]`, for each of the r levels whose tokens were read, which of its keys is the beam's.
     """
 
     codes: jax.Array
     log_probs: jax.Array
     states: Any
-    ancestors: tuple[jax.Array, ...] = ()
+    ancestors: jax.Array
 
 
 def read_prompts(decoder: Decoder, params: Params, prompts: jax.Array, lengths: jax.Array, start_token: int) -> Reading:
@@ -77,15 +77,15 @@ def read_prompts(decoder: Decoder, params: Params, prompts: jax.Array, lengths: 
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
     real = places <= lengths[:, None]
     segments = PackedCausal(real.astype(jnp.int32))
-    hidden, cache, _ = _apply(decoder, params, "hidden", tokens, places, segments, KVCache())
-    last = jnp.take_along_axis(hidden, lengths[:, None, None], axis=1)
-    return Reading(last, cache, real[:, None], lengths)
+    hidden, cache, _ = _apply(decoder, params, "hidden", tokens, places, segments, KVCache(), last=lengths)
+    return Reading(hidden, cache, real[:, None], lengths)
 
 
 def first_beams(batch: int, trie: SidTrie | None, sets: jax.Array | None = None) -> Beams:
     """One empty beam for each user, at the root of the user's set."""
     states = None if trie is None else trie.root(batch, sets)
-    return Beams(jnp.zeros((batch, 1, 0), jnp.int32), jnp.zeros((batch, 1), jnp.float32), states)
+    nothing = jnp.zeros((batch, 1, 0), jnp.int32)
+    return Beams(nothing, jnp.zeros((batch, 1), jnp.float32), states, nothing)
 
 
 def read_beams(
@@ -95,15 +95,11 @@ def read_beams(
     batch, width, read = beams.codes.shape
     tokens = beams.codes[:, :, -1] + sids.offsets[read - 1]
     positions = jnp.broadcast_to((reading.lengths + read)[:, None], tokens.shape)
-    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (batch, width))
-    beams = dataclasses.replace(beams, ancestors=(*beams.ancestors, own))
-    seen = [
-        ancestor[:, :, None] == jnp.arange(piece.shape[1])
-        for ancestor, piece in zip(beams.ancestors, (*reading.cache.positions[1:], own), strict=True)
-    ]
-    masks = PieceMasks((reading.prompt, *seen))
-    by_pieces = decoder.clone(attention=PieceAttention())
-    hidden, cache, _ = _apply(by_pieces, params, "hidden", tokens, positions, masks, reading.cache)
+    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[:, None], (batch, width, 1))
+    beams = dataclasses.replace(beams, ancestors=jnp.concatenate([beams.ancestors, own], axis=2))
+    masks = BeamMasks(reading.prompt, beams.ancestors)
+    of_beams = decoder.clone(attention=BeamAttention())
+    hidden, cache, _ = _apply(of_beams, params, "hidden", tokens, positions, masks, reading.cache)
     return dataclasses.replace(reading, hidden=hidden, cache=cache), beams
 
 
@@ -144,13 +140,8 @@ def extended(beams: Beams, trie: SidTrie | None, parent: jax.Array, place: jax.A
     """The continuations `place` [B, n] (of F) of the beams `parent` [B, n], which have these `log_probs` [B, n]."""
     level = beams.codes.shape[2]
     codes, states = (place, None) if trie is None else trie.take(level, beams.states, parent, place)
-    of_parent = jnp.take_along_axis(beams.codes, parent[:, :, None], axis=1)
-    return Beams(
-        codes=jnp.concatenate([of_parent, codes[:, :, None]], axis=2),
-        log_probs=log_probs,
-        states=states,
-        ancestors=tuple(jnp.take_along_axis(x, parent, axis=1) for x in beams.ancestors),
-    )
+    before, ancestors = (jnp.take_along_axis(x, parent[:, :, None], axis=1) for x in (beams.codes, beams.ancestors))
+    return Beams(jnp.concatenate([before, codes[:, :, None]], axis=2), log_probs, states, ancestors)
 
 
 def found(beams: Beams, num_beams: int) -> tuple[jax.Array, jax.Array]:
@@ -161,5 +152,5 @@ def found(beams: Beams, num_beams: int) -> tuple[jax.Array, jax.Array]:
     return codes, jnp.pad(beams.log_probs, ((0, 0), missing), constant_values=-jnp.inf)
 
 
-def _apply(decoder: Decoder, params: Params, method: str, *arguments: Any) -> Any:
-    return decoder.apply({"params": params}, *arguments, method=method)
+def _apply(decoder: Decoder, params: Params, method: str, *arguments: Any, **options: Any) -> Any:
+    return decoder.apply({"params": params}, *arguments, method=method, **options)

@@ -67,12 +67,12 @@ def diverse_beam_search(
         raise ValueError(f"expected a trie over {codebook_sizes=}, got one over {trie.codebook_sizes}")
     sids = SidTokens(sid_offsets, codebook_sizes)
     reading = read_prompts(decoder, params, prompts, lengths, start_token)
-    beams = first_beams(len(prompts), trie, sets)
+    beams = first_beams(prompts.shape[0], trie, sets)
     for level, size in enumerate(codebook_sizes):
         if level:
             reading, beams = read_beams(decoder, params, sids, reading, beams)
         code_scores = code_log_probs(decoder, params, sids, reading, beams, scores, trie, excluded)
-        taken = jnp.zeros((len(prompts), size))
+        taken = jnp.zeros((prompts.shape[0], size))
         groups = []
         for number in range(num_groups):
             group, own = _group((beams, code_scores), number, num_groups if level else 1)

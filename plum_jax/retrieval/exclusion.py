@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -36,38 +38,56 @@ class Exclusion:
 
 
 def exclude_items(
-    index: SidIndex, user: np.ndarray, item: np.ndarray, num_users: int, allowed: np.ndarray | None = None
+    index: SidIndex,
+    user: np.ndarray,
+    item: np.ndarray,
+    sets: np.ndarray,
+    item_sets: Sequence[np.ndarray | None] = (None,),
 ) -> Exclusion:
-    """What is left of a set of items without some. A SID is excluded where all items of the set that have it are.
+    """What is left of sets of items without some. A SID is excluded where all items of the user's set that have it are.
 
     Args:
       index: the SIDs of all items.
       user, item: int [P], pairs to exclude, in any order; repeats do no harm.
-      num_users: B.
-      allowed: bool [N], the items of the set that the search is constrained to; None: all.
+      sets: int [B], the set that each user's search is constrained to.
+      item_sets: the sets, each a bool mask [N], item numbers, or None for all items.
     """
+    parts = []
+    for number in np.unique(sets):
+        chosen = item_sets[number]
+        allowed = np.full(len(index.items), chosen is None)
+        allowed[slice(None) if chosen is None else chosen] = True
+        here = sets[user] == number
+        parts.append(_excluded_rows(index, user[here], item[here], allowed))
+    user, row, length = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(user, kind="stable")
+    user, row, length = user[order], row[order], length[order]
+
+    most = int(np.bincount(user, minlength=1).max())
+    width = max(_LEAST_ROWS, 1 << (most - 1).bit_length())
+    place = np.arange(len(user)) - np.searchsorted(user, user)
+    codes = np.zeros((len(sets), width, index.sids.shape[1]), np.int32)
+    lengths = np.zeros((len(sets), width), np.int32)
+    codes[user, place], lengths[user, place] = index.sids[row], length
+    return Exclusion(jnp.asarray(codes), jnp.asarray(lengths))
+
+
+def _excluded_rows(
+    index: SidIndex, user: np.ndarray, item: np.ndarray, allowed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users, rows of SIDs without an item left, and codes of the shortest empty prefix of each, of one set of items."""
     num_sids, num_items = len(index.sids), len(index.items)
-    allowed = np.ones(num_items, bool) if allowed is None else allowed
     row_of_item = np.empty(num_items, np.int64)
     row_of_item[index.items] = np.repeat(np.arange(num_sids), np.diff(index.offsets))
     items_of_row = np.bincount(row_of_item[allowed], minlength=num_sids)
     left = np.flatnonzero(items_of_row)  # rows of the set's SIDs, rising
 
-    pairs = np.unique(np.asarray(user, np.int64) * num_items + np.asarray(item, np.int64))
+    pairs = np.unique(user.astype(np.int64) * num_items + item)
     pairs = pairs[allowed[pairs % num_items]]
     rows, counts = np.unique(pairs // num_items * num_sids + row_of_item[pairs % num_items], return_counts=True)
     rows = rows[counts == items_of_row[rows % num_sids]]
     user, row = np.divmod(rows, num_sids)
-
-    place = np.asarray(np.searchsorted(left, row))  # among the set's SIDs
-    codes, lengths = index.sids[row], _shortest_empty(index.sids[left], place, user)
-    most = np.bincount(user, minlength=num_users).max(initial=0)
-    width = max(_LEAST_ROWS, 1 << int(most - 1).bit_length()) if most else _LEAST_ROWS
-    place = np.arange(len(user)) - np.searchsorted(user, user)
-    padded_codes = np.zeros((num_users, width, index.sids.shape[1]), np.int32)
-    padded_lengths = np.zeros((num_users, width), np.int32)
-    padded_codes[user, place], padded_lengths[user, place] = codes, lengths
-    return Exclusion(jnp.asarray(padded_codes), jnp.asarray(padded_lengths))
+    return user, row, _shortest_empty(index.sids[left], np.asarray(np.searchsorted(left, row)), user)
 
 
 def _shortest_empty(sids: np.ndarray, row: np.ndarray, user: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,15 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.model.unrolled import unrolled
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.beams import Params, Scores
-from plum_jax.retrieval.exclusion import Exclusion, exclude_items
+from plum_jax.retrieval.exclusion import exclude_items
 from plum_jax.retrieval.metrics import NOTHING
+from plum_jax.retrieval.sampling import Sampling, sample
+from plum_jax.retrieval.sorted_sids import SortedSids
 from plum_jax.retrieval.trie import SidTrie
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.vocabulary import SidVocabulary
+
+_Search = Callable[[np.ndarray, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 _LENGTH_MULTIPLE = 16  # compiled prompt lengths are multiples of this, so that two folds share them
 _SHAPE_COST = 50_000  # tokens of padding that another compiled length must save: what 2 cores read while they compile
@@ -64,6 +69,7 @@ class Recommender:
       num_beams: M; wider finds more, at a cost that grows in proportion.
       batch_size: users in one device call. Small is fast on CPU (a batch must fit its caches); use hundreds on a TPU.
       num_buckets: prompts are padded to at most so many lengths, each compiled once.
+      item_sets: what users can be constrained to: each a bool mask [N], item numbers, or None for all items.
     """
 
     decoder: Decoder
@@ -72,6 +78,7 @@ class Recommender:
     num_beams: int = 32
     batch_size: int = 16
     num_buckets: int = 4
+    item_sets: tuple[np.ndarray | None, ...] = (None,)
 
     def __post_init__(self) -> None:
         if self.vocabulary.codebook_sizes != self.table.codebook_sizes:
@@ -86,7 +93,8 @@ class Recommender:
 
     @functools.cached_property
     def trie(self) -> SidTrie:
-        return SidTrie.from_codes(self.table.items_of_sid().sids, self.table.codebook_sizes)
+        """Of all item sets."""
+        return SidTrie.build(SortedSids.from_codes(self.table.codes, self.table.codebook_sizes), self.item_sets)
 
     def search(
         self,
@@ -94,6 +102,7 @@ class Recommender:
         prompts: Ragged,
         *,
         constrained: bool = True,
+        sets: np.ndarray | None = None,
         exclude: Ragged | None = None,
         scores: Scores = "model",
         description: str = "beam search",
@@ -104,6 +113,7 @@ class Recommender:
           params: the decoder's.
           prompts: tokens before each target.
           constrained: only SIDs of the table; else any codes.
+          sets: int [U], which of `item_sets` each user's items are to be from; None: the first.
           exclude: items that each user must not get: the search is one over the others, as wide as ever. A SID stays as
             long as one of its items does, so `rank_items` has to drop the items.
           scores: normalised over the whole vocabulary ("model"), or over the codes that exist at each step
@@ -114,37 +124,80 @@ class Recommender:
           codes int32 [U, M, L] and log_probs float32 [U, M], in the order of the prompts, best first, ended by
           -1 and -inf.
         """
-        users = len(prompts.lengths)
-        codes = np.full((users, self.num_beams, self.table.num_levels), NOTHING, np.int32)
-        log_probs = np.full((users, self.num_beams), -np.inf, np.float32)
         decoder, params = fastest_here(self.decoder, params)
+
+        def search(rows: np.ndarray, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+            arguments = self._arguments(rows, constrained, sets, exclude)
+            return beam_search(decoder, params, tokens, lengths, num_beams=self.num_beams, scores=scores, **arguments)
+
+        return self._in_batches(search, prompts, self.num_beams, description)
+
+    def sample(
+        self,
+        params: Params,
+        prompts: Ragged,
+        *,
+        num_samples: int,
+        seed: int = 0,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+        sets: np.ndarray | None = None,
+        exclude: Ragged | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """SIDs of the table drawn after every prompt; arguments as in `search`.
+
+        A user's draws follow from `seed` and the user's row, whatever the batches.
+
+        Returns:
+          codes int32 [U, num_samples, L] and log_probs float32 [U, num_samples] of what they were drawn from; -1 and
+          -inf where there is nothing (more) to draw.
+        """
+        decoder, params = fastest_here(self.decoder, params)
+        key = jax.random.key(seed)
+
+        def draw(rows: np.ndarray, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(rows, jnp.uint32))
+            arguments = self._arguments(rows, True, sets, exclude)
+            return sample(
+                decoder, params, tokens, lengths, keys, num_samples=num_samples, sampling=sampling, **arguments
+            )
+
+        return self._in_batches(draw, prompts, num_samples, "sampling")
+
+    def _arguments(
+        self, rows: np.ndarray, constrained: bool, sets: np.ndarray | None, exclude: Ragged | None
+    ) -> dict[str, Any]:
+        """What all searches of a batch are told of tokens, items and users."""
+        sets = np.zeros(len(rows), np.int32) if sets is None else sets[rows].astype(np.int32)
+        excluded = None
+        if exclude is not None:
+            user = np.repeat(np.arange(len(rows)), exclude.lengths[rows])
+            item = np.concatenate([exclude.values[exclude.offsets[row] : exclude.offsets[row + 1]] for row in rows])
+            item_sets = self.item_sets if constrained else (None,)
+            excluded = exclude_items(self.table.items_of_sid(), user, item, sets, item_sets)
+        return {
+            "sid_offsets": tuple(int(offset) for offset in self.vocabulary.sid_offsets),
+            "codebook_sizes": self.table.codebook_sizes,
+            "trie": self.trie if constrained else None,
+            "sets": jnp.asarray(sets),
+            "excluded": excluded,
+            "start_token": self.vocabulary.start_id,
+        }
+
+    def _in_batches(self, run: _Search, prompts: Ragged, width: int, description: str) -> tuple[np.ndarray, np.ndarray]:
+        """`run(rows, tokens, lengths)` on batches of nearly equal length; answers in the order of the prompts."""
+        users = len(prompts.lengths)
+        codes = np.full((users, width, self.table.num_levels), NOTHING, np.int32)
+        log_probs = np.full((users, width), -np.inf, np.float32)
         with tqdm(total=users, desc=description, unit="user", disable=users < 1000) as progress:
             for rows, length in length_batches(prompts.lengths, self.batch_size, self.num_buckets):
                 # The last batch of a length is filled up with its first row: a shape of its own would compile again.
                 filled = np.concatenate([rows, np.repeat(rows[:1], self.batch_size - len(rows))])
-                found = beam_search(
-                    decoder,
-                    params,
-                    jnp.asarray(prompts.padded(filled, length)),
-                    jnp.asarray(prompts.lengths[filled], jnp.int32),
-                    sid_offsets=tuple(int(offset) for offset in self.vocabulary.sid_offsets),
-                    codebook_sizes=self.table.codebook_sizes,
-                    num_beams=self.num_beams,
-                    trie=self.trie if constrained else None,
-                    excluded=None if exclude is None else self._excluded(exclude, filled),
-                    scores=scores,
-                    start_token=self.vocabulary.start_id,
-                )
+                tokens = jnp.asarray(prompts.padded(filled, length))
+                found = run(filled, tokens, jnp.asarray(prompts.lengths[filled], jnp.int32))
                 batch_codes, batch_log_probs = jax.device_get(found)
                 codes[rows], log_probs[rows] = batch_codes[: len(rows)], batch_log_probs[: len(rows)]
                 progress.update(len(rows))
         return codes, log_probs
-
-    def _excluded(self, items: Ragged, rows: np.ndarray) -> Exclusion:
-        """The exclusion of a batch."""
-        user = np.repeat(np.arange(len(rows)), items.lengths[rows])
-        item = np.concatenate([items.values[items.offsets[row] : items.offsets[row + 1]] for row in rows])
-        return exclude_items(self.table.items_of_sid(), user, item, len(rows))
 
 
 def fastest_here(decoder: Decoder, params: Params) -> tuple[Decoder, Params]:

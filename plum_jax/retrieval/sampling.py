@@ -94,8 +94,8 @@ def sample(
         raise ValueError(f"expected a trie over {codebook_sizes=}, got one over {trie.codebook_sizes}")
     sids = SidTokens(sid_offsets, codebook_sizes)
     reading = read_prompts(decoder, params, prompts, lengths, start_token)
-    beams = first_beams(len(prompts), trie, sets)
-    perturbed = jnp.zeros((len(prompts), 1))  # the Gumbel scores of the beams, where there is no replacement
+    beams = first_beams(prompts.shape[0], trie, sets)
+    perturbed = jnp.zeros((prompts.shape[0], 1))  # the Gumbel scores of the beams, where there is no replacement
     for level in range(len(codebook_sizes)):
         if level:
             reading, beams = read_beams(decoder, params, sids, reading, beams)
@@ -106,11 +106,11 @@ def sample(
             sums = beams.log_probs[:, :, None] + codes
             width, fan_out = codes.shape[1:]
             scores = _conditioned(perturbed, sums, sums + _gumbel(level_keys, sums.shape[1:]))
-            perturbed, kept = top_k(scores.reshape(len(prompts), -1), min(num_samples, width * fan_out))
+            perturbed, kept = top_k(scores.reshape(prompts.shape[0], -1), min(num_samples, width * fan_out))
             parent, place = kept // fan_out, kept % fan_out
-            log_probs = jnp.take_along_axis(sums.reshape(len(prompts), -1), kept, axis=1)
+            log_probs = jnp.take_along_axis(sums.reshape(prompts.shape[0], -1), kept, axis=1)
         else:
-            codes = jnp.broadcast_to(codes, (len(prompts), num_samples, codes.shape[2]))
+            codes = jnp.broadcast_to(codes, (prompts.shape[0], num_samples, codes.shape[2]))
             place = jnp.argmax(codes + _gumbel(level_keys, codes.shape[1:]), axis=2)
             one_each = jnp.arange(num_samples) if level else jnp.zeros(num_samples, jnp.int32)
             parent = jnp.broadcast_to(one_each, place.shape)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from plum_jax.model.attention import DenseMasks, EinsumAttention
+from plum_jax.model.beam_attention import BeamAttention
 from plum_jax.model.cache import KVCache
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_step_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.layers import DecoderLayer, LayerContext
-from plum_jax.model.masks import PackedCausal, PieceMasks, packed_causal_mask, prompt_mask
-from plum_jax.model.piece_attention import PieceAttention
+from plum_jax.model.masks import BeamMasks, PackedCausal, packed_causal_mask, prompt_mask
 from plum_jax.model.rotary import rotary_tables
 from plum_jax.model.unrolled import unrolled
 
@@ -174,27 +174,42 @@ def test_windows_and_their_own_rotary_base_are_those_of_single_layers(scan_layer
     "changes",
     [
         {"layer_windows": (3,) * 3},
-        {"layer_windows": (3, 0, 3), "local_rope_theta": 100.0, "scan_layers": False},
-        {"layer_windows": (3, 0, 3), "attention_softcap": 2.0},
+        {"layer_windows": (2, 0, 2), "local_rope_theta": 100.0, "scan_layers": False},
+        {"layer_windows": (2, 0, 2), "attention_softcap": 2.0},
     ],
 )
-@pytest.mark.parametrize("by_pieces", [False, True])
-def test_the_tokens_of_two_beams_at_one_position_see_what_each_alone_would(changes, by_pieces):
-    """They lie in neighbouring slots, and windows are measured by positions."""
+def test_beams_see_the_prompt_and_their_own_ancestors(changes):
+    """Three beams of two tokens after a prompt of five: each gives what it gives alone, and as by one dense mask."""
     config = dataclasses.replace(CONFIG, **changes)
     decoder, variables = _model(config)
-    tokens = jax.random.randint(jax.random.key(1), (1, 5), 0, VOCAB)
+    of_beams = decoder.clone(attention=BeamAttention())
+    prompt = jax.random.randint(jax.random.key(1), (1, 5), 0, VOCAB)
     mask = jnp.broadcast_to(jnp.tril(jnp.ones((5, 5), bool)), (1, 5, 5))
-    _, cache, _ = _apply(decoder, variables, tokens, _positions(1, 5), mask, KVCache())
-    beams, own = jnp.array([[7, 9]]), jnp.eye(2, dtype=bool)[None]
-    visible = jnp.concatenate([jnp.ones((1, 2, 5), bool), own], axis=2)
-    if by_pieces:
-        visible, decoder = PieceMasks((jnp.ones((1, 1, 5), bool), own)), decoder.clone(attention=PieceAttention())
-    logits, *_ = _apply(decoder, variables, beams, jnp.full((1, 2), 5), visible, cache)
-    decoder = decoder.clone(attention=EinsumAttention())
-    for beam in range(2):
-        alone = jnp.concatenate([tokens, beams[:, beam : beam + 1]], axis=1)
+    _, cache, _ = _apply(decoder, variables, prompt, _positions(1, 5), mask, KVCache())
+    first, second, parent = jnp.array([[7, 9]]), jnp.array([[3, 4, 3]]), jnp.array([[1, 0, 0]])
+    everything, own = jnp.ones((1, 1, 5), bool), jnp.arange(2)[None, :, None]
+    _, cache, _ = _apply(of_beams, variables, first, jnp.full((1, 2), 5), BeamMasks(everything, own), cache)
+    ancestors = jnp.stack([parent, jnp.arange(3)[None]], axis=2)
+    logits, *_ = _apply(of_beams, variables, second, jnp.full((1, 3), 6), BeamMasks(everything, ancestors), cache)
+    dense = [jnp.ones((1, 3, 5), bool), parent[:, :, None] == jnp.arange(2), jnp.eye(3, dtype=bool)[None]]
+    by_mask, *_ = _apply(decoder, variables, second, jnp.full((1, 3), 6), jnp.concatenate(dense, axis=2), cache)
+    np.testing.assert_allclose(logits, by_mask, atol=2e-5)
+    for beam in range(3):
+        alone = jnp.concatenate([prompt, first[:, parent[0, beam], None], second[:, beam : beam + 1]], axis=1)
         np.testing.assert_allclose(logits[:, beam], _full(decoder, variables, alone)[:, -1], atol=2e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"scan_layers": False}, {"layer_windows": (0, 0, 2), "scan_layers": False}])
+def test_the_last_token_alone_has_the_state_that_it_has_among_all(changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    decoder, variables = _model(config)
+    tokens, last = jax.random.randint(jax.random.key(1), (2, 7), 0, VOCAB), jnp.array([6, 3])
+    segments = PackedCausal((jnp.arange(7) <= last[:, None]).astype(jnp.int32))
+    arguments = (variables, tokens, _positions(2, 7), segments, KVCache())
+    every, cache, _ = decoder.apply(*arguments, method="hidden")
+    alone, same_cache, _ = decoder.apply(*arguments, method="hidden", last=last)
+    np.testing.assert_allclose(alone[:, 0], every[jnp.arange(2), last], atol=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), same_cache, cache)
 
 
 @pytest.mark.parametrize("remat", ["full", "save_dots", "save_attention"])

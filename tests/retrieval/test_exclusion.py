@@ -19,11 +19,10 @@ PROMPTS = [[3, 1], [5], [2, 2, 6]]
 MODEL, PARAMS = random_bigram(SIZES, seed=1)
 
 
-def exclusion(lists, allowed=None):
+def exclusion(lists, sets=(0, 0, 0), item_sets=(None,)):
     user = np.repeat(np.arange(len(lists)), [len(items) for items in lists])
-    return exclude_items(
-        TABLE.items_of_sid(), user, np.concatenate([np.array(x, int) for x in lists]), len(lists), allowed
-    )
+    item = np.concatenate([np.array(x, int) for x in lists])
+    return exclude_items(TABLE.items_of_sid(), user, item, np.array(sets), item_sets)
 
 
 def assert_searched(found, row, items, num_beams, scores="model"):
@@ -55,17 +54,20 @@ def test_a_search_without_items_is_one_over_the_others(seen, scores):
 
 def test_of_a_set_of_items_only_its_own_count():
     """A SID whose other items are not in the set goes with the set's last one."""
-    allowed = np.arange(len(CODES)) % 2 == 0
-    seen = [[0, 2, 4, 6, 8], list(range(0, 24, 2)), [1, 3, 5]]
-    trie = SidTrie.build(SortedSids.from_codes(CODES, SIZES), [allowed])
-    found = search(MODEL, PARAMS, 5, trie=trie, prompts=PROMPTS, excluded=exclusion(seen, allowed))
+    even = np.arange(len(CODES)) % 2 == 0
+    item_sets, sets = [even, np.arange(12), None], [0, 1, 0]
+    seen = [[0, 2, 4, 6, 8], [1, 3, 5, 20], list(range(0, 24, 2))]
+    trie = SidTrie.build(SortedSids.from_codes(CODES, SIZES), item_sets)
+    excluded = exclusion(seen, sets, item_sets)
+    found = search(MODEL, PARAMS, 5, trie=trie, prompts=PROMPTS, sets=jnp.array(sets), excluded=excluded)
     for row, items in enumerate(seen):
-        assert_searched(found, row, np.setdiff1d(np.flatnonzero(allowed), items), 5)
+        own = np.arange(len(CODES))[item_sets[sets[row]]]
+        assert_searched(found, row, np.setdiff1d(own, items), 5)
 
 
 def test_long_lists_are_padded_to_powers_of_two():
     index = SidTable.create(np.arange(40)[:, None], (40,), [str(n) for n in range(40)]).items_of_sid()
     for number, width in ((0, 16), (16, 16), (17, 32), (33, 64)):
-        excluded = exclude_items(index, np.ones(number, int), np.arange(number), 2)
+        excluded = exclude_items(index, np.ones(number, int), np.arange(number), np.zeros(2, int))
         assert excluded.lengths.shape == (2, width)
         assert int((excluded.lengths > 0).sum()) == number and not jnp.any(excluded.lengths[0])

@@ -118,3 +118,37 @@ def test_a_prompt_begins_with_the_vocabularys_start_token(world):
     own = bigram_log_probs(world.params, 5, codes[0][found], vocabulary.sid_offsets)
     assert found.any()
     np.testing.assert_allclose(log_probs[0][found], own, rtol=1e-5)
+
+
+def test_lists_without_seen_items_are_full_and_those_of_the_search_over_the_others(world):
+    narrow = dataclasses.replace(world.recommender, num_beams=4)
+    prompts, seen = (Ragged.from_series(world.prompts[name]) for name in ("prompt", "seen_items"))
+    codes, log_probs = narrow.search(world.params, prompts, exclude=seen)
+    items, _ = rank_items(codes, log_probs, narrow.table, 4, seen)
+    for row in range(len(items)):
+        assert items[row].tolist() == world.unseen_ranking(row)[:4], "bigrams: the beam of a level's best is exact"
+
+
+def test_users_get_items_of_their_own_set(world):
+    table = world.recommender.table
+    recommender = dataclasses.replace(world.recommender, item_sets=(None, np.arange(5)))
+    prompts = Ragged.from_series(world.prompts["prompt"])
+    sets = np.arange(len(world.prompts)) % 2
+    codes, _ = recommender.search(world.params, prompts, sets=sets)
+    everything, _ = world.recommender.search(world.params, prompts)
+    np.testing.assert_array_equal(codes[sets == 0], everything[sets == 0])
+    own = {tuple(sid) for sid in table.codes[:5].tolist()}
+    for row in np.flatnonzero(sets):
+        assert {tuple(sid) for sid in codes[row].tolist()} - {(-1, -1)} == own
+
+
+def test_samples_follow_from_seed_and_row_whatever_the_batch(world):
+    prompts = Ragged.from_series(world.prompts["prompt"])
+    one, other = (
+        dataclasses.replace(world.recommender, batch_size=size).sample(world.params, prompts, num_samples=3, seed=5)
+        for size in (4, 7)
+    )
+    np.testing.assert_array_equal(one[0], other[0])
+    assert (world.recommender.table.lookup(one[0]) >= 0).all()
+    again, _ = world.recommender.sample(world.params, prompts, num_samples=3, seed=6)
+    assert (again != one[0]).any()

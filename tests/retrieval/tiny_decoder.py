@@ -10,7 +10,7 @@ import numpy as np
 
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.masks import PieceMasks
+from plum_jax.model.masks import BeamMasks
 
 TEXT_TOKENS = 7
 
@@ -35,17 +35,16 @@ class Bigram:
         num_layers=1, d_model=2, num_heads=1, num_kv_heads=1, head_dim=2, scan_layers=False
     )
 
-    def apply(self, variables, *arguments, method):
+    def apply(self, variables, *arguments, method, last=None):
         if method == "logits":
             return variables["params"]["table"][arguments[0][..., 0]]
         tokens, positions, mask, cache = arguments
         cache = cache.with_piece((None, None), positions)
-        if isinstance(mask, PieceMasks):
-            for piece, slots in zip(mask.pieces, cache.positions, strict=True):
-                assert piece.shape[1:] in {(1, slots.shape[1]), (tokens.shape[1], slots.shape[1])}, (
-                    "a mask for all slots"
-                )
-        return tokens[..., None], cache, None
+        if isinstance(mask, BeamMasks):
+            assert mask.prompt.shape[2] == cache.positions[0].shape[1], "a mask for every token of the prompt"
+            assert mask.ancestors.shape == (*tokens.shape, len(cache.positions) - 1), "an ancestor at every level"
+        states = tokens[..., None]
+        return states if last is None else jnp.take_along_axis(states, last[:, None, None], axis=1), cache, None
 
     def clone(self, **_):
         return self
