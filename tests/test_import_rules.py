@@ -22,6 +22,7 @@ PLANTED = {
     "Orbax only in checkpoints": ("plum_jax/training/trainer.py", "import orbax.checkpoint"),
     "matplotlib only in charts": ("plum_jax/report.py", "import matplotlib.pyplot"),
     "Apache Beam only in": ("plum_jax/semantic_ids/catalogue/assign.py", "import apache_beam"),
+    "Ray only in": ("plum_jax/studies/launch_local.py", "import ray"),
 }
 
 
