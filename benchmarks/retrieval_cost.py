@@ -23,7 +23,7 @@ def draw(rows: dict[int, dict[str, float]], path: pathlib.Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "plum_jax"
+    matplotlib.rcParams.update({"svg.hashsalt": "plum_jax", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
     figure, (time_axes, memory_axes) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")

@@ -10,6 +10,7 @@ from scipy.special import logit
 
 from plum_jax.scaling.bounded_forms import Form, Inputs, Limits, irreducible_miss
 from plum_jax.scaling.least_squares import minimise_squares
+from plum_jax.scaling.noise import binomial_standard_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,37 +95,8 @@ class RateFit:
 
 
 def rate_errors(rate: np.ndarray, users: np.ndarray, seed_sd: float = 0.0) -> np.ndarray:
-    """Standard error of a rate: binomial of the users that were asked, and the spread between seeds.
-
-    A rate of 0 or 1 has no binomial error of its own; half a hit more and half a miss more give it one.
-    """
-    smoothed = (rate * users + 0.5) / (users + 1)
-    return np.sqrt(smoothed * (1 - smoothed) / users + seed_sd**2)
-
-
-def seed_spread(cell: np.ndarray, value: np.ndarray, own_variance: np.ndarray | float = 0.0) -> tuple[float, int]:
-    """Standard deviation between seeds beyond the evaluation's own variance, pooled over cells; degrees of freedom.
-
-    Args:
-      cell: what is the same but for the seed, [runs].
-      value: [runs].
-      own_variance: binomial variance of each, [runs].
-
-    Returns:
-      0 degrees of freedom (and sd 0) where no cell has two seeds.
-    """
-    squares, freedom = 0.0, 0
-    own: list[float] = []
-    variance = np.zeros(len(value)) + own_variance
-    for name in np.unique(cell):
-        here = cell == name
-        if here.sum() > 1:
-            squares += float(np.sum((value[here] - value[here].mean()) ** 2))
-            freedom += int(here.sum()) - 1
-            own.append(float(variance[here].mean()))
-    if not freedom:
-        return 0.0, 0
-    return float(np.sqrt(max(squares / freedom - sum(own) / len(own), 0.0))), freedom
+    """Standard error of a rate: binomial of the users that were asked, and the spread between seeds."""
+    return np.hypot(binomial_standard_error(rate * users, users), seed_sd)
 
 
 def fit_rate(form: Form, points: RatePoints, floor: float | None = 0.0, counts: np.ndarray | None = None) -> RateFit:

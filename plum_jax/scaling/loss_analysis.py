@@ -9,13 +9,14 @@ import polars as pl
 
 from plum_jax.scaling import multi_start
 from plum_jax.scaling.akima import AkimaFit, fit_akima
-from plum_jax.scaling.bounded_metrics import bootstrap_counts, seed_spread
+from plum_jax.scaling.bounded_metrics import bootstrap_counts
 from plum_jax.scaling.design import GuessedLaw
 from plum_jax.scaling.envelope import EnvelopeFit, fit_envelope
 from plum_jax.scaling.identifiability import NotIdentified, examine
 from plum_jax.scaling.iso_flop import Gates, IsoFlopFit, IsoFlopPoints, fit_iso_flop
 from plum_jax.scaling.least_squares import minimise_squares
 from plum_jax.scaling.likelihood import Profile
+from plum_jax.scaling.noise import replicate_noise
 from plum_jax.scaling.parametric_law import (
     ParametricFit,
     chinchilla_design,
@@ -207,9 +208,10 @@ def iso_flop_points(table: pl.DataFrame, value: str, error: np.ndarray | float |
 
 def loss_seed_spread(table: pl.DataFrame) -> float | None:
     """Standard deviation of log loss between runs that differ in seed alone; None where no cell has two."""
-    cell = cells_of(table)
-    sd, freedom = seed_spread(cell, np.log(table["loss"].to_numpy()))
-    return sd if freedom else None
+    try:
+        return replicate_noise(cells_of(table), np.log(table["loss"].to_numpy())).seed_sd
+    except ValueError:
+        return None
 
 
 def cells_of(table: pl.DataFrame) -> np.ndarray:

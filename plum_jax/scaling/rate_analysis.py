@@ -17,10 +17,10 @@ from plum_jax.scaling.bounded_metrics import (
     fit_rate,
     profile_irreducible,
     rate_errors,
-    seed_spread,
 )
 from plum_jax.scaling.iso_flop import IsoFlopFit, fit_iso_flop
 from plum_jax.scaling.loss_analysis import LawFit, Settings, cells_of, iso_flop_points
+from plum_jax.scaling.noise import replicate_noise
 from plum_jax.scaling.parametric_law import ParametricFit, fit_parametric
 from plum_jax.scaling.power_line import tails
 from plum_jax.scaling.rate_selection import Trial, best_of_budgets, try_on_largest_budget
@@ -132,10 +132,9 @@ def rate_points(table: pl.DataFrame, known: float | None = None) -> tuple[RatePo
         error = np.full(len(table), known)
     elif "users" in table.columns and table["users"].is_not_null().all():
         users = table["users"].to_numpy()
-        own = rate * (1 - rate) / users
-        seed_sd, freedom = seed_spread(cells_of(table), rate, own)
-        if not freedom:
-            seed_sd = None
+        try:
+            seed_sd = replicate_noise(cells_of(table), rate, rate_errors(rate, users)).seed_sd
+        except ValueError:
             notes.append("no cell has two seeds: the noise between seeds is part of the lack of fit")
         error = rate_errors(rate, users, seed_sd or 0.0)
     else:

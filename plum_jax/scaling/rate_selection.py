@@ -57,6 +57,13 @@ def try_on_largest_budget(
     observed = float(means.max())
     trials = []
     for form in forms:
+        budgets_below = np.unique(budget[front]).size
+        if form.of_compute and budgets_below <= form.parameters:
+            why = (
+                f"{form.parameters} parameters through the best of {budgets_below} budgets: nothing is left to judge by"
+            )
+            trials.append(Trial(form.name, np.nan, observed, np.nan, None, why))
+            continue
         try:
             fit = fit_rate(form, points.take(front) if form.of_compute else below, floor)
         except ValueError as error:

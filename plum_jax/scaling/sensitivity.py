@@ -20,6 +20,8 @@ OTHER_PARAMETERS = ("N_non_embedding", "N_activated", "N_activated_non_embedding
 OTHER_DELTAS = (1e-4, 1e-2, float("inf"))
 # Of the runs, that the row "largest losses left out" leaves out, at least one.
 LARGEST_LOSSES = 0.02
+# In the power of N with which FLOPs a token go, a difference from 1 that is not told.
+LEAST_BEND = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +53,25 @@ def sensitivity(everything: Runs, settings: Settings) -> list[Row]:
       settings: those of the first row.
     """
     size = len(everything.usable("loss"))
-    return [
-        _row(change, runs, delta, by_budget, size) for change, runs, delta, by_budget in _changes(everything, settings)
-    ]
+    changes = list(_changes(everything, settings))
+    rows = [_row(change, runs, delta, by_budget, size) for change, runs, delta, by_budget in changes]
+    return [rows[0], *_own_flops(rows[0], changes[0][1]), *rows[1:]]
+
+
+def _own_flops(row: Row, runs: Runs) -> list[Row]:
+    """The exponent with the table's FLOPs as they go with size: C ~ N^p D gives a = beta / (alpha + p beta).
+
+    Attention and head are not in proportion to N, so p is not 1 for exact FLOPs of small models.
+    """
+    table = runs.usable("loss")
+    size, per_token = np.log(table["N"].to_numpy()), np.log((table["C"] / table["D"]).to_numpy())
+    if row.alpha is None or row.beta is None or np.ptp(size) == 0:
+        return []
+    power = float(np.polyfit(size, per_token, 1)[0])
+    if abs(power - 1) < LEAST_BEND:
+        return []
+    change = f"C is {runs.flops_convention}, which goes as N^{power:.2f} D"
+    return [dataclasses.replace(row, change=change, a=row.beta / (row.alpha + power * row.beta))]
 
 
 def _changes(everything: Runs, settings: Settings) -> Iterator[tuple[str, Runs, float, bool]]:
@@ -62,12 +80,11 @@ def _changes(everything: Runs, settings: Settings) -> Iterator[tuple[str, Runs, 
     if settings.drop_largest_losses:
         runs = runs.without_largest_losses(settings.drop_largest_losses)
     yield f"as analysed: N is {runs.parameter_convention}, C is {runs.flops_convention}", runs, settings.delta, False
+    seen = [runs.table["N"]]
     for name in OTHER_PARAMETERS:
-        if name in runs.table.columns and not runs.table[name].equals(runs.table["N"]):
+        if name in runs.table.columns and not any(runs.table[name].equals(other) for other in seen):
+            seen.append(runs.table[name])
             yield f"N is {name}", runs.under(name, "C"), settings.delta, False
-            yield f"N is {name}, C is 6 N D of it", runs.under(name, "6ND"), settings.delta, False
-    if runs.flops_convention != "6 N D":
-        yield "C is 6 N D", runs.under("N", "6ND"), settings.delta, False
     if "learning_rate" in runs.table.columns and len(everything.usable()) != len(
         everything.with_best_learning_rates().usable()
     ):
@@ -82,7 +99,8 @@ def _changes(everything: Runs, settings: Settings) -> Iterator[tuple[str, Runs, 
     if settings.drop_largest_losses:
         yield "nothing left out for its loss", everything, settings.delta, False
     else:
-        yield f"without the {count} largest losses", runs.without_largest_losses(count), settings.delta, False
+        which = "largest loss" if count == 1 else f"{count} largest losses"
+        yield f"without the {which}", runs.without_largest_losses(count), settings.delta, False
     for delta in OTHER_DELTAS:
         if delta != settings.delta:
             yield "least squares of log loss" if delta == np.inf else f"Huber delta {delta:g}", runs, delta, False
