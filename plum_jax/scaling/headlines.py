@@ -9,6 +9,7 @@ from typing import Any
 from plum_jax.scaling.plots.look import power_of_ten
 from plum_jax.scaling.study_results import StudyResults
 
+METRICS = {"loss": "loss", "recall": "recall@10"}
 # An interval of an exponent wider than this tells nothing that one would act on.
 WIDEST_EXPONENT = 0.5
 
@@ -42,6 +43,7 @@ def headlines(results: StudyResults) -> Headlines:
         return Headlines((f"{len(finished)} runs have finished; nothing is fitted yet.",), results.missing)
     for method in results.methods():
         _exponents(method, results.confidence, said, unknown)
+    said += _forecasts(results)
     rate = fits["rate"]
     if rate:
         said.append(f"Recall@10 is forecast by {rate['chosen']}: {rate['why']}.")
@@ -64,6 +66,41 @@ def _exponents(method: Mapping[str, Any], confidence: float, said: list[str], un
         f"By {name}, the best size grows as C^{a['value']:.2f} ({100 * confidence:g}% interval {a['low']:.2f} to "
         f"{a['high']:.2f}) and its tokens as C^{b['value']:.2f} ({b['low']:.2f} to {b['high']:.2f})."
     )
+
+
+def _forecasts(results: StudyResults) -> list[str]:
+    """What was forecast of each held-out budget, and how it came out beside the two baselines."""
+    if results.score is not None:
+        return [_scored(scored, results.score) for scored in results.score["best"]]
+    if results.forecast is None:
+        return []
+    percent = f"{100 * results.forecast['confidence']:g}%"
+    return [
+        f"Forecast for {power_of_ten(best['budget'])} FLOPs, sealed {str(results.forecast.get('sealed_at'))[:10]}: "
+        f"best {name} {_range(best[metric], 'value', percent)}."
+        for best in results.forecast["best"]
+        for metric, name in METRICS.items()
+        if best.get(metric)
+    ]
+
+
+def _scored(scored: Mapping[str, Any], score: Mapping[str, Any]) -> str:
+    metric, percent = scored["metric"], f"{100 * score['confidence']:g}%"
+    others = [
+        f"{name} is off by {errors[metric]:.4f}"
+        for name, errors in sorted(score["baseline_errors"].items())
+        if errors.get(metric) is not None
+    ]
+    where = "inside" if scored["inside"] else "OUTSIDE"
+    return (
+        f"Forecast before the runs: {METRICS[metric]}, {scored['what']}, {_range(scored, 'predicted', percent)}; "
+        f"it came out {scored['observed']:.4f}, {where} the interval "
+        f"(error {scored['error']:+.4f}; {'; '.join(others) or 'no baseline'})."
+    )
+
+
+def _range(interval: Mapping[str, Any], key: str, percent: str) -> str:
+    return f"{interval[key]:.4f} ({percent} interval {interval['low']:.4f} to {interval['high']:.4f})"
 
 
 def scope(results: StudyResults) -> str:

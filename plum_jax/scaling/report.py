@@ -67,6 +67,11 @@ def _tables(results: StudyResults) -> list[dict[str, Any]]:
     confidence = f"{100 * results.confidence:g}%"
     made = [
         ("Fits side by side", f"In brackets: {confidence} intervals.", study_tables.methods_table(results)),
+        (
+            "The sealed forecast",
+            f"Written before the first held-out run; in brackets: {confidence} intervals.",
+            study_tables.forecast_table(results),
+        ),
         ("Best size of each budget, by loss", "", study_tables.parabolas_table(results)),
         ("Best size of each budget, by recall@10", "", study_tables.parabolas_table(results, "recall")),
         (

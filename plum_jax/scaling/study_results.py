@@ -27,6 +27,7 @@ class StudyResults:
       points: runs in the fields of `scaling.runs`, held-out and failed ones, too; no rows when there are none.
       fits: content of fits.json; None without.
       forecast: content of forecast.json; None without.
+      score: content of forecast_score.json; None without.
       plan: content of plan.json; None without.
       missing: what is not there, a sentence each, with what would make it.
     """
@@ -36,6 +37,7 @@ class StudyResults:
     points: pl.DataFrame
     fits: Mapping[str, Any] | None
     forecast: Mapping[str, Any] | None
+    score: Mapping[str, Any] | None
     plan: Mapping[str, Any] | None
     missing: tuple[str, ...]
 
@@ -44,6 +46,10 @@ class StudyResults:
         """The study's name, else the directory's."""
         named = [row["study"] for row in self.rows if row.get("study")]
         return str(named[0]) if named else self.directory.name
+
+    def held_out_came(self) -> bool:
+        """Whether a held-out run has finished."""
+        return bool(((self.points["status"] == FINISHED) & self.points["held_out"]).any())
 
     @property
     def confidence(self) -> float:
@@ -94,7 +100,8 @@ def read_study_results(directory: epath.PathLike) -> StudyResults:
     if not directory.exists():
         raise artifact.ArtifactError(f"expected the directory of a study or of fits, but there is no {directory}")
     rows = _json_lines(directory / "results.jsonl")
-    fits, forecast, plan = (_json(directory / name) for name in ("fits.json", "forecast.json", "plan.json"))
+    names = ("fits.json", "forecast.json", "forecast_score.json", "plan.json")
+    fits, forecast, score, plan = (_json(directory / name) for name in names)
     missing = []
     if fits is None:
         missing.append("fits.json: no law is fitted yet (gin/run/study_fit.gin for a study, gin/run/fit.gin else)")
@@ -103,7 +110,9 @@ def read_study_results(directory: epath.PathLike) -> StudyResults:
     points = _points(directory, rows, fits, missing)
     if forecast is None and rows:
         missing.append("forecast.json: nothing was forecast before the held-out runs (gin/run/study_forecast.gin)")
-    return StudyResults(directory, tuple(rows), points, fits, forecast, plan, tuple(missing))
+    if forecast is not None and score is None:
+        missing.append("forecast_score.json: the forecast is not scored yet (gin/run/study_score.gin)")
+    return StudyResults(directory, tuple(rows), points, fits, forecast, score, plan, tuple(missing))
 
 
 def _points(

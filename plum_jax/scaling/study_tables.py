@@ -101,6 +101,42 @@ def deadweight_table(results: StudyResults) -> Table:
     return Table(header, tuple(rows))
 
 
+def forecast_table(results: StudyResults) -> Table:
+    """What was forecast, what came, and the two baselines; every held-out run below the best of its budget."""
+    header = ("held out", "metric", "forecast", "observed", "error", "inside", "baselines")
+    rows: list[tuple[str | None, ...]] = []
+    if results.score is not None:
+        baselines = {
+            (best["budget"], metric): "; ".join(
+                f"{name} {figures[metric]:.4f}"
+                for name, figures in sorted(best["baselines"].items())
+                if metric in figures
+            )
+            for best in (results.forecast or {"best": []})["best"]
+            for metric in ("loss", "recall")
+        }
+        by_name = {f"best at {budget:.3g} FLOPs": budget for budget, _ in baselines}
+        for scored in [*results.score["best"], *results.score["cells"]]:
+            beside = baselines.get((by_name.get(scored["what"], 0.0), scored["metric"]), "")
+            inside = "yes" if scored["inside"] else "no"
+            observed, error = f"{scored['observed']:.4f}", f"{scored['error']:+.4f}"
+            rows.append(
+                (scored["what"], scored["metric"], _forecast_text(scored, "predicted"), observed, error, inside, beside)
+            )
+    elif results.forecast is not None:
+        for best in results.forecast["best"]:
+            for metric in ("loss", "recall"):
+                if best.get(metric):
+                    beside = "; ".join(f"{name} {f[metric]:.4f}" for name, f in sorted(best["baselines"].items()))
+                    what = f"best at {best['budget']:.3g} FLOPs"
+                    rows.append((what, metric, _forecast_text(best[metric], "value"), None, None, None, beside))
+    return Table(header, tuple(rows))
+
+
+def _forecast_text(interval: Mapping[str, Any], key: str) -> str:
+    return f"{interval[key]:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
+
+
 def cells_table(results: StudyResults) -> Table:
     """Every run: what it was, what it cost, what it reached."""
     header = ("run", "N", "tokens", "epochs", "FLOPs", "learning rate", "loss", "recall@10", "status")

@@ -155,7 +155,7 @@ def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
     decades = math.log10(high / low)
     if decades >= 0.75:
         exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for within in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
+        for within in ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
             ticks = [m * 10.0**e for e in exponents for m in within if low <= m * 10.0**e <= high]
             if len(ticks) <= most:
                 return ticks
