@@ -8,9 +8,10 @@ import polars as pl
 from plum_jax.scaling import bounded_forms, design
 from plum_jax.scaling.akima import fit_akima
 from plum_jax.scaling.analyse import Analysis, Missing, as_json, ledger
-from plum_jax.scaling.bounded_metrics import Profile
+from plum_jax.scaling.bounded_metrics import Profile as MissProfile
 from plum_jax.scaling.deadweight import Deadweight
 from plum_jax.scaling.iso_flop import fit_iso_flop
+from plum_jax.scaling.likelihood import Profile
 from plum_jax.scaling.loss_analysis import (
     Interval,
     LawFit,
@@ -82,7 +83,7 @@ def made_fits(rows, identified=True):
     analysis = Analysis(
         runs,
         settings,
-        LossAnalysis(methods, law, iso_flop, akima, None, 0.003),
+        LossAnalysis(methods, law, tuple(map(_profile, ("E", "alpha", "beta"))), iso_flop, akima, None, 0.003),
         _rates(runs, flops, settings),
         {"iso-FLOP parabolas": Deadweight(1e14, 1e6, Interval(0.02, 0.01, 0.04))},
         [Row("as analysed", len(table), EXPONENT, 0.34, 0.3, 1.2, 0.45), change],
@@ -92,13 +93,20 @@ def made_fits(rows, identified=True):
     return as_json(analysis)
 
 
+def _profile(name):
+    best = getattr(LAW, name)
+    values = best * np.geomspace(0.5, 2, 15)
+    objective = 1e-3 * (1 + 20 * np.log(values / best) ** 2)
+    return Profile(name, values, objective, 0.9 * best, 1.1 * best, 0.9, True, True)
+
+
 def _rates(runs, flops, settings):
     table = runs.usable("recall")
     points, seed_sd, notes = rate_points(table)
     rate = recall_of(np.array([design.loss(LAW, *design.optimum(LAW, c)) for c in flops]))
     nothing = np.full(len(flops), np.nan)
     two_step, power = bounded_forms.SIGMOID_OF_LOSS.name, bounded_forms.POWER_OF_COMPUTE.name
-    profile = Profile(np.linspace(0.4, 0.7, 5), np.array([9.0, 2.0, 0.5, 0.4, 0.3]), (0.45, 0.7), False)
+    profile = MissProfile(np.linspace(0.4, 0.7, 5), np.array([9.0, 2.0, 0.5, 0.4, 0.3]), (0.45, 0.7), False)
     forms = (
         FormAnalysis(
             two_step, None, Trial(two_step, 0.31, 0.30, 0.01, 0.02), None, nothing, rate, rate - 0.02, rate + 0.02

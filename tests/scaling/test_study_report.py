@@ -63,8 +63,8 @@ def test_the_page_says_exponents_with_intervals_and_what_is_not_known(study):
     assert "Forecast for 10¹⁵ FLOPs, sealed 2026-01-02: best loss" in words
     assert "gin/run/study_run.gin" in words
     assert "study_one_cell" not in words, "the command of a cell is not that of the study"
-    # All but the learning rates and the profiles, which such a study has not.
-    assert text.count("<svg") == text.count("<figcaption") == 12
+    # All but the learning rates, of which such a study has one.
+    assert text.count("<svg") == text.count("<figcaption") == 13
     assert not re.search(
         r"#[0-9a-f]{6}", "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL)).replace("#ffffff", "")
     ), "a colour that the page's theme does not set"

@@ -54,15 +54,15 @@ def bootstrap_pairs(draws: Sequence[Sequence[float]], parameters: Mapping[str, A
     return figure
 
 
-def profiles(found: Mapping[str, Mapping[str, Any]]) -> Figure:
+def profiles(found: Sequence[Mapping[str, Any]]) -> Figure:
     """Least objective against each fixed parameter, with the interval that the likelihood ratio leaves.
 
     Args:
-      found: parameter -> profile of `scaling.likelihood`, as JSON.
+      found: `loss.profiles` of fits.json.
     """
     with look.look():
         figure = look.new_figure(9.6, 3.2)
-        for place, (name, profile) in enumerate(found.items()):
+        for place, profile in enumerate(found):
             axes = figure.add_subplot(1, len(found), place + 1)
             order = np.argsort(profile["values"])
             values, objective = (np.array(profile[key], float)[order] for key in ("values", "objective"))
@@ -73,7 +73,7 @@ def profiles(found: Mapping[str, Mapping[str, Any]]) -> Figure:
             axes.set_xlim(
                 max(values.min(), profile["low"] - 1.5 * width), min(values.max(), profile["high"] + 1.5 * width)
             )
-            axes.set_xlabel(name)
+            axes.set_xlabel(profile["parameter"])
             axes.locator_params(nbins=5)
             if place == 0:
                 axes.set_ylabel("objective over its least")

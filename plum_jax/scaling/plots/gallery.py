@@ -11,7 +11,7 @@ import polars as pl
 from etils import epath
 from matplotlib.figure import Figure
 
-from plum_jax import artifact
+from plum_jax import artifact, page_svg
 from plum_jax.scaling.plots import (
     conventions,
     draws,
@@ -55,6 +55,17 @@ class NotThere(Exception):
 def pictures(results: StudyResults) -> list[Picture]:
     """Every figure, in the order of the page."""
     return [_picture(name, caption, make, results) for name, (caption, make) in _FIGURES.items()]
+
+
+def as_svg(picture: Picture) -> str:
+    """The figure as an SVG file of its own, for light and for dark pages.
+
+    Raises:
+      ValueError: there is no figure.
+    """
+    if picture.figure is None:
+        raise ValueError(f"there is no figure {picture.name}: {picture.why_not}")
+    return page_svg.standalone(look.for_page(picture.figure, picture.caption))
 
 
 def save_all(results: StudyResults, directory: epath.PathLike | None = None) -> list[epath.Path]:
@@ -171,9 +182,9 @@ def _pairs(results: StudyResults) -> Figure:
 
 
 def _profiles(results: StudyResults) -> Figure:
-    found = ((results.fits or {}).get("identifiability") or {}).get("profiles")
+    found = results.fits["loss"]["profiles"] if results.fits else []
     _require(found, "fits.json has no profiles")
-    return draws.profiles(found or {})
+    return draws.profiles(found)
 
 
 def _recall_against_loss(results: StudyResults) -> Figure:

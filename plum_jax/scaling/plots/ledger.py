@@ -63,9 +63,10 @@ def compute_ledger(points: pl.DataFrame) -> Figure:
 
 def with_spent(points: pl.DataFrame) -> pl.DataFrame:
     """The runs with `fate`, `spent` (FLOPs; a failed run's budget where it has none) and `group` (0 without)."""
+    own = pl.coalesce("C_spent", "C") if "C_spent" in points.columns else pl.col("C")
     budget = pl.col("budget") if "budget" in points.columns else pl.lit(None, pl.Float64)
     return points.with_columns(
-        fate(), pl.coalesce("C", budget).fill_null(0.0).alias("spent"), budget.fill_null(0.0).alias("group")
+        fate(), pl.coalesce(own, budget).fill_null(0.0).alias("spent"), budget.fill_null(0.0).alias("group")
     )
 
 
