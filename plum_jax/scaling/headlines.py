@@ -46,7 +46,11 @@ def headlines(results: StudyResults) -> Headlines:
     said += _forecasts(results)
     rate = fits["rate"]
     if rate:
-        said.append(f"Recall@10 is forecast by {rate['chosen']}: {rate['why']}.")
+        sealed = ((results.forecast or {}).get("about") or {}).get("form")
+        if sealed:
+            said.append(f"The sealed forecast of recall@10 is by {sealed['name']} ({sealed['why']}).")
+        if not sealed or sealed["name"] != rate["chosen"]:
+            said.append(f"A forecast of recall@10 would now be by {rate['chosen']} ({rate['why']}).")
     for entry in fits["missing"]:
         sentence = f"{_capital(entry['what'])}: {entry['why']}"
         if not any(sentence.split(":")[0] in other for other in unknown):

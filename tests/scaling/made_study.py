@@ -133,7 +133,14 @@ def made_forecast(rows):
         "straight line in log C": {"loss": 1.7, "recall": 0.45},
     }
     entry = {key: best[key] for key in ("budget", "N", "loss", "recall")} | {"baselines": baselines}
-    return {"confidence": 0.9, "cells": cells, "best": [entry], "sealed_at": "2026-01-02T03:04:05+00:00"}
+    about = {"form": {"name": "F3", "why": "least error"}}
+    return {
+        "about": about,
+        "confidence": 0.9,
+        "cells": cells,
+        "best": [entry],
+        "sealed_at": "2026-01-02T03:04:05+00:00",
+    }
 
 
 def write_made_study(directory, rows=None, fits=True, identified=True):

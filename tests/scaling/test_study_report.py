@@ -60,6 +60,8 @@ def test_the_page_says_exponents_with_intervals_and_what_is_not_known(study):
     assert f"C^{EXPONENT:.2f} (90% interval {EXPONENT - 0.02:.2f} to {EXPONENT + 0.02:.2f})" in words
     assert "Envelope: exponents: no size has runs of two lengths" in words
     assert FAILED["reason"] in words
+    assert "The sealed forecast of recall@10 is by F3 (least error)" in words
+    assert "would now be by F4 two-step, sigmoid of loss (the default)" in words
     assert "Forecast for 10¹⁵ FLOPs, sealed 2026-01-02: best loss" in words
     assert "gin/run/study_run.gin" in words
     assert "study_one_cell" not in words, "the command of a cell is not that of the study"
