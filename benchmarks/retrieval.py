@@ -1,7 +1,7 @@
 """Speed of constrained retrieval: the masks of a trie alone, and whole searches beside `transformers`.
 
     python benchmarks/retrieval.py           1 to 20 million items; 4 and 8 levels, 20 and 50 items, d 128 and 256
-    python benchmarks/retrieval.py --quick   50 s: a million items; one search of each model
+    python benchmarks/retrieval.py --quick   50 s: a million items; one search
 
 Needs PyTorch and transformers (`pip install -e .[bench]`). Prints tables, and at the end one line of JSON:
 
