@@ -84,6 +84,8 @@ def read_with(file: str) -> list[str]:
         # A run without the pipeline reads neither corpus nor model.
         return [*corpus, MODEL, file] if "gin/run/stages.gin" in text else [file]
     study = f"{folder}/study.gin"  # what the other files of an experiment's folder are read behind
+    if folder == "experiments/plum_frontier":
+        return ["gin/run/fit.gin", file]
     if folder.startswith("experiments/") and (REPOSITORY / study).exists():
         return [study, *corpus, MODEL, file, *([f"{folder}/v2.gin"] if file == study else [])]
     return [RUN, *corpus, MODEL, file]
@@ -229,7 +231,7 @@ def test_every_package_that_is_imported_is_declared_and_no_other_is():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add((node.module or "").split(".")[0])
     imported -= {*sys.stdlib_module_names, "plum_jax", "tasks"}
-    optional = {"apache_beam", "gguf", "sentence_transformers", "torch"}
+    optional = {"apache_beam", "gguf", "ray", "sentence_transformers", "torch"}
     homes = importlib.metadata.packages_distributions()
     declared = {canonicalize_name(Requirement(name).name) for name in setup_arguments()["install_requires"]}
     undeclared = {
