@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from plum_jax import artifact
@@ -32,10 +33,12 @@ def recommend(
     """
     stages, worker = pipeline.stages(model_dir), _worker()
     _require_model(stages, worker)
+    with _one_at_a_time(stages):
+        recommender, params, prompts = stages.recommender, stages.params, stages.prompts("test")
     path = recommend_all(
-        stages.recommender,
-        stages.params,
-        stages.prompts("test"),
+        recommender,
+        params,
+        prompts,
         directory=stages.directory / "recommendations",
         user_ids=stages.corpus.users["user_id"].to_list(),
         items_per_user=items_per_user,
@@ -57,11 +60,12 @@ def watch_next(model_dir: str, pipeline: Pipeline, items_per_list: int = 10, pro
     """
     stages, worker = pipeline.stages(model_dir), _worker()
     _require_model(stages, worker)
-    task = stages.config.retrieval_task
+    with _one_at_a_time(stages):
+        recommender, params = stages.recommender, stages.params
     path = write_watch_next(
-        stages.recommender,
-        stages.params,
-        task.watch_next_prompts(stages.split, stages.table, stages.vocabulary),
+        recommender,
+        params,
+        stages.config.retrieval_task.watch_next_prompts(stages.split, stages.table, stages.vocabulary),
         directory=stages.directory / "watch_next",
         items_per_list=items_per_list,
         prompts_per_shard=prompts_per_shard,
@@ -104,6 +108,11 @@ def export_for_serving(
 
 def _worker() -> Worker:
     return Worker(*processes.share())
+
+
+def _one_at_a_time(stages: Stages) -> contextlib.AbstractContextManager[None]:
+    """A stage that is out of date is made by the first process that comes; the others wait, and read it."""
+    return artifact.alone(stages.directory / "stages")
 
 
 def _require_model(stages: Stages, worker: Worker) -> None:

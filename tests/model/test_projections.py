@@ -16,11 +16,10 @@ CPU = Mesh(np.array(jax.devices()[:1]), ("data",)).abstract_mesh
 def test_products_are_the_same_on_every_machine(inner, out):
     x = jax.random.normal(jax.random.key(0), (2, 7, *inner))
     weight = jax.random.normal(jax.random.key(1), (*inner, *out))
-    elsewhere = product(x, weight, len(inner))
+    elsewhere = jnp.tensordot(x, weight, len(inner))
     with jax.sharding.use_abstract_mesh(CPU):
         assert tokens_are_rows()
         here = product(x, weight, len(inner))
-    assert not tokens_are_rows()
     assert here.shape == elsewhere.shape == (2, 7, *out)
     np.testing.assert_allclose(here, elsewhere, atol=1e-5)
 
