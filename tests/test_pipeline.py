@@ -131,6 +131,7 @@ def test_a_bad_row_is_one_clear_error(own_csv, tmp_path):
     assert f"{tmp_path / 'odd.csv'}, row 8" in done.stderr and "'when (UTC)'" in done.stderr
 
 
+@pytest.mark.slow
 def test_chosen_fields_become_tokens(own_csv, tmp_path):
     model_dir = tmp_path / "model"
     more = ["--gin.TOKEN_FIELDS=('rating',)", "--gin.EVENT='{sid} {rating}'", "--gin.CPT_STEPS=1"]

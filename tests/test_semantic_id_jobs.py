@@ -87,6 +87,7 @@ def test_fewer_items_than_codes_is_one_clear_line(corpus, tmp_path):
     assert not (tmp_path / "run" / "sids").exists()
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_study_judges_old_and_new_items(corpus, tmp_path):
     files = ["experiments/semantic_ids/study.gin", corpus, "experiments/semantic_ids/v2.gin"]
     settings = {

@@ -158,7 +158,7 @@ def test_router_losses_are_their_definitions():
     assert float(statistics.load.sum()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize("scan_layers", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_cached_equals_full_with_experts(scan_layers):
     config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
     decoder = Decoder(config, 30)

@@ -62,6 +62,7 @@ def run_tables(readme: pathlib.Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_tables_are_written_between_the_markers_and_the_same_twice(tmp_path):
     write_made_study(tmp_path / "made")
     readme = tmp_path / "README.md"

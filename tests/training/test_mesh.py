@@ -61,12 +61,12 @@ def _on_one_device(name, microbatches):
 @pytest.mark.parametrize(
     ("name", "mesh", "microbatches"),
     [
-        ("dense", MeshShape(data=8), 2),
+        pytest.param("dense", MeshShape(data=8), 2, marks=pytest.mark.slow),
         ("dense", MeshShape(data=1, fsdp=8), 1),
         ("dense", MeshShape(data=1, fsdp=4, tensor=2), 2),
         ("dense", MeshShape(data=2, fsdp=2, tensor=2), 1),
-        ("experts", MeshShape(data=1, fsdp=8), 1),
-        ("experts", MeshShape(data=2, expert=4), 2),
+        pytest.param("experts", MeshShape(data=1, fsdp=8), 1, marks=pytest.mark.slow),
+        pytest.param("experts", MeshShape(data=2, expert=4), 2, marks=pytest.mark.slow),
         ("experts", MeshShape(data=2, fsdp=2, tensor=2), 1),
         ("experts", MeshShape(data=1, fsdp=2, expert=2, tensor=2), 2),
     ],

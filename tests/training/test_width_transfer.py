@@ -23,6 +23,7 @@ def _check(optimizer, widths):
     assert all(slope > 0.3 for slope in one_rate.values()), one_rate
 
 
+@pytest.mark.slow
 def test_activations_change_alike_at_every_width():
     _check(AdamW(Constant(3e-3)), [32, 128])
 
