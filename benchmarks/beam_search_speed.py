@@ -76,8 +76,8 @@ class Case:
         return (self.catalogue()[items] + np.array(self.offsets)).reshape(USERS, -1).astype(np.int32)
 
 
-def measure(quick: bool) -> dict[str, Any]:
-    """Keys of the JSON line, and each case; prints a table."""
+def measure(quick: bool, only: str = "") -> dict[str, Any]:
+    """Keys of the JSON line, and each case whose name holds `only`; prints a table."""
     transformers.utils.logging.disable_progress_bar()
     keep_freed_memory()
     products = large_products()
@@ -87,9 +87,11 @@ def measure(quick: bool) -> dict[str, Any]:
     print(f"beam search, {BEAMS} beams, {ITEMS} items, users/s (medians; {timing.THREADS} threads)")
     print(f"{'':32}{'ours':>8}{'theirs':>8}{'ratio':>7}{'free':>8}{'cost':>6}{'share of peak':>15}   batches")
     shapes = QUICK if quick else [(s, levels, items) for s in SIZES for levels in LEVELS for items in HISTORIES]
+    cases = [Case(ladder_config(size), levels, items) for size, levels, items in shapes]
+    if not (chosen := [case for case in cases if only in case.name]):
+        raise SystemExit(f"no case's name holds {only!r}; there are: {'; '.join(case.name for case in cases)}")
     details = {}
-    for size, levels, items in tqdm(shapes, desc="searches", unit="case", leave=False):
-        case = Case(ladder_config(size), levels, items)
+    for case in tqdm(chosen, desc="searches", unit="case", leave=False):
         details[case.name] = row = _measure_case(case, largest, quick)
         tqdm.write(
             f"{case.name:32}{row['ours']:>8.0f}{row['transformers']:>8.2f}{row['ratio']:>7.1f}{row['free']:>8.0f}"

@@ -2,6 +2,7 @@
 
     python benchmarks/retrieval.py           1 to 20 million items; 4 and 8 levels, 20 and 50 items, d 128 and 256
     python benchmarks/retrieval.py --quick   50 s: a million items; one search
+    python benchmarks/retrieval.py --only "d 128, 4 levels"   some of the searches, in full
 
 Needs PyTorch and transformers (`pip install -e .[bench]`). Prints tables, and at the end one line of JSON:
 
@@ -28,7 +29,9 @@ def main() -> None:
     """Measures the sections one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="at most 50 s")
-    quick = parser.parse_args().quick
+    parser.add_argument("--only", default="", metavar="TEXT", help="searches alone, those whose name holds this text")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     timing.bound_threads()
     os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -39,8 +42,9 @@ def main() -> None:
     versions = {name: metadata.version(name) for name in VERSIONS}
     print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
     result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
-    result |= beam_search_speed.measure(quick)
-    result |= retrieval_masks.measure(quick)
+    result |= beam_search_speed.measure(quick, arguments.only)
+    if not arguments.only:
+        result |= retrieval_masks.measure(quick)
     print(json.dumps(timing.rounded(result)))
 
 
