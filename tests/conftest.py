@@ -19,7 +19,7 @@ os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", 
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
     """Directory of real data (`PLUM_TEST_DATA`, else `shared/data` beside the repository); skips where it is not."""
-    directory = pathlib.Path(os.environ.get("PLUM_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    directory = pathlib.Path(os.environ.get("PLUM_TEST_DATA") or REPOSITORY.parent / "shared" / "data")
     if not directory.exists():
         pytest.skip(f"no real data at {directory}: set PLUM_TEST_DATA")
     return directory

@@ -67,7 +67,7 @@ def _on_one_device(name, microbatches):
         ("dense", MeshShape(data=2, fsdp=2, tensor=2), 1),
         pytest.param("experts", MeshShape(data=1, fsdp=8), 1, marks=pytest.mark.slow),
         pytest.param("experts", MeshShape(data=2, expert=4), 2, marks=pytest.mark.slow),
-        ("experts", MeshShape(data=2, fsdp=2, tensor=2), 1),
+        pytest.param("experts", MeshShape(data=2, fsdp=2, tensor=2), 1, marks=pytest.mark.slow),
         ("experts", MeshShape(data=1, fsdp=2, expert=2, tensor=2), 2),
     ],
 )
