@@ -11,12 +11,12 @@ from plum_jax.retrieval.beams import (
     Params,
     Scores,
     SidTokens,
+    begin,
     code_log_probs,
     extended,
-    first_beams,
     found,
+    num_kept,
     read_beams,
-    read_prompts,
 )
 from plum_jax.retrieval.exclusion import Exclusion
 from plum_jax.retrieval.top_k import top_k
@@ -64,19 +64,14 @@ def beam_search(
       codes int32 `[B, M, L]` and log_probs float32 `[B, M]`, best first. A log-probability is the sum of
       those of the codes. Where fewer than M SIDs exist, the rest is -1 and -inf.
     """
-    if trie is not None and trie.codebook_sizes != codebook_sizes:
-        raise ValueError(f"expected a trie over {codebook_sizes=}, got one over {trie.codebook_sizes}")
     sids = SidTokens(sid_offsets, codebook_sizes)
-    reading = read_prompts(decoder, params, prompts, lengths, start_token)
-    beams = first_beams(prompts.shape[0], trie, sets)
+    reading, beams = begin(decoder, params, prompts, lengths, sids, trie, sets, start_token)
     for level in range(len(codebook_sizes)):
         if level:
             reading, beams = read_beams(decoder, params, sids, reading, beams)
         code_scores = code_log_probs(decoder, params, sids, reading, beams, scores, trie, excluded)
-        _, width, fan_out = code_scores.shape
+        fan_out = code_scores.shape[2]
         sums = (beams.log_probs[:, :, None] + code_scores).reshape(prompts.shape[0], -1)
-        # No more beams than there are prefixes.
-        exist = width * fan_out if trie is None else min(width * fan_out, trie.num_prefixes[level])
-        log_probs, kept = top_k(sums, min(num_beams, exist))
+        log_probs, kept = top_k(sums, num_kept(num_beams, code_scores, trie, level))
         beams = extended(beams, trie, kept // fan_out, kept % fan_out, log_probs)
     return found(beams, num_beams)

@@ -71,7 +71,30 @@ class Beams:
     ancestors: jax.Array
 
 
-def read_prompts(decoder: Decoder, params: Params, prompts: jax.Array, lengths: jax.Array, start_token: int) -> Reading:
+def begin(
+    decoder: Decoder,
+    params: Params,
+    prompts: jax.Array,
+    lengths: jax.Array,
+    sids: SidTokens,
+    trie: SidTrie | None,
+    sets: jax.Array | None,
+    start_token: int,
+) -> tuple[Reading, Beams]:
+    """The prompts read, and one empty beam for each user; the arguments are those of `beam_search`.
+
+    Raises:
+      ValueError: the trie is over other codebooks.
+    """
+    if trie is not None and trie.codebook_sizes != sids.codebook_sizes:
+        sizes = sids.codebook_sizes
+        raise ValueError(f"expected a trie over codebook_sizes={sizes}, got one over {trie.codebook_sizes}")
+    return _read_prompts(decoder, params, prompts, lengths, start_token), _first_beams(prompts.shape[0], trie, sets)
+
+
+def _read_prompts(
+    decoder: Decoder, params: Params, prompts: jax.Array, lengths: jax.Array, start_token: int
+) -> Reading:
     """Reads `prompts` [B, T] of `lengths` [B] real tokens, and keeps the state after each prompt's last one."""
     tokens = jnp.pad(prompts, ((0, 0), (1, 0)), constant_values=start_token)
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
@@ -81,7 +104,7 @@ def read_prompts(decoder: Decoder, params: Params, prompts: jax.Array, lengths: 
     return Reading(hidden, cache, real[:, None], lengths)
 
 
-def first_beams(batch: int, trie: SidTrie | None, sets: jax.Array | None = None) -> Beams:
+def _first_beams(batch: int, trie: SidTrie | None, sets: jax.Array | None = None) -> Beams:
     """One empty beam for each user, at the root of the user's set."""
     states = None if trie is None else trie.root(batch, sets)
     nothing = jnp.zeros((batch, 1, 0), jnp.int32)
@@ -134,6 +157,13 @@ def code_log_probs(
     total = jax.nn.logsumexp(logits if scores == "model" else allowed, axis=-1, keepdims=True)
     # Where nothing is left, -inf less -inf would not be a number.
     return jnp.where(allowed > -jnp.inf, allowed - total, -jnp.inf)
+
+
+def num_kept(wanted: int, code_scores: jax.Array, trie: SidTrie | None, level: int) -> int:
+    """`wanted` beams, or as many as there can be: continuations `[B, m, F]` of this level, prefixes in the trie."""
+    _, width, fan_out = code_scores.shape
+    exist = width * fan_out if trie is None else min(width * fan_out, trie.num_prefixes[level])
+    return min(wanted, exist)
 
 
 def extended(beams: Beams, trie: SidTrie | None, parent: jax.Array, place: jax.Array, log_probs: jax.Array) -> Beams:

@@ -13,12 +13,12 @@ from plum_jax.retrieval.beams import (
     Params,
     Scores,
     SidTokens,
+    begin,
     code_log_probs,
     extended,
-    first_beams,
     found,
+    num_kept,
     read_beams,
-    read_prompts,
 )
 from plum_jax.retrieval.exclusion import Exclusion
 from plum_jax.retrieval.top_k import top_k
@@ -63,11 +63,8 @@ def diverse_beam_search(
     """
     if num_groups < 1 or num_beams % num_groups:
         raise ValueError(f"expected num_groups to divide num_beams, got {num_beams=} {num_groups=}")
-    if trie is not None and trie.codebook_sizes != codebook_sizes:
-        raise ValueError(f"expected a trie over {codebook_sizes=}, got one over {trie.codebook_sizes}")
     sids = SidTokens(sid_offsets, codebook_sizes)
-    reading = read_prompts(decoder, params, prompts, lengths, start_token)
-    beams = first_beams(prompts.shape[0], trie, sets)
+    reading, beams = begin(decoder, params, prompts, lengths, sids, trie, sets, start_token)
     for level, size in enumerate(codebook_sizes):
         if level:
             reading, beams = read_beams(decoder, params, sids, reading, beams)
@@ -98,16 +95,14 @@ def _group(tree: tuple[Beams, jax.Array] | Beams, number: int, num_groups: int):
     return jax.tree.map(part, tree)
 
 
-def _best(beams: Beams, code_scores: jax.Array, bonus: jax.Array, num_kept: int, trie: SidTrie | None) -> Beams:
+def _best(beams: Beams, code_scores: jax.Array, bonus: jax.Array, wanted: int, trie: SidTrie | None) -> Beams:
     """The continuations of the largest log-probability plus the `bonus` [B, W] of their code."""
     batch, width, fan_out = code_scores.shape
+    level = beams.codes.shape[2]
     of_code = jnp.broadcast_to(bonus[:, None], (batch, width, bonus.shape[1]))
-    exist = width * fan_out
     if trie is not None:
-        level = beams.codes.shape[2]
         of_code = trie.scores(level, beams.states, of_code)
-        exist = min(exist, trie.num_prefixes[level])
     sums = beams.log_probs[:, :, None] + code_scores
-    _, kept = top_k((sums + of_code).reshape(batch, -1), min(num_kept, exist))
+    _, kept = top_k((sums + of_code).reshape(batch, -1), num_kept(wanted, code_scores, trie, level))
     log_probs = jnp.take_along_axis(sums.reshape(batch, -1), kept, axis=1)
     return extended(beams, trie, kept // fan_out, kept % fan_out, log_probs)

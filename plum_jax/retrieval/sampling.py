@@ -12,12 +12,11 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.retrieval.beams import (
     Params,
     SidTokens,
+    begin,
     code_log_probs,
     extended,
-    first_beams,
     found,
     read_beams,
-    read_prompts,
 )
 from plum_jax.retrieval.exclusion import Exclusion
 from plum_jax.retrieval.top_k import top_k
@@ -90,11 +89,8 @@ def sample(
       codes int32 `[B, M, L]` in the order of the draws, and log_probs float32 `[B, M]` of the distribution that they
       are drawn from; -1 and -inf where fewer SIDs exist (without replacement) or none at all.
     """
-    if trie is not None and trie.codebook_sizes != codebook_sizes:
-        raise ValueError(f"expected a trie over {codebook_sizes=}, got one over {trie.codebook_sizes}")
     sids = SidTokens(sid_offsets, codebook_sizes)
-    reading = read_prompts(decoder, params, prompts, lengths, start_token)
-    beams = first_beams(prompts.shape[0], trie, sets)
+    reading, beams = begin(decoder, params, prompts, lengths, sids, trie, sets, start_token)
     perturbed = jnp.zeros((prompts.shape[0], 1))  # the Gumbel scores of the beams, where there is no replacement
     for level in range(len(codebook_sizes)):
         if level:
