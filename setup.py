@@ -19,7 +19,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=setuptools.find_packages(include=["plum_jax", "plum_jax.*", "tasks", "tasks.*"]),
-    package_data={"plum_jax": ["py.typed", "*.html", "*.css"], "plum_jax.scaling": ["*.html"]},
+    package_data={"plum_jax": ["py.typed"], "plum_jax.report": ["*.html", "*.css"], "plum_jax.scaling": ["*.html"]},
     install_requires=[
         "array-record",
         "etils[epath]",

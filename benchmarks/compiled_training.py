@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
-from plum_jax.pipeline import Phase
 from plum_jax.pods.costs import program_costs
 from plum_jax.pods.hlo import parse
 from plum_jax.pods.programs import compile_train_step
 from plum_jax.pods.report import as_row
 from plum_jax.pods.topology import topology_devices
 from plum_jax.run import configure
+from plum_jax.systems.generative.pipeline import Phase
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.trainer import TrainingConfig
 

@@ -13,7 +13,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What a training loop of one's own imports besides the package.
-IMPORTS = ("plum_jax", "plum_jax.training.trainer, plum_jax.training.batches, plum_jax.objectives")
+IMPORTS = ("plum_jax", "plum_jax.training.trainer, plum_jax.feeds.batches, plum_jax.objectives.next_token")
 IMPORT_LIMIT_PROBE = "import sys; assert 'tensorflow' not in sys.modules, 'TensorFlow was imported'"
 # A small simulated corpus; one step a phase, so that the first row of metrics is written when the first step is done.
 RUN = (

@@ -21,14 +21,14 @@ import transformers
 from tqdm import tqdm
 
 from gin import config as gin  # type: ignore[attr-defined]
-from plum_jax import token_records
 from plum_jax.allocator import keep_freed_memory
+from plum_jax.feeds import token_records
+from plum_jax.feeds.batches import TokenBatches
 from plum_jax.interop.export import export_hugging_face
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import train_step_flops
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives import NextToken
-from plum_jax.training.batches import TokenBatches
+from plum_jax.objectives.next_token import NextToken
 from plum_jax.training.feeding import Prefetcher, open_feed
 from plum_jax.training.kernels import attention_on
 from plum_jax.training.mesh import MeshShape, batch_sharding

@@ -50,7 +50,7 @@ def run(job: Callable[[str], Any], model_dir: str, save_config: bool = True) -> 
     """Saves the configuration beside the run and does the job.
 
     Args:
-      job: called with `model_dir`; `gin/run/*.gin` bind it to a function of `plum_jax.pipeline`.
+      job: called with `model_dir`; `gin/run/*.gin` bind it to a function of `plum_jax.systems.generative.pipeline`.
       model_dir: where all that the run makes goes (local or gs://).
       save_config: False for a job that only looks at what others made there.
     """

@@ -10,7 +10,7 @@ import polars as pl
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.vocabulary import Buckets, Categories, FieldTokens, SidVocabulary
+from plum_jax.semantic_ids.vocabulary import Buckets, Categories, FieldTokens, SidVocabulary
 from tasks import ragged
 from tasks.templates import SID, Rows
 

@@ -9,7 +9,8 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from plum_jax import artifact, token_records
+from plum_jax import artifact
+from plum_jax.feeds import token_records
 
 if TYPE_CHECKING:
     import seqio

@@ -15,7 +15,7 @@ from plum_jax import artifact
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.vocabulary import SidVocabulary
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks import ragged
 from tasks.histories import HistoryRenderer, HistoryTemplates, Slider, evaluation_windows
 

@@ -11,7 +11,7 @@ from tasks import quiet_tensorflow  # isort: skip  # noqa: F401  (before seqio)
 import seqio
 import tensorflow as tf
 
-from plum_jax.vocabulary import SidVocabulary
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks import ragged
 from tasks.seqio_vocabulary import SeqioSidVocabulary
 

@@ -13,8 +13,8 @@ import seqio
 import tensorflow as tf
 import tensorflow_text
 
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.text.sentence_piece import SentencePieceText
-from plum_jax.vocabulary import SidVocabulary
 
 
 class SeqioSidVocabulary(seqio.Vocabulary):

@@ -11,7 +11,7 @@ import polars as pl
 
 from plum_jax.corpus.schema import Corpus
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.vocabulary import SidVocabulary
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks import ragged, templates
 from tasks.fields import TemplateRows
 

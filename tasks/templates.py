@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from plum_jax.vocabulary import SidVocabulary
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks import ragged
 
 SID = "sid"

@@ -11,16 +11,16 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 # Contract -> (file, an import that it must not let pass).
 PLANTED = {
-    "Data flows one way": ("plum_jax/training/step.py", "import plum_jax.pipeline"),
+    "Data flows one way": ("plum_jax/training/step.py", "import plum_jax.systems.generative.pipeline"),
     "The model imports nothing of ours": ("plum_jax/model/config.py", "import plum_jax.artifact"),
     "The corpus imports nothing of ours": ("plum_jax/corpus/schema.py", "import plum_jax.model.config"),
-    "Retrieval does not know": ("plum_jax/retrieval/trie.py", "import plum_jax.objectives"),
+    "Retrieval does not know": ("plum_jax/retrieval/trie.py", "import plum_jax.objectives.next_token"),
     "Tasks know corpus": ("tasks/templates.py", "import plum_jax.model.masks"),
-    "The vocabulary needs no training": ("plum_jax/vocabulary.py", "import plum_jax.training.trainer"),
+    "The vocabulary needs no training": ("plum_jax/semantic_ids/vocabulary.py", "import plum_jax.training.trainer"),
     "gin only in run.py": ("tasks/mixtures.py", "import gin"),
-    "TensorFlow only in tasks": ("plum_jax/retrieval/metrics/ranking.py", "import tensorflow"),
+    "TensorFlow only in tasks": ("plum_jax/evaluation/metrics/ranking.py", "import tensorflow"),
     "Orbax only in checkpoints": ("plum_jax/training/trainer.py", "import orbax.checkpoint"),
-    "matplotlib only in charts": ("plum_jax/report.py", "import matplotlib.pyplot"),
+    "matplotlib only in charts": ("plum_jax/report/page.py", "import matplotlib.pyplot"),
     "Apache Beam only in": ("plum_jax/semantic_ids/catalogue/assign.py", "import apache_beam"),
     "Ray only in": ("plum_jax/studies/launch_local.py", "import ray"),
 }
@@ -55,11 +55,17 @@ def test_the_contracts_hold_and_each_catches_what_it_is_for(tmp_path: pathlib.Pa
     ("modules", "absent"),
     [
         (
-            "plum_jax.training.trainer, plum_jax.retrieval.evaluator, plum_jax.report",
+            "plum_jax.training.trainer, plum_jax.systems.generative.evaluator, plum_jax.report.page",
             ["tensorflow", "tensorflow_datasets", "seqio", "gin", "apache_beam"],
         ),
-        ("plum_jax.model.decoder, plum_jax.objectives", ["tensorflow", "orbax", "polars", "grain", "matplotlib"]),
-        ("plum_jax.corpus.schema, plum_jax.semantic_ids.table, plum_jax.vocabulary", ["jax", "tensorflow"]),
+        (
+            "plum_jax.model.decoder, plum_jax.objectives.next_token",
+            ["tensorflow", "orbax", "polars", "grain", "matplotlib"],
+        ),
+        (
+            "plum_jax.corpus.schema, plum_jax.semantic_ids.table, plum_jax.semantic_ids.vocabulary",
+            ["jax", "tensorflow"],
+        ),
     ],
 )
 def test_importing_what_needs_no_tensorflow_does_not_load_it(modules: str, absent: list[str]):

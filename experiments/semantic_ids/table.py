@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from plum_jax import charts, page_svg
+from plum_jax.report import charts, page_svg
 
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]

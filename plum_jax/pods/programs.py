@@ -16,11 +16,11 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import search_flops, train_step_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.splash_attention import computed_share
-from plum_jax.pipeline import Phase, initial_params, objective_on
 from plum_jax.pods.costs import Costs, program_costs
 from plum_jax.pods.hlo import Computation, Instruction, parse
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.trie import SidTrie
+from plum_jax.systems.generative.pipeline import Phase, initial_params, objective_on
 from plum_jax.training.mesh import batch_sharding, logical_axes, replicated
 from plum_jax.training.step import abstract_state, make_train_step
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.retrieval.beams import Params
-from plum_jax.retrieval.metrics import NOTHING
 from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items
 from plum_jax.retrieval.shards import ALONE, ShardedTable, Worker
 

@@ -13,18 +13,18 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.model.blockwise_attention import BlockwiseAttention
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.unrolled import unrolled
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.beams import Params, Scores
 from plum_jax.retrieval.exclusion import exclude_items
-from plum_jax.retrieval.metrics import NOTHING
 from plum_jax.retrieval.sampling import Sampling, sample
 from plum_jax.retrieval.sorted_sids import SortedSids
 from plum_jax.retrieval.trie import SidTrie
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.vocabulary import SidVocabulary
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 
 _Search = Callable[[np.ndarray, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from plum_jax.evaluation.metrics import summarise
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.masks import prompt_mask
 from plum_jax.retrieval.beams import Params
-from plum_jax.retrieval.metrics import summarise
 from plum_jax.retrieval.recommend import Ragged, Recommender, length_batches, select_rows
 
 

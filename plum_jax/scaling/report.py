@@ -16,7 +16,8 @@ from typing import Any
 import jinja2
 from etils import epath
 
-from plum_jax import artifact, page_svg
+from plum_jax import artifact
+from plum_jax.report import page_svg
 from plum_jax.scaling import study_tables
 from plum_jax.scaling.headlines import headlines, scope
 from plum_jax.scaling.plots import gallery, look

@@ -13,8 +13,6 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.model.counts import parameter_counts
 from plum_jax.model.decoder import Decoder
-from plum_jax.pipeline import Phase, train_phase
-from plum_jax.retrieval.evaluator import RetrievalEvaluator
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.target_loss import TargetLoss
 from plum_jax.studies.grid import DataFacts
@@ -23,6 +21,8 @@ from plum_jax.studies.records import cell_directory, read_record, write_record
 from plum_jax.studies.shared import Shared, shared
 from plum_jax.studies.study import Study
 from plum_jax.studies.trunks import grown_trunk, stretches
+from plum_jax.systems.generative.evaluator import RetrievalEvaluator
+from plum_jax.systems.generative.pipeline import Phase, train_phase
 from plum_jax.training import processes
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.run_record import run_record

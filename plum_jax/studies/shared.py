@@ -11,14 +11,14 @@ import polars as pl
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.pipeline import Stages
+from plum_jax.feeds.batches import TokenBatches
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.semantic_ids.table import SidTable
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.records import shared_directory
 from plum_jax.studies.study import Study
-from plum_jax.training.batches import TokenBatches
-from plum_jax.vocabulary import SidVocabulary
+from plum_jax.systems.generative.pipeline import Stages
 from tasks.retrieval import read_prompts
 
 KIND = "study_shared"

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from plum_jax import artifact
 from plum_jax.model.decoder import Decoder
-from plum_jax.pipeline import initial_params, objective_on
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.places import Cell
 from plum_jax.studies.study import Study
+from plum_jax.systems.generative.pipeline import initial_params, objective_on
 from plum_jax.training.step import initial_state, make_train_step
 
 STEP_TIMES = "step_seconds.json"

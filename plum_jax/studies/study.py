@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from plum_jax.pipeline import Phase, Pipeline
 from plum_jax.studies.grid import DataFacts, Grid
 from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.rules import Ladder, PowerRule, Size
 from plum_jax.studies.solve import solve
+from plum_jax.systems.generative.pipeline import Phase, Pipeline
 from plum_jax.training.schedules import WarmupStableDecay
 from plum_jax.training.width_transfer import WidthTransfer, transferable
 

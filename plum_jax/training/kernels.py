@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jax.sharding import Mesh
 
-from plum_jax.cross_entropy import ChunkedCrossEntropy
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
 from plum_jax.model.blockwise_attention import BlockwiseAttention
+from plum_jax.objectives.cross_entropy import ChunkedCrossEntropy
 from plum_jax.training.mesh import BATCH_AXES, is_tpu
 
 

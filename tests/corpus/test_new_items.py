@@ -9,8 +9,8 @@ from plum_jax.corpus.features import FeatureBlock, ItemFeatures
 from plum_jax.corpus.leaks import LeakError
 from plum_jax.corpus.new_items import HoldOutItems
 from plum_jax.corpus.splits import NOT_LEARNT, TEST, TRAIN, VALIDATION, LeaveOneOut, SplitError
-from plum_jax.retrieval.baselines.popularity import Popularity
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
+from plum_jax.systems.popularity import Popularity
 
 
 @pytest.fixture(scope="module")

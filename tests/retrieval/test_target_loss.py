@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_decoder import tiny_decoder
 
+from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.model.decoder import Decoder
-from plum_jax.retrieval.metrics import NOTHING
 from plum_jax.retrieval.recommend import Ragged
 from plum_jax.retrieval.target_loss import TargetLoss
 

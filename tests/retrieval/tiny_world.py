@@ -9,8 +9,8 @@ from tiny_decoder import bigram_log_probs, bigram_of
 
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.semantic_ids.table import SidTable
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.text.sentence_piece import train_sentencepiece
-from plum_jax.vocabulary import SidVocabulary
 
 NUM_ITEMS, NUM_USERS = 20, 30
 SIZES = (3, 4)

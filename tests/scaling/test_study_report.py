@@ -7,8 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 from matplotlib.collections import PathCollection
+from tests.test_report import Page
 
-from plum_jax import artifact, page_svg
+from plum_jax import artifact
+from plum_jax.report import page_svg
 from plum_jax.scaling import study_tables
 from plum_jax.scaling.headlines import headlines
 from plum_jax.scaling.plots import (
@@ -29,7 +31,6 @@ from plum_jax.scaling.report import write_study_report
 from plum_jax.scaling.study_results import read_study_results
 from tests.scaling.made_study import EXPONENT, FAILED, made_rows, write_made_study
 from tests.scaling.planted_study import LAW
-from tests.test_report import Page
 
 
 @pytest.fixture(scope="module")

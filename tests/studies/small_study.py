@@ -5,11 +5,11 @@ import dataclasses
 from plum_jax.corpus import features, splits
 from plum_jax.corpus.sources.simulator import Simulator
 from plum_jax.model.config import DecoderConfig
-from plum_jax.pipeline import EvaluationConfig, Phase, Pipeline, VocabularyConfig
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
 from plum_jax.studies.grid import IsoFlop
 from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.study import Study
+from plum_jax.systems.generative.pipeline import EvaluationConfig, Phase, Pipeline, VocabularyConfig
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupCosine
 from plum_jax.training.trainer import TrainingConfig

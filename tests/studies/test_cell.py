@@ -7,12 +7,12 @@ import math
 import pytest
 from small_study import study
 
+from plum_jax.feeds.batches import TokenBatches
 from plum_jax.studies import records
 from plum_jax.studies.cell import run_cell
 from plum_jax.studies.places import StudyError
 from plum_jax.studies.rules import PowerRule
 from plum_jax.studies.shared import shared
-from plum_jax.training.batches import TokenBatches
 
 CELL = "b00-d008x1-s0"
 

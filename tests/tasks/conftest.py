@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from plum_jax import vocabulary
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import LeaveOneOut, Split
+from plum_jax.semantic_ids import vocabulary
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.text.sentence_piece import train_sentencepiece
 

@@ -7,8 +7,8 @@ import pytest
 
 from gin import config as gin
 from plum_jax import run
-from plum_jax.pipeline import VocabularyConfig
-from plum_jax.vocabulary import Buckets, Categories
+from plum_jax.semantic_ids.vocabulary import Buckets, Categories
+from plum_jax.systems.generative.pipeline import VocabularyConfig
 from tasks.retrieval import Retrieval
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory

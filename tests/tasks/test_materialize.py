@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import seqio
 
-from plum_jax import artifact, token_records
-from plum_jax.training.batches import TokenBatches
+from plum_jax import artifact
+from plum_jax.feeds import token_records
+from plum_jax.feeds.batches import TokenBatches
 from tasks import mixtures, ragged
 from tasks.materialize import materialize
 from tasks.retrieval import Retrieval, Reward

@@ -8,9 +8,9 @@ import seqio
 import tensorflow as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from plum_jax.semantic_ids.vocabulary import Buckets, SidVocabulary
 from plum_jax.text.files import text_from_files
 from plum_jax.text.sentence_piece import train_sentencepiece
-from plum_jax.vocabulary import Buckets, SidVocabulary
 from tasks.seqio_vocabulary import SeqioSidVocabulary
 
 TEXTS = [f"Toy Story {i}: the adventure of <A12> and friends" for i in range(60)]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from plum_jax import artifact
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.text.files import read_text, text_from_files
 from plum_jax.text.special_ids import VocabularyError
 from plum_jax.text.tokenizer_json import TokenizerJsonText
-from plum_jax.vocabulary import SidVocabulary
 
 TEXTS = [f"Toy Story {i}: the adventure of <A12> and friends <|endoftext|>" for i in range(60)]
 LOOK_ALIKES = ["<A12>", "a<A1><B2>", "<|endoftext|>", "x<|im_end|>y", "</s>", "<pad>", "<history>", "\0 <|endoftext|>"]

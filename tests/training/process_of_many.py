@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from plum_jax.feeds.batches import TokenBatches
 from plum_jax.training import trainer
-from plum_jax.training.batches import TokenBatches
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import Constant

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives import NextToken
+from plum_jax.objectives.next_token import NextToken
 from plum_jax.training.kernels import loss_on
 from plum_jax.training.mesh import MESH_AXES, MeshShape, logical_axes, parameter_shardings
 from plum_jax.training.step import abstract_state, initial_state, make_train_step

@@ -13,7 +13,7 @@ import numpy as np
 import process_of_many
 import pytest
 
-from plum_jax import token_records
+from plum_jax.feeds import token_records
 from plum_jax.training import checkpoints, metrics_log
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.speed import SPEED_METRICS

@@ -6,7 +6,7 @@ import pytest
 
 from gin import config as gin
 from plum_jax import run
-from plum_jax.pipeline import Pipeline
+from plum_jax.systems.generative.pipeline import Pipeline
 from plum_jax.training.optimizer import Adafactor, AdamW, Muon
 from plum_jax.training.parameter_groups import ParameterGroups
 from plum_jax.training.schedules import InverseSquareRoot, WarmupCosine, WarmupStableDecay

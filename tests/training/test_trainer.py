@@ -10,7 +10,7 @@ import pytest
 
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives import NextToken
+from plum_jax.objectives.next_token import NextToken
 from plum_jax.training import checkpoints, metrics_log, speed, trainer
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import Adafactor, AdamW, Muon

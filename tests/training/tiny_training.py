@@ -13,7 +13,7 @@ import optax
 
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives import NextToken
+from plum_jax.objectives.next_token import NextToken
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.step import TrainState, initial_state, make_train_step
 

@@ -11,7 +11,8 @@ import polars as pl
 from etils import epath
 from matplotlib.figure import Figure
 
-from plum_jax import artifact, page_svg
+from plum_jax import artifact
+from plum_jax.report import page_svg
 from plum_jax.scaling.plots import (
     conventions,
     draws,

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from plum_jax import page_svg
+from plum_jax.report import page_svg
 
-# The light theme of the page's style sheet (plum_jax/page.css), from which a test says if they part.
+# The light theme of the page's style sheet (plum_jax/report/page.css), from which a test says if they part.
 INK, FAINT, RULE = "#1f2328", "#646a73", "#dadde1"
 SERIES = ("#6b3fa0", "#0f7b6c", "#b3541e", "#1f6fb2", "#a8326e", "#6d6a1f")
 # Of rising darkness, so that their order is seen without colours, too.

@@ -15,8 +15,9 @@ import pytest
 from etils import epath
 from shop_items import DIMS, NEW, Items, corpus_of, draw, write_items
 
-from plum_jax import artifact, catalogue_jobs
+from plum_jax import artifact
 from plum_jax.corpus.features import FeatureBlock, ItemFeatures
+from plum_jax.jobs import catalogue
 from plum_jax.semantic_ids.build import build_sid_table
 from plum_jax.semantic_ids.catalogue import new_items as new_items_module
 from plum_jax.semantic_ids.catalogue.assign import assign_file, assign_files
@@ -69,7 +70,7 @@ def test_three_processes_make_what_one_makes(base_tables, in_files, expected, tm
 def test_apache_beam_makes_what_one_process_makes(base_tables, in_files, expected, tmp_path):
     pytest.importorskip("apache_beam")
     in_files(3)
-    catalogue_jobs.assign_new_items(
+    catalogue.assign_new_items(
         str(tmp_path / "run"),
         table=str(base_tables["keep"]),
         new_items=str(tmp_path / "new_3" / "*.parquet"),
@@ -239,7 +240,7 @@ def test_a_process_that_is_not_one_of_them(base_tables, tmp_path):
     with pytest.raises(CatalogueError, match=r"either a runner, .* or processes"):
         (tmp_path / "a.parquet").touch()
         files = [str(tmp_path / "a.parquet")]
-        catalogue_jobs.assign_new_items(str(tmp_path), str(tmp_path), files, process_count=2, runner="DirectRunner")
+        catalogue.assign_new_items(str(tmp_path), str(tmp_path), files, process_count=2, runner="DirectRunner")
 
 
 def test_random_ids_say_nothing_about_new_items(old_items, in_files, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from etils import epath
 from shop_items import NEW, OLD, POLICIES, draw, write_items
 
-from plum_jax import artifact, catalogue_jobs
+from plum_jax import artifact
+from plum_jax.jobs import catalogue
 from plum_jax.semantic_ids.catalogue.assign import assign_files
 from plum_jax.semantic_ids.catalogue.extend import extend_table
 from plum_jax.semantic_ids.catalogue.new_items import CatalogueError
@@ -183,13 +184,13 @@ def test_the_jobs_do_all_of_it_and_tell_of_a_process_that_has_not_finished(base_
     for number in range(3):
         write_items(tmp_path / "new" / f"{number}.parquet", draw(40, seed=number, first=1000 + 40 * number))
     run, table, files = str(tmp_path / "run"), str(base_tables["extra_digit"]), str(tmp_path / "new" / "*.parquet")
-    catalogue_jobs.assign_new_items(run, table, files, process_index=0, process_count=2)
+    catalogue.assign_new_items(run, table, files, process_index=0, process_count=2)
     with pytest.raises(
         CatalogueError, match=r"1 of 3 files of new items have no shard .*1.parquet: run gin/run/assign"
     ):
-        catalogue_jobs.extend_catalogue(run, table, files)
-    catalogue_jobs.assign_new_items(run, table, files, process_index=1, process_count=2)
-    catalogue_jobs.extend_catalogue(run, table, files)
+        catalogue.extend_catalogue(run, table, files)
+    catalogue.assign_new_items(run, table, files, process_index=1, process_count=2)
+    catalogue.extend_catalogue(run, table, files)
     printed = capsys.readouterr().out
     assert SidTable.load(tmp_path / "run" / "sids").num_items == OLD + 120
     assert '"new_items": 120' in printed and "error / variance" in printed

@@ -1,0 +1,1 @@
+"""How whatever ranks items is judged: metrics, each user's ranks, files."""

@@ -1,0 +1,1 @@
+"""What training reads: token records packed into batches, arrays in memory."""

@@ -1,0 +1,1 @@
+"""What `plum` can be asked to do, a file a family; `gin/run/` binds one function each."""

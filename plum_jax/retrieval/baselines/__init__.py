@@ -1,1 +1,0 @@
-"""What a recommender must beat: popularity and item-kNN."""

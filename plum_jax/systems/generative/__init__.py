@@ -1,0 +1,1 @@
+"""Generative retrieval after PLUM: a decoder that writes the Semantic ID of the next item."""

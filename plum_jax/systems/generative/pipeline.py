@@ -1,0 +1,460 @@
+"""The pipeline from raw logs to a trained model: every stage leaves an artefact, and is skipped where it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import polars as pl
+from etils import epath
+from jax.sharding import Mesh
+
+from plum_jax import artifact
+from plum_jax.corpus import schema, splits
+from plum_jax.corpus.features import ItemFeatures, build_features
+from plum_jax.corpus.features.artefact import FeatureBuilder
+from plum_jax.feeds.batches import TokenBatches
+from plum_jax.interop.pretrained import Pretrained
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.counts import train_step_flops
+from plum_jax.model.decoder import Decoder
+from plum_jax.objectives.next_token import NextToken
+from plum_jax.retrieval.recommend import Recommender
+from plum_jax.semantic_ids.balance import BalancedLastLevel
+from plum_jax.semantic_ids.build import build_sid_table
+from plum_jax.semantic_ids.collisions import CollisionPolicy
+from plum_jax.semantic_ids.quantization import Quantizer
+from plum_jax.semantic_ids.table import SidTable
+from plum_jax.semantic_ids.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary
+from plum_jax.semantic_ids.vocabulary import KIND as VOCABULARY_KIND
+from plum_jax.systems.generative.evaluator import RetrievalEvaluator
+from plum_jax.systems.generative.initialisation import Initialisation, item_text_sources, pretrained_text
+from plum_jax.text.files import TextPieces, read_text, text_fingerprint
+from plum_jax.text.sentence_piece import train_sentencepiece
+from plum_jax.training import trainer
+from plum_jax.training.kernels import attention_on, loss_on
+from plum_jax.training.loop import Evaluator
+from plum_jax.training.step import FromHost, Initialiser
+from tasks import materialize, mixtures, retrieval
+from tasks.fields import FieldTokenizer
+from tasks.retrieval import Retrieval
+from tasks.sid_text import SidText
+from tasks.watch_history import WatchHistory
+
+if TYPE_CHECKING:
+    import seqio
+
+
+class Source(Protocol):
+    """Where a corpus comes from: a frozen dataclass of `plum_jax.corpus.sources`."""
+
+    def inputs(self) -> dict[str, str]:
+        """Hashes of the files it reads, so that a changed file makes the corpus, and all after it, again."""
+
+    def read(self) -> schema.Corpus:
+        """The whole corpus."""
+
+
+class Splitter(Protocol):
+    """`splits.LeaveOneOut` or `splits.GlobalTime`."""
+
+    def split(self, corpus: schema.Corpus) -> splits.Split:
+        """Every event in one fold."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyConfig:
+    """The text side of the vocabulary, and the tokens for numbers and categories.
+
+    Attributes:
+      num_pieces: SentencePiece pieces to train on the items' text; unused when a model is given.
+      text_model: path of a SentencePiece `.model`, of a `tokenizer.json`, or of a directory with one, to use instead
+        (a pre-trained model brings its own).
+      field_tokens: `Buckets` and `Categories` of one's own making.
+      chosen_fields: fields whose buckets and categories are chosen from the training events.
+      control_tokens: names that templates may write.
+    """
+
+    num_pieces: int = 2000
+    text_model: str | None = None
+    field_tokens: tuple[FieldTokens, ...] = ()
+    chosen_fields: FieldTokenizer = FieldTokenizer()
+    control_tokens: tuple[str, ...] = CONTROL_TOKENS
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One training phase of the decoder.
+
+    Attributes:
+      training: steps, optimizer, periods, seed.
+      batch_size: rows of a batch.
+      length: tokens of a row; several records are packed into one.
+      label_smoothing: of the cross-entropy.
+      feed_shards: independent streams of records, for runs of several processes (`TokenBatches`).
+      balance_weight, z_weight: of the routers' losses, where there are experts.
+    """
+
+    training: trainer.TrainingConfig = trainer.TrainingConfig()
+    batch_size: int = 64
+    length: int = 128
+    label_smoothing: float = 0.0
+    feed_shards: int = 1
+    balance_weight: float = NextToken.balance_weight
+    z_weight: float = NextToken.z_weight
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How recommendations are searched and judged.
+
+    Attributes:
+      ks: cut-offs of recall, NDCG and coverage.
+      num_beams: width of the search.
+      batch_size: users of one device call; small is fast on CPU, use hundreds on a TPU.
+      users_while_training: validation users for the curves and for choosing the best checkpoint.
+      free_search_users: test users of the search without the trie, for the share of valid IDs.
+    """
+
+    ks: tuple[int, ...] = (5, 10)
+    num_beams: int = 32
+    batch_size: int = 16
+    users_while_training: int = 1000
+    free_search_users: int = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """What to read and how to learn from it; `stages(model_dir)` does it.
+
+    Attributes:
+      source, splitter, feature_builders, quantizer, collision_policy, balance: up to the SidTable.
+      vocabulary: text pieces, field and control tokens.
+      watch_history, sid_text, behaviour_rate: the tasks of continued pre-training, and the share of the first.
+      retrieval_task: the task of fine-tuning, whose prompts evaluation continues.
+      decoder, cpt, retrieval: the model and its two training phases.
+      initialisation: what the first phase, whichever it is, begins with; a pre-trained model takes the decoder's place.
+      evaluation: the search and its metrics.
+    """
+
+    source: Source
+    splitter: Splitter
+    feature_builders: Sequence[FeatureBuilder]
+    quantizer: Quantizer
+    collision_policy: CollisionPolicy = "keep"
+    balance: BalancedLastLevel | None = None
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    watch_history: WatchHistory = WatchHistory()
+    sid_text: SidText = SidText()
+    behaviour_rate: float = 0.5
+    retrieval_task: Retrieval = Retrieval()
+    decoder: DecoderConfig = DecoderConfig()
+    initialisation: Initialisation = Initialisation()
+    cpt: Phase = Phase()
+    retrieval: Phase = Phase()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def stages(self, model_dir: epath.PathLike) -> Stages:
+        """The stages of this pipeline in one directory."""
+        return Stages(self, epath.Path(model_dir))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """The artefacts of one run. A property makes what is not there yet, and whatever it needs, and reads it.
+
+    Attributes:
+      config: what to make.
+      directory: of the run.
+      shared_directory: corpus, features and SidTable of several runs; None: the run's own.
+    """
+
+    config: Pipeline
+    directory: epath.Path
+    shared_directory: epath.Path | None = None
+
+    @property
+    def _shared(self) -> epath.Path:
+        return self.shared_directory or self.directory
+
+    @functools.cached_property
+    def corpus(self) -> schema.Corpus:
+        directory, source = self._shared / "corpus", self.config.source
+        inputs = source.inputs()
+        if artifact.is_current(directory, kind=schema.KIND, config=source, inputs=inputs):
+            return schema.Corpus.load(directory)
+        corpus = source.read()
+        corpus.save(directory, config=source, inputs=inputs)
+        return corpus
+
+    @functools.cached_property
+    def split(self) -> splits.Split:
+        return self.config.splitter.split(self.corpus)
+
+    @functools.cached_property
+    def features(self) -> ItemFeatures:
+        return build_features(self.split, self.config.feature_builders, self._shared / "features")
+
+    @functools.cached_property
+    def table(self) -> SidTable:
+        config = self.config
+        return build_sid_table(
+            self.split,
+            self.features,
+            config.quantizer,
+            config.collision_policy,
+            self._shared / "sids",
+            balance=config.balance,
+        )
+
+    @functools.cached_property
+    def pretrained(self) -> Pretrained | None:
+        """The language model to begin with."""
+        return self.config.initialisation.read(self.config.decoder)
+
+    @functools.cached_property
+    def vocabulary(self) -> SidVocabulary:
+        directory, config = self.directory / "vocabulary", self.config.vocabulary
+        text = self._given_text()
+        made_from = {
+            "vocabulary": config,
+            "sid_text": self.config.sid_text,
+        }  # whose texts are what pieces are trained on
+        inputs = {"split": self.split.fingerprint, "codebook_sizes": str(self.table.codebook_sizes)}
+        if text is not None:
+            inputs["text"] = text_fingerprint(text)
+        if artifact.is_current(directory, kind=VOCABULARY_KIND, config=made_from, inputs=inputs):
+            return SidVocabulary.load(directory)
+        if text is None:
+            model = self.directory / "sentencepiece.model"
+            train_sentencepiece(self.config.sid_text.texts(self.corpus), config.num_pieces, model)
+            text = read_text(model)
+        fields = (*config.field_tokens, *config.chosen_fields.tokens(self.split))
+        vocabulary = SidVocabulary(text, self.table.codebook_sizes, config.control_tokens, fields)
+        vocabulary.save(directory, config=made_from, inputs=inputs)
+        return vocabulary
+
+    def _given_text(self) -> TextPieces | None:
+        """The text side that is not to be trained."""
+        text_model = self.config.vocabulary.text_model
+        if self.pretrained is not None:
+            return pretrained_text(self.pretrained, text_model)
+        return None if text_model is None else read_text(text_model)
+
+    @functools.cached_property
+    def cpt_records(self) -> epath.Path:
+        """Token records of continued pre-training: watch histories and SID-text, by rates."""
+        config = self.config
+
+        def mixture() -> seqio.Mixture:
+            behaviour = [config.watch_history.task(self.split, self.table, self.vocabulary)]
+            metadata = config.sid_text.tasks(self.corpus, self.table, self.vocabulary, self.split.learnt_items)
+            return mixtures.cpt_mixture(behaviour, metadata, config.behaviour_rate)
+
+        tasks = (config.watch_history, config.sid_text, config.behaviour_rate)
+        return self._records("cpt", mixture, tasks, config.cpt.length)
+
+    @functools.cached_property
+    def retrieval_records(self) -> epath.Path:
+        """Token records of retrieval fine-tuning."""
+        task = self.config.retrieval_task
+        return self._records(
+            "retrieval",
+            lambda: task.task(self.split, self.table, self.vocabulary),
+            task,
+            self.config.retrieval.length,
+        )
+
+    def _records(
+        self, name: str, make: Callable[[], seqio.Mixture | seqio.Task], config: Any, length: int
+    ) -> epath.Path:
+        directory = self.directory / "records" / name
+        inputs = {
+            "split": self.split.fingerprint,
+            "sid_table": self.table.fingerprint,
+            "vocabulary": self.vocabulary.fingerprint,
+        }
+        materialize.materialize(make, directory, config=config, inputs=inputs, max_length=length)
+        return directory
+
+    def prompts(self, fold: splits.FoldName) -> pl.DataFrame:
+        """One row for each user of a fold: "user", "prompt" (tokens before the target), "target_item", "seen_items"."""
+        directory = self.directory / "prompts" / fold
+        retrieval.write_prompts(directory, self.config.retrieval_task, self.split, fold, self.table, self.vocabulary)
+        return retrieval.read_prompts(directory)
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        config = self.config.decoder if self.pretrained is None else self.pretrained.config
+        return Decoder(config, self.vocabulary.vocab_size)
+
+    @functools.cached_property
+    def first_params(self) -> Any:
+        """The pre-trained model's parameters with rows for the new tokens; None: random ones."""
+        start, model = self.config.initialisation, self.pretrained
+        if model is None:
+            return None
+        sources = None
+        if start.new_rows == "text":
+            sources = item_text_sources(self.corpus, self.table, self.vocabulary, self.split.learnt_items)
+        return start.grown(model, self.vocabulary, sources)
+
+    @functools.cached_property
+    def first_fingerprint(self) -> str:
+        """Of what `first_params` are made from; their own last bits are the machine's, and a run may move."""
+        start, model = self.config.initialisation, self.pretrained
+        if model is None:
+            return "none"
+        inputs = (self.vocabulary.fingerprint, self.table.fingerprint, start.new_rows, start.seed)
+        return artifact.fingerprint(artifact.tree_fingerprint(model.params), *inputs)
+
+    @functools.cached_property
+    def recommender(self) -> Recommender:
+        evaluation = self.config.evaluation
+        return Recommender(
+            self.decoder,
+            self.vocabulary,
+            self.table,
+            num_beams=evaluation.num_beams,
+            batch_size=evaluation.batch_size,
+        )
+
+    def evaluator(self, fold: splits.FoldName) -> RetrievalEvaluator:
+        """The evaluator of all users of a fold."""
+        evaluation = self.config.evaluation
+        return RetrievalEvaluator(
+            self.recommender,
+            self.prompts(fold),
+            ks=evaluation.ks,
+            free_search_users=evaluation.free_search_users,
+            cold_items=self.split.item_popularity == 0,
+            popularity=self.split.item_popularity,
+            embeddings=self.features.blocks[0].values,
+        )
+
+    @functools.cached_property
+    def cpt_params(self) -> Any:
+        """Parameters after continued pre-training."""
+        return self._train("cpt", self.config.cpt, self.cpt_records, self.first_params, self.first_fingerprint)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """Parameters after CPT and retrieval fine-tuning: the model."""
+        fingerprint = artifact.tree_fingerprint(self.cpt_params)
+        return self._train("retrieval", self.config.retrieval, self.retrieval_records, self.cpt_params, fingerprint)
+
+    @functools.cached_property
+    def params_without_cpt(self) -> Any:
+        """Parameters after retrieval fine-tuning from where CPT began: what CPT is compared with."""
+        start = (self.first_params, self.first_fingerprint)
+        return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, *start)
+
+    def _train(self, name: str, phase: Phase, records: epath.Path, warm_start: Any, fingerprint: str) -> Any:
+        evaluators = {}
+        if phase.training.select_by or phase.training.evaluation_period:
+            evaluators["validation"] = dataclasses.replace(
+                self.evaluator("validation"),
+                max_users=self.config.evaluation.users_while_training,
+                free_search_users=0,
+                # Curves do without: many figures, of few users each.
+                popularity=None,
+                embeddings=None,
+            )
+        return train_phase(
+            phase,
+            decoder=self.decoder,
+            vocabulary=self.vocabulary,
+            table=self.table,
+            records=records,
+            directory=self.directory / "train" / name,
+            warm_start=warm_start,
+            warm_start_fingerprint=fingerprint,
+            evaluators=evaluators,
+            description=name.replace("_", " "),
+        )
+
+
+def train_phase(
+    phase: Phase,
+    *,
+    decoder: Decoder,
+    vocabulary: SidVocabulary,
+    table: SidTable,
+    records: epath.Path,
+    directory: epath.Path,
+    warm_start: Any = None,
+    warm_start_fingerprint: str = "none",
+    evaluators: Mapping[str, Evaluator] | None = None,
+    trunk: trainer.Trunk | None = None,
+    description: str = "train",
+) -> Any:
+    """Trains a decoder on token records, or goes on, and returns its parameters.
+
+    Args:
+      phase: how.
+      decoder: what.
+      vocabulary, table: that the records were made with.
+      records: artefact of token records.
+      directory: of the training run.
+      warm_start: parameters (host arrays) to begin with; None: random ones.
+      warm_start_fingerprint: of those.
+      evaluators, trunk, description: as for `trainer.train`.
+    """
+    feed = TokenBatches(
+        records,
+        batch_size=phase.batch_size,
+        length=phase.length,
+        seed=phase.training.seed,
+        feed_shards=phase.feed_shards,
+        start_token=vocabulary.start_id,
+    )
+    fingerprints = {
+        "sid_table": table.fingerprint,
+        "vocabulary": vocabulary.fingerprint,
+        "records": feed.fingerprint,
+        "decoder": artifact.fingerprint(decoder.config),
+        "phase": artifact.fingerprint(phase),
+        "warm_start": warm_start_fingerprint,
+    }
+    return trainer.train(
+        phase.training,
+        directory=directory,
+        init_params=initial_params(decoder, warm_start),
+        objective=objective_on(phase.training.mesh.build(), decoder, phase),
+        feed=feed,
+        fingerprints=fingerprints,
+        evaluators=evaluators,
+        step_flops=train_step_flops(decoder.config, decoder.vocab_size, phase.batch_size, phase.length),
+        tokens_per_step=phase.batch_size * phase.length,
+        trunk=trunk,
+        description=description,
+    )
+
+
+def objective_on(mesh: Mesh, decoder: Decoder, phase: Phase) -> NextToken:
+    """The objective of a phase, with the kernels of the mesh's devices."""
+    decoder = decoder.clone(attention=attention_on(mesh))
+    return NextToken(decoder, phase.label_smoothing, phase.balance_weight, phase.z_weight, loss_on(mesh))
+
+
+def initial_params(decoder: Decoder, warm_start: Any = None) -> Initialiser:
+    """Parameters with their logical axes: random ones, or those of `warm_start` (host arrays) when it is not None."""
+    one = jnp.zeros((1, 1), jnp.int32)
+
+    def init(key: jax.Array) -> Any:
+        return decoder.init(key, one, one, jnp.ones((1, 1, 1), bool))["params"]
+
+    def read(key: jax.Array) -> Any:
+        return jax.tree.map(
+            lambda box, value: box.replace_boxed(value),
+            jax.eval_shape(init, key),
+            warm_start,
+            is_leaf=lambda x: isinstance(x, nn.Partitioned),
+        )
+
+    return init if warm_start is None else FromHost(read)

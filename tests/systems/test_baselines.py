@@ -1,0 +1,105 @@
+"""Baselines against dense sums in numpy, and against a leak."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+
+from plum_jax.corpus.leaks import LeakError
+from plum_jax.corpus.schema import Corpus
+from plum_jax.corpus.splits import LeaveOneOut, Split
+from plum_jax.systems.item_knn import ItemKnn
+from plum_jax.systems.popularity import Popularity
+
+NUM_ITEMS = 15
+
+
+@pytest.fixture(scope="module")
+def split():
+    random = np.random.default_rng(0)
+    lengths = random.integers(3, 9, 40)
+    user = np.repeat(np.arange(40), lengths)
+    item = np.minimum(random.geometric(0.2, lengths.sum()) - 1, NUM_ITEMS - 2)  # item 14 has no event at all
+    corpus = Corpus(
+        name="random",
+        items=pl.DataFrame({"item_id": [f"i{n}" for n in range(NUM_ITEMS)]}),
+        users=pl.DataFrame({"user_id": [f"u{n}" for n in range(40)]}),
+        events=pl.DataFrame(
+            {"user": user, "item": item, "time": np.arange(len(user)) * 60},
+            schema={"user": pl.Int32, "item": pl.Int32, "time": pl.Int64},
+        ),
+    )
+    return LeaveOneOut().split(corpus)
+
+
+def training_matrix(split):
+    taken = np.zeros((split.corpus.num_users, NUM_ITEMS))
+    counts = np.zeros(NUM_ITEMS)
+    for user, item in split.training_events().select("user", "item").iter_rows():
+        taken[user, item] = 1
+        counts[item] += 1
+    return taken, counts
+
+
+def by_score(scores, popularity, seen, k):
+    order = sorted(range(NUM_ITEMS), key=lambda item: (-scores[item], -popularity[item], item))
+    order = [item for item in order if item not in seen][:k]
+    return order + [-1] * (k - len(order))
+
+
+@pytest.mark.parametrize("k", [3, NUM_ITEMS + 2])
+def test_popularity_counts_training_events(split, k):
+    _, popularity = training_matrix(split)
+    evaluation = split.evaluation("test")
+    lists = Popularity().recommend(split, evaluation, k)
+    for row in range(len(evaluation)):
+        assert lists.items[row].tolist() == by_score(popularity, popularity, set(), k)
+        assert lists.unseen[row].tolist() == by_score(popularity, popularity, set(evaluation.history(row).tolist()), k)
+
+
+@pytest.mark.parametrize(("neighbours", "history_length"), [(None, None), (3, None), (None, 2)])
+def test_item_knn_sums_cosines_over_the_history(split, neighbours, history_length):
+    taken, popularity = training_matrix(split)
+    users_of = taken.sum(axis=0)
+    similarity = (taken.T @ taken) / (np.sqrt(np.outer(users_of, users_of)) + 2.0)
+    np.fill_diagonal(similarity, 0)
+    if neighbours is not None:
+        for row in similarity:
+            row[sorted(range(NUM_ITEMS), key=lambda item: (-np.float32(row[item]), item))[neighbours:]] = 0
+    evaluation = split.evaluation("test")
+    knn = ItemKnn(neighbours=neighbours, shrinkage=2.0, history_length=history_length)
+    np.testing.assert_allclose(knn.similarity(split).toarray(), similarity, rtol=1e-5)
+    lists = knn.recommend(split, evaluation, 6)
+    for row in range(len(evaluation)):
+        history = evaluation.history(row)
+        scores = similarity[history if history_length is None else history[-history_length:]].sum(axis=0)
+        # float32 sums may part or join scores that are equal on paper: compare scores, then the items of clear ones.
+        for found, seen in ((lists.items[row], set()), (lists.unseen[row], set(history.tolist()))):
+            expected = by_score(scores, popularity, seen, 6)
+            np.testing.assert_allclose(scores[found], scores[expected], rtol=1e-4, atol=1e-6)
+            assert len(set(found.tolist())) == 6 and not seen & set(found.tolist())
+
+
+def test_item_knn_without_a_neighbour_falls_back_to_popularity(split):
+    _, popularity = training_matrix(split)
+    evaluation = split.evaluation("test")
+    lonely = dataclasses.replace(evaluation, history_items=np.full_like(evaluation.history_items, NUM_ITEMS - 1))
+    lists = ItemKnn().recommend(split, lonely, 4)
+    assert lists.items[0].tolist() == by_score(popularity, popularity, set(), 4)
+
+
+@pytest.mark.parametrize("baseline", [Popularity(), ItemKnn()])
+def test_a_planted_leak_is_caught(split, baseline, monkeypatch):
+    everything = split.corpus.events.with_row_index("event").with_columns(pl.col("event").cast(pl.Int64))
+    monkeypatch.setattr(Split, "training_events", lambda self: everything)
+    fresh = dataclasses.replace(split)  # the split of other tests has counted its popularity already
+    with pytest.raises(LeakError, match="popularity"):
+        baseline.recommend(fresh, fresh.evaluation("test"), 5)
+
+
+def test_twice_is_the_same(split):
+    evaluation = split.evaluation("validation")
+    first, second = (ItemKnn(neighbours=5).recommend(split, evaluation, 5) for _ in range(2))
+    np.testing.assert_array_equal(first.items, second.items)
+    np.testing.assert_array_equal(first.unseen, second.unseen)
