@@ -24,7 +24,7 @@ from plum_jax.pods.programs import compile_train_step
 from plum_jax.pods.report import as_row
 from plum_jax.pods.topology import topology_devices
 from plum_jax.run import configure
-from plum_jax.systems.generative.pipeline import Phase
+from plum_jax.systems.generative.phase import Phase
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.trainer import TrainingConfig
 

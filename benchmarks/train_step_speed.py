@@ -28,9 +28,9 @@ from plum_jax.interop.export import export_hugging_face
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import train_step_flops
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives.next_token import NextToken
+from plum_jax.objectives.kernels import attention_on
+from plum_jax.objectives.next_token import NextTokenLoss
 from plum_jax.training.feeding import Prefetcher, open_feed
-from plum_jax.training.kernels import attention_on
 from plum_jax.training.mesh import MeshShape, batch_sharding
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.step import TrainState, initial_state, make_train_step
@@ -191,7 +191,7 @@ class OurTrainer:
             return decoder.init(key, one, one, jnp.ones((1, 1, 1), bool))["params"]
 
         self.state: TrainState = initial_state(init, optimizer, key, self._mesh)
-        self._step = make_train_step(NextToken(decoder), optimizer, 1, key, self._mesh, self.state)
+        self._step = make_train_step(NextTokenLoss(decoder), optimizer, 1, key, self._mesh, self.state)
 
     def first_loss(self, batch: Batch) -> float:
         """Mean of the untrained model: that of the first step."""

@@ -57,6 +57,21 @@ class EvaluationSet:
         """int32 [length], the items before target `index`, oldest first."""
         return self.history_items[self.history_offsets[index] : self.history_offsets[index + 1]]
 
+    def take(self, rows: np.ndarray) -> EvaluationSet:
+        """Some of the users, in the order of `rows` (int [n], ascending)."""
+        lengths = np.diff(self.history_offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        events = np.arange(offsets[-1]) + np.repeat(self.history_offsets[rows] - offsets[:-1], lengths)
+        return EvaluationSet(
+            fold=self.fold,
+            user=self.user[rows],
+            target_item=self.target_item[rows],
+            target_event=self.target_event[rows],
+            history_items=self.history_items[events],
+            history_events=self.history_events[events],
+            history_offsets=offsets,
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:

@@ -1,113 +1,100 @@
-"""Evaluations of a run: its models and baselines judged, each once, into `evaluation/<name>.json`."""
+"""The one evaluator: whatever ranks items, judged once into `evaluation/<name>.json`, each user's ranks beside it."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from plum_jax import artifact
+from plum_jax.corpus.schema import Corpus
 from plum_jax.evaluation.files import per_user_path, write_evaluation
-from plum_jax.evaluation.metrics import Catalogue, ranking_metrics
-from plum_jax.model.counts import parameter_counts
-from plum_jax.systems.generative.evaluator import per_user_ranks
-from plum_jax.systems.generative.pipeline import Stages
-from plum_jax.systems.item_knn import ItemKnn
-from plum_jax.systems.popularity import Popularity
-from plum_jax.training.metrics_log import read_metrics
+from plum_jax.evaluation.metrics import NOT_FOUND, Catalogue, ranking_metrics, summarise, target_ranks
+from plum_jax.evaluation.metrics.ranking import per_user_metrics
+from plum_jax.evaluation.system import Ranking, System
+from plum_jax.stages import Stages
 from plum_jax.training.run_record import run_record
 
 
-@dataclasses.dataclass(frozen=True)
-class Judgement:
-    """What judging a system gives.
+def evaluated(
+    stages: Stages, name: str, system: System, ks: Sequence[int], facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The row of `evaluation/<name>.json` on the test fold; made unless it is there from the same inputs.
 
-    Attributes:
-      metrics: of the row.
-      per_user: "user", "target_item" (indexes) and ranks, of `evaluator.per_user_ranks`.
-      facts: what else the row says: seed, parameters, train_seconds...
+    Args:
+      stages: shared by all systems of the comparison.
+      name: of the row.
+      system: is trained, where it is not yet.
+      ks: cut-offs.
+      facts: what all rows of the comparison say besides.
     """
-
-    metrics: Mapping[str, float]
-    per_user: pl.DataFrame
-    facts: Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Judge:
-    """A system that can be judged, and the hash of all that decides what comes of it."""
-
-    fingerprint: str
-    judge: Callable[[], Judgement]
-
-
-def evaluated(stages: Stages, name: str, judge: Judge) -> dict[str, Any]:
-    """The row of `evaluation/<name>.json`, made by `judge` unless it is there from the same inputs."""
+    fitted = system.fit(stages, name)
     path = stages.directory / "evaluation" / f"{name}.json"
+    fingerprint = artifact.fingerprint(stages.split.fingerprint, _sids(stages), fitted.fingerprint, tuple(ks))
     if path.exists() and per_user_path(path).exists():
         stored = json.loads(path.read_text())
-        if stored["fingerprint"] == judge.fingerprint:
+        if stored["fingerprint"] == fingerprint:
             return stored["row"]
     start = time.perf_counter()
-    found = judge.judge()
-    seconds = found.facts.get("train_seconds", 0.0) + time.perf_counter() - start
-    facts = {**found.facts, "wall_seconds": round(seconds, 1)}
-    row = run_record(name, found.metrics, config=artifact.fingerprint(stages.config), **facts)
-    write_evaluation(path, row, _with_ids(stages, found.per_user), judge.fingerprint)
+    evaluation = stages.split.evaluation("test")
+    ranking = fitted.rank(evaluation, max(ks))
+    metrics, per_user = judged(ranking, evaluation.user, evaluation.target_item, ks, catalogue_of(stages))
+    said = {**(facts or {}), **fitted.facts}
+    seconds = said.get("train_seconds", 0.0) + time.perf_counter() - start
+    said["wall_seconds"] = round(seconds, 1)
+    row = run_record(name, metrics, config=artifact.fingerprint(stages.data, system), **said)
+    write_evaluation(path, row, _with_ids(stages.corpus, per_user), fingerprint)
     return row
 
 
-def judge_baseline(stages: Stages, baseline: Popularity | ItemKnn) -> Judge:
-    """A baseline on the test fold."""
-    ks = stages.config.evaluation.ks
-    fingerprint = artifact.fingerprint(stages.split.fingerprint, stages.table.fingerprint, baseline, ks)
+def judged(
+    ranking: Ranking, users: np.ndarray, targets: np.ndarray, ks: Sequence[int], catalogue: Catalogue
+) -> tuple[dict[str, float], pl.DataFrame]:
+    """Metrics by name, and what they are means of: a row a user, as `per_user_ranks` makes them.
 
-    def judge() -> Judgement:
-        evaluation = stages.split.evaluation("test")
-        lists = baseline.recommend(stages.split, evaluation, max(ks))
-        popularity = stages.split.item_popularity
-        embeddings = stages.features.blocks[0].values
-        catalogue = Catalogue(stages.corpus.num_items, popularity == 0, popularity, stages.table.codes, embeddings)
-        metrics = ranking_metrics(lists, evaluation.target_item, ks, catalogue)
-        per_user = per_user_ranks(evaluation.user, evaluation.target_item, lists)
-        return Judgement(metrics, per_user, {"seed": stages.config.retrieval.training.seed, "parameters": 0})
-
-    return Judge(fingerprint, judge)
+    Names: those of `metrics.judge.ranking_metrics`, of items; "sid_recall@k", "sid_ndcg@k" and "sid_mrr@k" where the
+    ranking knows Semantic IDs, which ask for the target's SID only and so flatter a table with collisions; the
+    ranking's shares; each with "_se", the standard error over users.
+    """
+    result = ranking_metrics(ranking.lists, targets, ks, catalogue)
+    if ranking.sid_ranks is not None:
+        result |= summarise(per_user_metrics(ranking.sid_ranks, ks, prefix="sid_"))
+    result |= summarise(ranking.shares)
+    return result, per_user_ranks(users, targets, ranking)
 
 
-def judge_model(stages: Stages, params: Any, phases: Sequence[str]) -> Judge:
-    """A model on the test fold, whose `phases` of training it took."""
-    evaluation = stages.config.evaluation
-    fingerprint = artifact.fingerprint(artifact.tree_fingerprint(params), evaluation, stages.table.fingerprint)
+def per_user_ranks(users: np.ndarray, targets: np.ndarray, ranking: Ranking) -> pl.DataFrame:
+    """Per user: "user", "target_item" and the target's rank (0 is first, null is not found) in each of the lists.
 
-    def judge() -> Judgement:
-        counts = parameter_counts(stages.decoder.config, stages.decoder.vocab_size)
-        metrics, per_user = stages.evaluator("test").judge(params)
-        facts = {
-            "seed": stages.config.retrieval.training.seed,
-            "parameters": counts["total"],
-            "non_embedding_parameters": counts["non_embedding"],
-            "train_seconds": round(sum(_train_seconds(stages, phase) for phase in phases), 1),
-            "sid_table": stages.table.fingerprint,
-            "pretrained": stages.config.initialisation.pretrained,
-        }
-        return Judgement(metrics, per_user, facts)
-
-    return Judge(fingerprint, judge)
+    Columns "rank" (all items), "rank_unseen" (seen ones removed), "sid_rank" (its SID among the beams, where given).
+    """
+    lists = ranking.lists
+    ranks = {"rank": target_ranks(lists.items, targets), "rank_unseen": target_ranks(lists.unseen, targets)}
+    if ranking.sid_ranks is not None:
+        ranks["sid_rank"] = ranking.sid_ranks
+    found = [pl.when(pl.col(name) != NOT_FOUND).then(pl.col(name)).alias(name) for name in ranks]
+    return pl.DataFrame({"user": users, "target_item": targets, **ranks}).with_columns(found)
 
 
-def _train_seconds(stages: Stages, phase: str) -> float:
-    rows = read_metrics(stages.directory / "train" / phase)
-    return max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
+def catalogue_of(stages: Stages) -> Catalogue:
+    """What metrics may know of the items: popularity, cold items, and the features and Semantic IDs that there are."""
+    popularity = stages.split.item_popularity
+    codes = None if stages.data.quantizer is None else stages.table.codes
+    embeddings = stages.features.blocks[0].values if stages.data.feature_builders else None
+    return Catalogue(stages.corpus.num_items, popularity == 0, popularity, codes, embeddings)
 
 
-def _with_ids(stages: Stages, per_user: pl.DataFrame) -> pl.DataFrame:
+def _sids(stages: Stages) -> str:
+    """Diversity of lists is measured by Semantic IDs, where there are any."""
+    return "none" if stages.data.quantizer is None else stages.table.fingerprint
+
+
+def _with_ids(corpus: Corpus, per_user: pl.DataFrame) -> pl.DataFrame:
     """Ranks by the names of users and items, which other runs share; indexes are a corpus's own."""
-    corpus = stages.corpus
     names = {
         "user_id": corpus.users["user_id"].gather(per_user["user"]).cast(pl.String),
         "target_item_id": corpus.items["item_id"].gather(per_user["target_item"]).cast(pl.String),

@@ -6,6 +6,24 @@ import numpy as np
 
 from plum_jax.feeds import token_records
 
+# The columns of a batch of packed rows, each [rows, length], in T5X's names: what training, pods and timing agree on.
+COLUMNS: dict[str, type[np.generic]] = {
+    "decoder_input_tokens": np.int32,
+    "decoder_target_tokens": np.int32,
+    "decoder_loss_weights": np.float32,
+    "decoder_segment_ids": np.int32,
+    "decoder_positions": np.int32,
+}
+
+
+def random_rows(batch_size: int, length: int, vocab_size: int) -> dict[str, np.ndarray]:
+    """A batch of random tokens, one full segment a row: for timing steps, where values play no part."""
+    tokens = np.random.default_rng(0).integers(0, vocab_size, (batch_size, length))
+    rows = {name: np.ones(tokens.shape, dtype) for name, dtype in COLUMNS.items()}
+    rows["decoder_input_tokens"][:] = rows["decoder_target_tokens"][:] = tokens
+    rows["decoder_positions"][:] = np.arange(length)
+    return rows
+
 
 def best_fit_rows(lengths: np.ndarray, length: int) -> np.ndarray:
     """Row of each sequence, [R]: best fit by decreasing length; ties keep their order.
@@ -57,15 +75,14 @@ def fill_rows(
     inputs = np.roll(tokens, 1)
     inputs[positions == 0] = start_token
 
-    def lay(values: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
-        laid = np.zeros(num_rows * length, dtype)
-        laid[at] = values
-        return laid.reshape(num_rows, length)
-
-    return {
-        "decoder_input_tokens": lay(inputs, np.int32),
-        "decoder_target_tokens": lay(tokens, np.int32),
-        "decoder_loss_weights": lay(weights, np.float32),
-        "decoder_segment_ids": lay(np.repeat(segment, lengths), np.int32),
-        "decoder_positions": lay(positions, np.int32),
+    columns = {
+        "decoder_input_tokens": inputs,
+        "decoder_target_tokens": tokens,
+        "decoder_loss_weights": weights,
+        "decoder_segment_ids": np.repeat(segment, lengths),
+        "decoder_positions": positions,
     }
+    laid = {name: np.zeros(num_rows * length, dtype) for name, dtype in COLUMNS.items()}
+    for name, values in columns.items():
+        laid[name][at] = values
+    return {name: values.reshape(num_rows, length) for name, values in laid.items()}

@@ -10,11 +10,9 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.evaluation.files import compare_files
-from plum_jax.evaluation.judge import evaluated, judge_baseline, judge_model
-from plum_jax.retrieval.recommend import Ragged, rank_items
-from plum_jax.systems.generative.pipeline import Pipeline, Stages
-from plum_jax.systems.item_knn import ItemKnn
-from plum_jax.systems.popularity import Popularity
+from plum_jax.evaluation.judge import evaluated
+from plum_jax.evaluation.system import Fitted, System
+from plum_jax.stages import Data, Stages
 from plum_jax.training.run_record import write_rows
 
 SAMPLES = 5
@@ -22,31 +20,34 @@ SAMPLES = 5
 
 def compare(
     model_dir: str,
-    pipeline: Pipeline,
-    baselines: Mapping[str, Popularity | ItemKnn] | None = None,
-    without_cpt: bool = True,
+    data: Data,
+    systems: Mapping[str, System],
+    ks: Sequence[int] = (5, 10),
+    seed: int = 0,
     results_file: str | None = None,
 ) -> None:
-    """The main job: trains the model with and without CPT, judges both beside the baselines, and writes the report.
+    """The main job: trains systems on the same data, judges them by the same evaluator, and writes the report.
 
     Args:
       model_dir: of the run.
-      pipeline: all stages.
-      baselines: name of a row -> baseline; popularity and item-kNN by default.
-      without_cpt: whether the model without CPT is trained too.
+      data: what the systems share.
+      systems: name of a row -> system, in the order of the table; the last one's lists are shown for some users.
+      ks: cut-offs.
+      seed: of the run, in the rows of systems that have none of their own.
       results_file: a study's `results.jsonl` that also gets the rows.
+
+    Raises:
+      ValueError: no system.
     """
-    stages = pipeline.stages(model_dir)
-    baselines = {"popularity": Popularity(), "item_knn": ItemKnn()} if baselines is None else baselines
-    rows = [evaluated(stages, name, judge_baseline(stages, baseline)) for name, baseline in baselines.items()]
-    if without_cpt:
-        judge = judge_model(stages, stages.params_without_cpt, ["retrieval_without_cpt"])
-        rows.append(evaluated(stages, "without_cpt", judge))
-    rows.append(evaluated(stages, "with_cpt", judge_model(stages, stages.params, ["cpt", "retrieval"])))
+    if not systems:
+        raise ValueError("expected at least one system to compare, got none: set SYSTEMS")
+    stages = data.stages(model_dir)
+    rows = [evaluated(stages, name, system, ks, {"seed": seed}) for name, system in systems.items()]
     write_rows(stages.directory / "results.jsonl", rows)
     if results_file:
         write_rows(results_file, rows)
-    samples = _samples(stages)
+    last = list(systems)[-1]
+    samples = _samples(stages, systems[last].fit(stages, last), max(ks))
     artifact.write_json(stages.directory / "samples.json", samples)
     from plum_jax.report import page  # matplotlib: not before training, which need not wait for it
 
@@ -69,30 +70,30 @@ def compare_evaluations(model_dir: str, first: str, second: str, ks: Sequence[in
     print(comparison_table(rows))
 
 
-def _samples(stages: Stages) -> list[dict[str, Any]]:
-    """Five users, evenly spread: what they watched, what came next, what the model recommends (seen items removed)."""
-    prompts = stages.prompts("test")
-    rows = prompts[np.linspace(0, len(prompts) - 1, min(SAMPLES, len(prompts)), dtype=int)]
-    codes, log_probs = stages.recommender.search(stages.params, Ragged.from_series(rows["prompt"]))
-    k = max(stages.config.evaluation.ks)
-    items, scores = rank_items(codes, log_probs, stages.table, k, Ragged.from_series(rows["seen_items"]))
+def _samples(stages: Stages, fitted: Fitted, k: int) -> list[dict[str, Any]]:
+    """Five users, evenly spread: what they watched, what came next, what is recommended (seen items removed)."""
+    everybody = stages.split.evaluation("test")
+    users = everybody.take(np.linspace(0, len(everybody) - 1, min(SAMPLES, len(everybody)), dtype=int))
+    ranking = fitted.rank(users, k)
     fields = stages.corpus.text_fields
     titles = stages.corpus.items[fields[0] if fields else "item_id"].fill_null("(no title)").to_list()
     user_ids = stages.corpus.users["user_id"]
-    evaluation = stages.split.evaluation("test")
-    histories = {int(user): evaluation.history(number) for number, user in enumerate(evaluation.user)}
     return [
         {
-            "user_id": user_ids[row["user"]],
-            "history": [titles[i] for i in histories[row["user"]][-10:]],
-            "target": titles[row["target_item"]],
+            "user_id": user_ids[int(user)],
+            "history": [titles[i] for i in users.history(number)[-10:]],
+            "target": titles[target],
             "recommended": [
-                {"title": titles[item], "score": round(float(score), 3), "hit": bool(item == row["target_item"])}
-                for item, score in zip(items[number], scores[number], strict=True)
+                {
+                    "title": titles[item],
+                    "score": None if ranking.scores is None else round(float(ranking.scores[number, place]), 3),
+                    "hit": bool(item == target),
+                }
+                for place, item in enumerate(ranking.lists.unseen[number])
                 if item >= 0
             ],
         }
-        for number, row in enumerate(rows.iter_rows(named=True))
+        for number, (user, target) in enumerate(zip(users.user, users.target_item, strict=True))
     ]
 
 

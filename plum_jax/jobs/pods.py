@@ -14,7 +14,8 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.pods.programs import Compiled, DoesNotFit, Search, compile_beam_search, compile_train_step
 from plum_jax.pods.report import as_row, as_text
 from plum_jax.pods.topology import topology_devices
-from plum_jax.systems.generative.pipeline import Phase, Pipeline
+from plum_jax.systems.generative.phase import Phase
+from plum_jax.systems.generative.pipeline import Pipeline
 from plum_jax.training.mesh import MeshShape
 
 _REMAT_FROM_CHEAP = ("none", "save_dots", "save_attention", "full")

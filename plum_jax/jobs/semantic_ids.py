@@ -13,7 +13,8 @@ from plum_jax.model.counts import parameter_counts
 from plum_jax.report import page
 from plum_jax.report.tables import quality_text
 from plum_jax.semantic_ids.build import QUALITY_FILE
-from plum_jax.systems.generative.pipeline import Phase, Pipeline, Stages
+from plum_jax.systems.generative.phase import Phase
+from plum_jax.systems.generative.pipeline import GenerativeStages, Pipeline
 from plum_jax.training.run_record import run_record, write_rows
 from tasks.retrieval import Retrieval
 
@@ -68,7 +69,7 @@ def judge_semantic_ids(
     for name, protocol in protocols.items():
         start = time.perf_counter()
         config = dataclasses.replace(pipeline, retrieval_task=protocol.retrieval_task, retrieval=protocol.phase)
-        stages = Stages(config, shared.directory / name, shared.directory)
+        stages = GenerativeStages(config, shared.directory / name, shared.shared)
         params = stages.params_without_cpt
         evaluator = dataclasses.replace(stages.evaluator("test"), max_users=max_users, free_search_users=0)
         row = run_record(

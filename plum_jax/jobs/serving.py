@@ -10,7 +10,7 @@ from plum_jax.retrieval.offline import recommend_all
 from plum_jax.retrieval.serving import export_serving
 from plum_jax.retrieval.shards import Worker
 from plum_jax.retrieval.watch_next import write_watch_next
-from plum_jax.systems.generative.pipeline import Pipeline, Stages
+from plum_jax.systems.generative.pipeline import GenerativeStages, Pipeline
 from plum_jax.training import processes
 from plum_jax.training.checkpoints import PARAMS_KIND
 
@@ -110,12 +110,12 @@ def _worker() -> Worker:
     return Worker(*processes.share())
 
 
-def _one_at_a_time(stages: Stages) -> contextlib.AbstractContextManager[None]:
+def _one_at_a_time(stages: GenerativeStages) -> contextlib.AbstractContextManager[None]:
     """A stage that is out of date is made by the first process that comes; the others wait, and read it."""
     return artifact.alone(stages.directory / "stages")
 
 
-def _require_model(stages: Stages, worker: Worker) -> None:
+def _require_model(stages: GenerativeStages, worker: Worker) -> None:
     """Several processes share searching, and nothing else: what they need must be there."""
     if worker.count == 1:
         return

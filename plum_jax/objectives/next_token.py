@@ -1,4 +1,4 @@
-"""Objectives: `(params, batch, rng) -> (loss_sum, weight_sum, metrics)`. Sums only; the trainer divides once."""
+"""The next token of packed rows, by all that came before it in its segment."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.masks import PackedCausal
 from plum_jax.model.moe.routing import RouterStatistics
 from plum_jax.objectives.cross_entropy import ChunkedCrossEntropy, LossSums
+from plum_jax.objectives.kernels import attention_on, loss_on
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -27,18 +29,33 @@ class NextToken:
     The routers' losses (experts only) are means over the layers and the batch that the objective is given.
 
     Attributes:
-      decoder: the model.
       label_smoothing: share of the target's probability spread evenly over the vocabulary. Not in PLUM.
       balance_weight: of the load-balancing loss (Switch, arXiv 2101.03961, uses 0.01).
       z_weight: of the router's z-loss (ST-MoE, arXiv 2202.08906, uses 0.001).
+    """
+
+    label_smoothing: float = 0.0
+    balance_weight: float = 0.01
+    z_weight: float = 0.001
+
+    def on(self, network: Decoder, mesh: Mesh) -> NextTokenLoss:
+        """The loss of a decoder, with the kernels of the mesh's devices."""
+        return NextTokenLoss(network.clone(attention=attention_on(mesh)), self, loss_on(mesh))
+
+
+@dataclasses.dataclass(frozen=True)
+class NextTokenLoss:
+    """`NextToken` of one decoder.
+
+    Attributes:
+      decoder: the model.
+      weights: smoothing, and what the routers' losses count.
       chunked: head and loss by chunks of tokens, chosen by the machine as the decoder's attention is; None: all logits
         at once.
     """
 
     decoder: Decoder
-    label_smoothing: float = 0.0
-    balance_weight: float = 0.01
-    z_weight: float = 0.001
+    weights: NextToken = NextToken()
     chunked: ChunkedCrossEntropy | None = None
 
     def __call__(self, params: Mapping, batch: Batch, rng: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
@@ -57,9 +74,9 @@ class NextToken:
         if self.chunked:
             config = self.decoder.config
             table = params["embedding" if config.tied_embeddings else "head"]
-            sums = self.chunked(output.values, table, targets, weights, config, self.label_smoothing)
+            sums = self.chunked(output.values, table, targets, weights, config, self.weights.label_smoothing)
         else:
-            sums = _loss_sums(output.values, targets, weights, self.label_smoothing)
+            sums = _loss_sums(output.values, targets, weights, self.weights.label_smoothing)
         weight_sum = jnp.sum(weights)
         metrics = {
             "cross_entropy": (sums.nll, weight_sum),
@@ -70,7 +87,7 @@ class NextToken:
         loss_sum = sums.loss
         if router is not None:
             balance, z_loss = jnp.mean(router.balance_loss), jnp.mean(router.z_loss)
-            loss_sum += weight_sum * (self.balance_weight * balance + self.z_weight * z_loss)
+            loss_sum += weight_sum * (self.weights.balance_weight * balance + self.weights.z_weight * z_loss)
             metrics |= _router_metrics(router, weight_sum)
         return loss_sum, weight_sum, metrics
 

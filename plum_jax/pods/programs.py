@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from plum_jax.feeds.packing import COLUMNS
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import search_flops, train_step_flops
 from plum_jax.model.decoder import Decoder
@@ -20,7 +21,7 @@ from plum_jax.pods.costs import Costs, program_costs
 from plum_jax.pods.hlo import Computation, Instruction, parse
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.trie import SidTrie
-from plum_jax.systems.generative.pipeline import Phase, initial_params, objective_on
+from plum_jax.systems.generative.phase import Phase, initial_params
 from plum_jax.training.mesh import batch_sharding, logical_axes, replicated
 from plum_jax.training.step import abstract_state, make_train_step
 
@@ -77,7 +78,7 @@ def compile_train_step(config: DecoderConfig, vocab_size: int, phase: Phase, mes
     init = initial_params(decoder)
     assert callable(init)
     state = abstract_state(init, optimizer, key, mesh)
-    step = make_train_step(objective_on(mesh, decoder, phase), optimizer, training.microbatches, key, mesh, state)
+    step = make_train_step(phase.objective.on(decoder, mesh), optimizer, training.microbatches, key, mesh, state)
     batch = abstract_batch(phase, mesh)
     given = {"parameters": state.params, "optimizer state": state.optimizer_state, "batch": batch}
     kernels = _kernel_flops(config, phase.length)
@@ -163,12 +164,8 @@ def abstract_batch(phase: Phase, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
             f"{phase.training.microbatches} microbatches, got {phase.batch_size}"
         )
     shape = (phase.batch_size, phase.length)
-    dtypes: dict[str, Any] = dict.fromkeys(
-        ("decoder_input_tokens", "decoder_target_tokens", "decoder_segment_ids", "decoder_positions"), jnp.int32
-    )
-    dtypes["decoder_loss_weights"] = jnp.float32
     sharding = batch_sharding(mesh)
-    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in dtypes.items()}
+    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in COLUMNS.items()}
 
 
 def _compiled(name: str, lowered: Any, given: dict[str, Any], flops: float, tokens: int, kernels: Any) -> Compiled:

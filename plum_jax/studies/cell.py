@@ -22,7 +22,7 @@ from plum_jax.studies.shared import Shared, shared
 from plum_jax.studies.study import Study
 from plum_jax.studies.trunks import grown_trunk, stretches
 from plum_jax.systems.generative.evaluator import RetrievalEvaluator
-from plum_jax.systems.generative.pipeline import Phase, train_phase
+from plum_jax.systems.generative.phase import Phase, train_phase
 from plum_jax.training import processes
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.run_record import run_record
@@ -89,9 +89,9 @@ def _trained(study: Study, cell: Cell, common: Shared, study_dir: epath.PathLike
         return train_phase(
             phase,
             decoder=Decoder(cell.decoder, common.vocabulary.vocab_size),
-            vocabulary=common.vocabulary,
-            table=common.table,
             records=common.records,
+            start_token=common.vocabulary.start_id,
+            made_from={"sid_table": common.table.fingerprint, "vocabulary": common.vocabulary.fingerprint},
             directory=directory,
             trunk=trunk,
             description=cell.cell_id if directory == training else f"trunk {cell.trunk_name}",

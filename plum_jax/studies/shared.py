@@ -18,7 +18,7 @@ from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.records import shared_directory
 from plum_jax.studies.study import Study
-from plum_jax.systems.generative.pipeline import Stages
+from plum_jax.systems.generative.pipeline import GenerativeStages
 from tasks.retrieval import read_prompts
 
 KIND = "study_shared"
@@ -63,7 +63,7 @@ def shared(study: Study, study_dir: epath.PathLike) -> Shared:
     """
     directory = shared_directory(study_dir)
     facts = directory / "facts"
-    config, inputs = study.shared_config, study.pipeline.source.inputs()
+    config, inputs = study.shared_config, study.pipeline.data.source.inputs()
     if not artifact.is_current(facts, kind=KIND, config=config, inputs=inputs):
         directory.mkdir(parents=True, exist_ok=True)
         with artifact.alone(directory / "all"):
@@ -82,7 +82,7 @@ def shared(study: Study, study_dir: epath.PathLike) -> Shared:
 
 
 def _make(study: Study, directory: epath.Path, facts: epath.Path, config: Any, inputs: dict[str, str]) -> None:
-    stages = Stages(study.pipeline, directory)
+    stages = study.pipeline.stages(directory)
     feed = TokenBatches(
         stages.retrieval_records,
         batch_size=1,
@@ -111,8 +111,8 @@ def _make(study: Study, directory: epath.Path, facts: epath.Path, config: Any, i
     )
 
 
-def _best(study: Study, stages: Stages, users: np.ndarray) -> dict[str, float]:
-    source = study.pipeline.source
+def _best(study: Study, stages: GenerativeStages, users: np.ndarray) -> dict[str, float]:
+    source = study.pipeline.data.source
     if not isinstance(source, KnowsTheBest):
         return {}
     best = {f"best_possible_recall@{k}": source.best_possible_recall(k, users) for k in study.pipeline.evaluation.ks}

@@ -11,17 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from tqdm import tqdm
 
 from plum_jax import artifact
+from plum_jax.feeds.packing import random_rows
 from plum_jax.model.decoder import Decoder
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.places import Cell
 from plum_jax.studies.study import Study
-from plum_jax.systems.generative.pipeline import initial_params, objective_on
+from plum_jax.systems.generative.phase import initial_params
 from plum_jax.training.step import initial_state, make_train_step
 
 STEP_TIMES = "step_seconds.json"
@@ -68,8 +67,8 @@ def measure_step(study: Study, cell: Cell, data: DataFacts) -> StepTime:
     decoder, mesh = Decoder(cell.decoder, data.vocab_size), phase.training.mesh.build()
     optimizer, key = phase.training.optimizer.build(cell.steps), jax.random.key(0)
     state = initial_state(initial_params(decoder), optimizer, key, mesh)
-    step = make_train_step(objective_on(mesh, decoder, phase), optimizer, phase.training.microbatches, key, mesh, state)
-    batch = jax.device_put(_random_batch(cell, data))
+    step = make_train_step(phase.objective.on(decoder, mesh), optimizer, phase.training.microbatches, key, mesh, state)
+    batch = jax.device_put(random_rows(cell.batch_size, cell.length, data.vocab_size))
     began = time.perf_counter()
     state, _ = jax.block_until_ready(step(state, batch))
     compile_seconds = time.perf_counter() - began
@@ -79,19 +78,6 @@ def measure_step(study: Study, cell: Cell, data: DataFacts) -> StepTime:
         state, _ = jax.block_until_ready(step(state, batch))
         seconds.append(time.perf_counter() - began)
     return StepTime(min(seconds), compile_seconds)
-
-
-def _random_batch(cell: Cell, data: DataFacts) -> dict[str, jax.Array]:
-    shape = (cell.batch_size, cell.length)
-    tokens = np.random.default_rng(0).integers(0, data.vocab_size, shape).astype(np.int32)
-    places = jnp.broadcast_to(jnp.arange(cell.length, dtype=jnp.int32), shape)
-    return {
-        "decoder_input_tokens": jnp.asarray(tokens),
-        "decoder_target_tokens": jnp.asarray(tokens),
-        "decoder_loss_weights": jnp.ones(shape, jnp.float32),
-        "decoder_segment_ids": jnp.ones(shape, jnp.int32),
-        "decoder_positions": places,
-    }
 
 
 def _key(cell: Cell, data: DataFacts) -> str:

@@ -10,21 +10,12 @@ from plum_jax.studies.grid import DataFacts, Grid
 from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.rules import Ladder, PowerRule, Size
 from plum_jax.studies.solve import solve
-from plum_jax.systems.generative.pipeline import Phase, Pipeline
+from plum_jax.systems.generative.phase import Phase
+from plum_jax.systems.generative.pipeline import Pipeline
 from plum_jax.training.schedules import WarmupStableDecay
 from plum_jax.training.width_transfer import WidthTransfer, transferable
 
-_OF_DATA = (
-    "source",
-    "splitter",
-    "feature_builders",
-    "quantizer",
-    "collision_policy",
-    "balance",
-    "vocabulary",
-    "sid_text",  # whose texts the pieces are trained on
-    "retrieval_task",
-)
+_OF_DATA = ("data", "vocabulary", "sid_text", "retrieval_task")  # pieces are trained on the texts of sid_text
 
 
 @dataclasses.dataclass(frozen=True)

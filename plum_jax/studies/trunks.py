@@ -15,7 +15,7 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.studies.places import Cell
 from plum_jax.studies.study import Study
-from plum_jax.systems.generative.pipeline import Phase
+from plum_jax.systems.generative.phase import Phase
 from plum_jax.training import processes
 from plum_jax.training.trainer import Trunk
 

@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.metrics import NOTHING, RankedItems
+from plum_jax.stages import Stages
+from plum_jax.systems.training_free import TrainingFree
 
 _ITEM_BLOCK = 2048
 _USER_BLOCK = 512
@@ -30,6 +32,10 @@ class ItemKnn:
     neighbours: int | None = 200
     shrinkage: float = 10.0
     history_length: int | None = None
+
+    def fit(self, stages: Stages, name: str) -> TrainingFree:
+        """There is nothing to train."""
+        return TrainingFree(self, stages.split)
 
     def recommend(self, split: Split, evaluation: EvaluationSet, k: int) -> RankedItems:
         """The first `k` items for each user of the evaluation set; equal scores go to the more popular item."""

@@ -8,11 +8,17 @@ import numpy as np
 
 from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.metrics import NOTHING, RankedItems
+from plum_jax.stages import Stages
+from plum_jax.systems.training_free import TrainingFree
 
 
 @dataclasses.dataclass(frozen=True)
 class Popularity:
     """Most training events first, item index where they tie."""
+
+    def fit(self, stages: Stages, name: str) -> TrainingFree:
+        """There is nothing to train."""
+        return TrainingFree(self, stages.split)
 
     def recommend(self, split: Split, evaluation: EvaluationSet, k: int) -> RankedItems:
         """The first `k` items for each user of the evaluation set."""

@@ -76,7 +76,7 @@ def test_the_beam_search_is_split_over_the_chips(tmp_path):
 
 def test_alternatives_begin_with_the_cheapest_and_end_with_more_shards():
     from plum_jax.model.config import DecoderConfig
-    from plum_jax.systems.generative.pipeline import Phase
+    from plum_jax.systems.generative.phase import Phase
     from plum_jax.training.mesh import MeshShape
     from plum_jax.training.trainer import TrainingConfig
 

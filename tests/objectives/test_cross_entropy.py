@@ -8,7 +8,7 @@ import pytest
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
 from plum_jax.objectives.cross_entropy import ChunkedCrossEntropy
-from plum_jax.objectives.next_token import NextToken
+from plum_jax.objectives.next_token import NextToken, NextTokenLoss
 from plum_jax.training.mesh import BATCH_AXES, MeshShape, logical_axes
 
 CONFIG = DecoderConfig(num_layers=1, d_model=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=16)
@@ -45,7 +45,7 @@ def test_by_chunks_equals_all_logits_at_once(config, vocab_size, smoothing, mesh
 
     def run(head):
         def loss(params):
-            total, weight, metrics = NextToken(decoder, smoothing, chunked=head)(params, batch, None)
+            total, weight, metrics = NextTokenLoss(decoder, NextToken(smoothing), head)(params, batch, None)
             return total / weight, metrics
 
         with logical_axes(built):

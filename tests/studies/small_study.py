@@ -6,10 +6,12 @@ from plum_jax.corpus import features, splits
 from plum_jax.corpus.sources.simulator import Simulator
 from plum_jax.model.config import DecoderConfig
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
+from plum_jax.stages import Data
 from plum_jax.studies.grid import IsoFlop
 from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.study import Study
-from plum_jax.systems.generative.pipeline import EvaluationConfig, Phase, Pipeline, VocabularyConfig
+from plum_jax.systems.generative.phase import Phase
+from plum_jax.systems.generative.pipeline import EvaluationConfig, Pipeline, VocabularyConfig
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupCosine
 from plum_jax.training.trainer import TrainingConfig
@@ -21,11 +23,13 @@ LENGTH = 64
 def pipeline(**changes) -> Pipeline:
     return Pipeline(
         **{
-            "source": Simulator(num_users=120, num_items=64, mean_history=8.0, branching=(2, 2)),
-            "splitter": splits.LeaveOneOut(),
-            "feature_builders": (features.CoWatchEmbedding(dim=4),),
-            "quantizer": ResidualKMeans(codebook_sizes=(8, 8)),
-            "collision_policy": "extra_digit",
+            "data": Data(
+                source=Simulator(num_users=120, num_items=64, mean_history=8.0, branching=(2, 2)),
+                splitter=splits.LeaveOneOut(),
+                feature_builders=(features.CoWatchEmbedding(dim=4),),
+                quantizer=ResidualKMeans(codebook_sizes=(8, 8)),
+                collision_policy="extra_digit",
+            ),
             "vocabulary": VocabularyConfig(num_pieces=300),
             "retrieval_task": Retrieval(layout="<history> {history} {target}", history_length=10, stride=10),
             "retrieval": Phase(

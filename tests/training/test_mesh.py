@@ -12,8 +12,8 @@ from jax.sharding import PartitionSpec
 
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives.next_token import NextToken
-from plum_jax.training.kernels import loss_on
+from plum_jax.objectives.kernels import loss_on
+from plum_jax.objectives.next_token import NextTokenLoss
 from plum_jax.training.mesh import MESH_AXES, MeshShape, logical_axes, parameter_shardings
 from plum_jax.training.step import abstract_state, initial_state, make_train_step
 
@@ -45,7 +45,7 @@ def _init(decoder, key):
 def _two_steps(config, mesh, microbatches):
     decoder = Decoder(config, VOCAB)
     state = initial_state(functools.partial(_init, decoder), OPTIMIZER, KEY, mesh)
-    step = make_train_step(NextToken(decoder), OPTIMIZER, microbatches, KEY, mesh, state)
+    step = make_train_step(NextTokenLoss(decoder), OPTIMIZER, microbatches, KEY, mesh, state)
     losses = []
     for _ in range(2):
         state, sums = step(state, _batch())

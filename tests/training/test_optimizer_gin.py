@@ -63,7 +63,7 @@ def test_width_transfer_sets_rates_and_logits_and_leaves_the_rq_vae_alone():
     )
     assert pipeline.decoder.logits_scale == pytest.approx((8 / pipeline.decoder.d_model) ** 0.5)
     assert {optimizer.width_transfer for optimizer in _optimizers(pipeline)} == {WidthTransfer(8)}
-    codebooks = pipeline.quantizer.training.optimizer
+    codebooks = pipeline.data.quantizer.training.optimizer
     assert codebooks == AdamW(WarmupCosine(peak=3e-3), weight_decay=0.0)
     plain = _pipeline().decoder
     assert dataclasses.replace(pipeline.decoder, logits_scale=1.0) == plain

@@ -10,7 +10,7 @@ import pytest
 
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives.next_token import NextToken
+from plum_jax.objectives.next_token import NextTokenLoss
 from plum_jax.training import checkpoints, metrics_log, speed, trainer
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import Adafactor, AdamW, Muon
@@ -67,7 +67,7 @@ def _init(key):
 
 
 def _train(directory, config=TRAINING, fail_at=None, **overrides):
-    arguments = {"init_params": _init, "objective": NextToken(DECODER), "fingerprints": {"sid_table": "a"}}
+    arguments = {"init_params": _init, "objective": NextTokenLoss(DECODER), "fingerprints": {"sid_table": "a"}}
     return trainer.train(config, directory=directory, feed=CountingFeed(fail_at), **{**arguments, **overrides})
 
 
@@ -108,7 +108,7 @@ def test_other_inputs_are_refused(tmp_path):
 
 def test_accumulated_equals_whole(tmp_path):
     config = dataclasses.replace(TRAINING, steps=3)
-    objective = NextToken(Decoder(dataclasses.replace(CONFIG, dropout_rate=0.0), VOCAB))
+    objective = NextTokenLoss(Decoder(dataclasses.replace(CONFIG, dropout_rate=0.0), VOCAB))
     whole = _train(tmp_path / "1", config, objective=objective)
     cut = _train(tmp_path / "4", dataclasses.replace(config, microbatches=4), objective=objective)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole, cut)
@@ -131,7 +131,7 @@ def test_sharded_equals_single(mesh, optimizer):
         built = shape.build(devices)
         transformation = optimizer.build(10)
         state = initial_state(_init, transformation, jax.random.key(0), built)
-        step = make_train_step(NextToken(DECODER), transformation, 1, jax.random.key(0), built, state)
+        step = make_train_step(NextTokenLoss(DECODER), transformation, 1, jax.random.key(0), built, state)
         for _ in range(2):
             state, metrics = step(state, batch)
         results.append((jax.device_get(state.params), jax.device_get(metrics["loss"])))

@@ -13,7 +13,7 @@ import optax
 
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives.next_token import NextToken
+from plum_jax.objectives.next_token import NextTokenLoss
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.step import TrainState, initial_state, make_train_step
 
@@ -61,7 +61,7 @@ def trained(
     key = jax.random.key(0)
     state = initial_state(init_of(config), optimizer, key, built)
     before = jax.device_get(state)
-    objective = NextToken(Decoder(config, VOCAB))
+    objective = NextTokenLoss(Decoder(config, VOCAB))
     step = make_train_step(objective, optimizer, 1, key, built, state)
     losses = []
     for _ in range(steps):

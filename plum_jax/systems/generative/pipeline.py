@@ -1,45 +1,34 @@
-"""The pipeline from raw logs to a trained model: every stage leaves an artefact, and is skipped where it is done."""
+"""Generative retrieval, from a SidTable to a trained decoder: each stage leaves an artefact, skipped where it is done."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import polars as pl
 from etils import epath
-from jax.sharding import Mesh
 
 from plum_jax import artifact
-from plum_jax.corpus import schema, splits
-from plum_jax.corpus.features import ItemFeatures, build_features
-from plum_jax.corpus.features.artefact import FeatureBuilder
-from plum_jax.feeds.batches import TokenBatches
+from plum_jax.corpus import splits
+from plum_jax.corpus.features import ItemFeatures
+from plum_jax.corpus.schema import Corpus
+from plum_jax.evaluation.judge import catalogue_of
+from plum_jax.evaluation.metrics import Catalogue
 from plum_jax.interop.pretrained import Pretrained
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.counts import train_step_flops
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives.next_token import NextToken
 from plum_jax.retrieval.recommend import Recommender
-from plum_jax.semantic_ids.balance import BalancedLastLevel
-from plum_jax.semantic_ids.build import build_sid_table
-from plum_jax.semantic_ids.collisions import CollisionPolicy
-from plum_jax.semantic_ids.quantization import Quantizer
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary
 from plum_jax.semantic_ids.vocabulary import KIND as VOCABULARY_KIND
+from plum_jax.stages import Data, Stages
 from plum_jax.systems.generative.evaluator import RetrievalEvaluator
 from plum_jax.systems.generative.initialisation import Initialisation, item_text_sources, pretrained_text
+from plum_jax.systems.generative.phase import Phase, train_phase
 from plum_jax.text.files import TextPieces, read_text, text_fingerprint
 from plum_jax.text.sentence_piece import train_sentencepiece
-from plum_jax.training import trainer
-from plum_jax.training.kernels import attention_on, loss_on
-from plum_jax.training.loop import Evaluator
-from plum_jax.training.step import FromHost, Initialiser
 from tasks import materialize, mixtures, retrieval
 from tasks.fields import FieldTokenizer
 from tasks.retrieval import Retrieval
@@ -48,23 +37,6 @@ from tasks.watch_history import WatchHistory
 
 if TYPE_CHECKING:
     import seqio
-
-
-class Source(Protocol):
-    """Where a corpus comes from: a frozen dataclass of `plum_jax.corpus.sources`."""
-
-    def inputs(self) -> dict[str, str]:
-        """Hashes of the files it reads, so that a changed file makes the corpus, and all after it, again."""
-
-    def read(self) -> schema.Corpus:
-        """The whole corpus."""
-
-
-class Splitter(Protocol):
-    """`splits.LeaveOneOut` or `splits.GlobalTime`."""
-
-    def split(self, corpus: schema.Corpus) -> splits.Split:
-        """Every event in one fold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,28 +57,6 @@ class VocabularyConfig:
     field_tokens: tuple[FieldTokens, ...] = ()
     chosen_fields: FieldTokenizer = FieldTokenizer()
     control_tokens: tuple[str, ...] = CONTROL_TOKENS
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """One training phase of the decoder.
-
-    Attributes:
-      training: steps, optimizer, periods, seed.
-      batch_size: rows of a batch.
-      length: tokens of a row; several records are packed into one.
-      label_smoothing: of the cross-entropy.
-      feed_shards: independent streams of records, for runs of several processes (`TokenBatches`).
-      balance_weight, z_weight: of the routers' losses, where there are experts.
-    """
-
-    training: trainer.TrainingConfig = trainer.TrainingConfig()
-    batch_size: int = 64
-    length: int = 128
-    label_smoothing: float = 0.0
-    feed_shards: int = 1
-    balance_weight: float = NextToken.balance_weight
-    z_weight: float = NextToken.z_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +83,7 @@ class Pipeline:
     """What to read and how to learn from it; `stages(model_dir)` does it.
 
     Attributes:
-      source, splitter, feature_builders, quantizer, collision_policy, balance: up to the SidTable.
+      data: what all systems share, up to the SidTable.
       vocabulary: text pieces, field and control tokens.
       watch_history, sid_text, behaviour_rate: the tasks of continued pre-training, and the share of the first.
       retrieval_task: the task of fine-tuning, whose prompts evaluation continues.
@@ -142,12 +92,7 @@ class Pipeline:
       evaluation: the search and its metrics.
     """
 
-    source: Source
-    splitter: Splitter
-    feature_builders: Sequence[FeatureBuilder]
-    quantizer: Quantizer
-    collision_policy: CollisionPolicy = "keep"
-    balance: BalancedLastLevel | None = None
+    data: Data
     vocabulary: VocabularyConfig = VocabularyConfig()
     watch_history: WatchHistory = WatchHistory()
     sid_text: SidText = SidText()
@@ -159,58 +104,40 @@ class Pipeline:
     retrieval: Phase = Phase()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    def stages(self, model_dir: epath.PathLike) -> Stages:
+    def stages(self, model_dir: epath.PathLike) -> GenerativeStages:
         """The stages of this pipeline in one directory."""
-        return Stages(self, epath.Path(model_dir))
+        return GenerativeStages(self, epath.Path(model_dir), self.data.stages(model_dir))
 
 
 @dataclasses.dataclass(frozen=True)
-class Stages:
-    """The artefacts of one run. A property makes what is not there yet, and whatever it needs, and reads it.
+class GenerativeStages:
+    """The artefacts of one run from a SidTable on. A property makes what is not there yet, and whatever it needs.
 
     Attributes:
       config: what to make.
       directory: of the run.
-      shared_directory: corpus, features and SidTable of several runs; None: the run's own.
+      shared: corpus, split, features and SidTable, of this run or of several.
     """
 
     config: Pipeline
     directory: epath.Path
-    shared_directory: epath.Path | None = None
+    shared: Stages
 
     @property
-    def _shared(self) -> epath.Path:
-        return self.shared_directory or self.directory
+    def corpus(self) -> Corpus:
+        return self.shared.corpus
 
-    @functools.cached_property
-    def corpus(self) -> schema.Corpus:
-        directory, source = self._shared / "corpus", self.config.source
-        inputs = source.inputs()
-        if artifact.is_current(directory, kind=schema.KIND, config=source, inputs=inputs):
-            return schema.Corpus.load(directory)
-        corpus = source.read()
-        corpus.save(directory, config=source, inputs=inputs)
-        return corpus
-
-    @functools.cached_property
+    @property
     def split(self) -> splits.Split:
-        return self.config.splitter.split(self.corpus)
+        return self.shared.split
 
-    @functools.cached_property
+    @property
     def features(self) -> ItemFeatures:
-        return build_features(self.split, self.config.feature_builders, self._shared / "features")
+        return self.shared.features
 
-    @functools.cached_property
+    @property
     def table(self) -> SidTable:
-        config = self.config
-        return build_sid_table(
-            self.split,
-            self.features,
-            config.quantizer,
-            config.collision_policy,
-            self._shared / "sids",
-            balance=config.balance,
-        )
+        return self.shared.table
 
     @functools.cached_property
     def pretrained(self) -> Pretrained | None:
@@ -282,7 +209,7 @@ class Stages:
         materialize.materialize(make, directory, config=config, inputs=inputs, max_length=length)
         return directory
 
-    def prompts(self, fold: splits.FoldName) -> pl.DataFrame:
+    def prompts(self, fold: str) -> pl.DataFrame:
         """One row for each user of a fold: "user", "prompt" (tokens before the target), "target_item", "seen_items"."""
         directory = self.directory / "prompts" / fold
         retrieval.write_prompts(directory, self.config.retrieval_task, self.split, fold, self.table, self.vocabulary)
@@ -324,7 +251,7 @@ class Stages:
             batch_size=evaluation.batch_size,
         )
 
-    def evaluator(self, fold: splits.FoldName) -> RetrievalEvaluator:
+    def evaluator(self, fold: str) -> RetrievalEvaluator:
         """The evaluator of all users of a fold."""
         evaluation = self.config.evaluation
         return RetrievalEvaluator(
@@ -332,9 +259,7 @@ class Stages:
             self.prompts(fold),
             ks=evaluation.ks,
             free_search_users=evaluation.free_search_users,
-            cold_items=self.split.item_popularity == 0,
-            popularity=self.split.item_popularity,
-            embeddings=self.features.blocks[0].values,
+            catalogue=catalogue_of(self.shared),
         )
 
     @functools.cached_property
@@ -361,100 +286,18 @@ class Stages:
                 self.evaluator("validation"),
                 max_users=self.config.evaluation.users_while_training,
                 free_search_users=0,
-                # Curves do without: many figures, of few users each.
-                popularity=None,
-                embeddings=None,
+                # Curves do without deciles and diversity: many figures, of few users each.
+                catalogue=Catalogue(self.corpus.num_items, self.split.item_popularity == 0, codes=self.table.codes),
             )
         return train_phase(
             phase,
             decoder=self.decoder,
-            vocabulary=self.vocabulary,
-            table=self.table,
             records=records,
+            start_token=self.vocabulary.start_id,
+            made_from={"sid_table": self.table.fingerprint, "vocabulary": self.vocabulary.fingerprint},
             directory=self.directory / "train" / name,
             warm_start=warm_start,
             warm_start_fingerprint=fingerprint,
             evaluators=evaluators,
             description=name.replace("_", " "),
         )
-
-
-def train_phase(
-    phase: Phase,
-    *,
-    decoder: Decoder,
-    vocabulary: SidVocabulary,
-    table: SidTable,
-    records: epath.Path,
-    directory: epath.Path,
-    warm_start: Any = None,
-    warm_start_fingerprint: str = "none",
-    evaluators: Mapping[str, Evaluator] | None = None,
-    trunk: trainer.Trunk | None = None,
-    description: str = "train",
-) -> Any:
-    """Trains a decoder on token records, or goes on, and returns its parameters.
-
-    Args:
-      phase: how.
-      decoder: what.
-      vocabulary, table: that the records were made with.
-      records: artefact of token records.
-      directory: of the training run.
-      warm_start: parameters (host arrays) to begin with; None: random ones.
-      warm_start_fingerprint: of those.
-      evaluators, trunk, description: as for `trainer.train`.
-    """
-    feed = TokenBatches(
-        records,
-        batch_size=phase.batch_size,
-        length=phase.length,
-        seed=phase.training.seed,
-        feed_shards=phase.feed_shards,
-        start_token=vocabulary.start_id,
-    )
-    fingerprints = {
-        "sid_table": table.fingerprint,
-        "vocabulary": vocabulary.fingerprint,
-        "records": feed.fingerprint,
-        "decoder": artifact.fingerprint(decoder.config),
-        "phase": artifact.fingerprint(phase),
-        "warm_start": warm_start_fingerprint,
-    }
-    return trainer.train(
-        phase.training,
-        directory=directory,
-        init_params=initial_params(decoder, warm_start),
-        objective=objective_on(phase.training.mesh.build(), decoder, phase),
-        feed=feed,
-        fingerprints=fingerprints,
-        evaluators=evaluators,
-        step_flops=train_step_flops(decoder.config, decoder.vocab_size, phase.batch_size, phase.length),
-        tokens_per_step=phase.batch_size * phase.length,
-        trunk=trunk,
-        description=description,
-    )
-
-
-def objective_on(mesh: Mesh, decoder: Decoder, phase: Phase) -> NextToken:
-    """The objective of a phase, with the kernels of the mesh's devices."""
-    decoder = decoder.clone(attention=attention_on(mesh))
-    return NextToken(decoder, phase.label_smoothing, phase.balance_weight, phase.z_weight, loss_on(mesh))
-
-
-def initial_params(decoder: Decoder, warm_start: Any = None) -> Initialiser:
-    """Parameters with their logical axes: random ones, or those of `warm_start` (host arrays) when it is not None."""
-    one = jnp.zeros((1, 1), jnp.int32)
-
-    def init(key: jax.Array) -> Any:
-        return decoder.init(key, one, one, jnp.ones((1, 1, 1), bool))["params"]
-
-    def read(key: jax.Array) -> Any:
-        return jax.tree.map(
-            lambda box, value: box.replace_boxed(value),
-            jax.eval_shape(init, key),
-            warm_start,
-            is_leaf=lambda x: isinstance(x, nn.Partitioned),
-        )
-
-    return init if warm_start is None else FromHost(read)

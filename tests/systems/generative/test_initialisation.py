@@ -19,9 +19,13 @@ from plum_jax.corpus.splits import LeaveOneOut
 from plum_jax.interop.pretrained import export_hugging_face, read_pretrained
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
 from plum_jax.model.decoder import Decoder
+from plum_jax.objectives.next_token import NextToken
 from plum_jax.semantic_ids.random_ids import RandomIds
+from plum_jax.stages import Data
+from plum_jax.systems.generative import phase as training_phase
 from plum_jax.systems.generative import pipeline
 from plum_jax.systems.generative.initialisation import Initialisation, item_text_sources
+from plum_jax.systems.generative.phase import Phase
 from plum_jax.training.step import FromHost
 
 ROWS = 300  # of the model's table; its tokenizer has 258 pieces
@@ -57,24 +61,26 @@ def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
-def make_stages(shared, directory, initialisation: Initialisation, **decoder) -> pipeline.Stages:
-    phase = pipeline.Phase(length=256)
+def make_stages(shared, directory, initialisation: Initialisation, **decoder) -> pipeline.GenerativeStages:
+    phase = Phase(length=256)
     config = pipeline.Pipeline(
-        source=Simulator(num_users=12, num_items=8, mean_history=6, branching=(2, 2)),
-        splitter=LeaveOneOut(),
-        feature_builders=[CoWatchEmbedding()],
-        quantizer=RandomIds((4, 4)),
-        collision_policy="extra_digit",
+        data=Data(
+            source=Simulator(num_users=12, num_items=8, mean_history=6, branching=(2, 2)),
+            splitter=LeaveOneOut(),
+            feature_builders=[CoWatchEmbedding()],
+            quantizer=RandomIds((4, 4)),
+            collision_policy="extra_digit",
+        ),
         decoder=DecoderConfig(dropout_rate=0.1, remat="full", **decoder),
         initialisation=initialisation,
         cpt=phase,
         retrieval=phase,
     )
-    return pipeline.Stages(config, directory, shared)
+    return pipeline.GenerativeStages(config, directory, config.data.stages(shared))
 
 
 @pytest.fixture(scope="module")
-def stages(llama, shared, tmp_path_factory) -> pipeline.Stages:
+def stages(llama, shared, tmp_path_factory) -> pipeline.GenerativeStages:
     return make_stages(shared, tmp_path_factory.mktemp("run"), Initialisation(llama))
 
 
@@ -92,12 +98,14 @@ def test_the_run_takes_sizes_tokenizer_and_weights(stages, llama):
 @pytest.fixture
 def handed_over(monkeypatch):
     """Instead of training: what the trainer gets."""
-    monkeypatch.setattr(pipeline.trainer, "train", lambda phase, **everything: everything)
+    monkeypatch.setattr(training_phase.trainer, "train", lambda phase, **everything: everything)
 
 
 def test_training_begins_there_with_and_without_cpt(stages, shared, tmp_path, handed_over):
     for name in ("cpt_params", "params_without_cpt"):
-        handed = getattr(pipeline.Stages(stages.config, stages.directory, shared), name)
+        handed = getattr(
+            pipeline.GenerativeStages(stages.config, stages.directory, stages.config.data.stages(shared)), name
+        )
         assert isinstance(handed["init_params"], FromHost)
         assert handed["feed"].start_token == stages.vocabulary.start_id == 257
         begun = nn.unbox(handed["init_params"].make(jax.random.key(0)))
@@ -164,11 +172,14 @@ def test_a_tokenizer_alone_serves_a_random_model_and_is_an_input(shared, llama, 
         shutil.copy(f"{llama}/{name}", tmp_path)
     config = make_stages(shared, tmp_path, Initialisation()).config
     config = dataclasses.replace(config, vocabulary=pipeline.VocabularyConfig(text_model=str(tmp_path)))
-    words = pipeline.Stages(config, tmp_path / "run", shared).vocabulary
+    words = pipeline.GenerativeStages(config, tmp_path / "run", config.data.stages(shared)).vocabulary
     assert (words.num_pieces, words.eos_id) == (258, 257) and words.decode(words.encode("</s> <A1>")) == "</s> <A1>"
-    assert pipeline.Stages(config, tmp_path / "run", shared).vocabulary.fingerprint == words.fingerprint
+    assert (
+        pipeline.GenerativeStages(config, tmp_path / "run", config.data.stages(shared)).vocabulary.fingerprint
+        == words.fingerprint
+    )
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
-    assert pipeline.Stages(config, tmp_path / "run", shared).vocabulary.eos_id == 256
+    assert pipeline.GenerativeStages(config, tmp_path / "run", config.data.stages(shared)).vocabulary.eos_id == 256
 
 
 def test_what_cannot_be_is_said(shared, llama, tmp_path):
@@ -186,17 +197,22 @@ def test_what_cannot_be_is_said(shared, llama, tmp_path):
 def test_gin_says_it_by_macros(llama):
     files = ["gin/run/pipeline.gin", "gin/corpus/simulator.gin", "gin/pretrained/experts.gin"]
     flags = [f"PRETRAINED = '{llama}'", "NEW_ROWS = 'text'", "SEED = 3"]
-    flags += ["config.MixtureOfExperts.num_experts = 5", "cpt/pipeline.Phase.z_weight = 0.5", "MODEL_DIR = '/nowhere'"]
+    flags += [
+        "config.MixtureOfExperts.num_experts = 5",
+        "cpt/next_token.NextToken.z_weight = 0.5",
+        "MODEL_DIR = '/nowhere'",
+    ]
     try:
         run.configure(files, flags)
         config = gin.query_parameter("%PIPELINE").scoped_configurable_fn()
     finally:
         gin.clear_config()
     assert config.initialisation == Initialisation(llama, "text", MixtureOfExperts(num_experts=5), seed=3)
-    assert (config.cpt.z_weight, config.retrieval.z_weight) == (0.5, 0.001)
+    assert (config.cpt.objective.z_weight, config.retrieval.objective.z_weight) == (0.5, 0.001)
 
 
 def test_the_weights_of_the_routers_losses_reach_the_objective(stages, handed_over):
-    phase = dataclasses.replace(stages.config.cpt, balance_weight=0.25, z_weight=0.125)
+    weights = NextToken(balance_weight=0.25, z_weight=0.125)
+    phase = dataclasses.replace(stages.config.cpt, objective=weights)
     objective = stages._train("cpt", phase, stages.cpt_records, None, "none")["objective"]
-    assert (objective.balance_weight, objective.z_weight, objective.label_smoothing) == (0.25, 0.125, 0.0)
+    assert objective.weights == weights

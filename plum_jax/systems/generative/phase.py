@@ -1,0 +1,116 @@
+"""One training phase of a decoder on token records: what it is, and how it is run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.feeds.batches import TokenBatches
+from plum_jax.model.counts import train_step_flops
+from plum_jax.model.decoder import Decoder
+from plum_jax.objectives.next_token import NextToken
+from plum_jax.objectives.objective import Objective
+from plum_jax.training import trainer
+from plum_jax.training.loop import Evaluator
+from plum_jax.training.step import FromHost, Initialiser
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One training phase of the decoder.
+
+    Attributes:
+      training: steps, optimizer, periods, seed.
+      batch_size: rows of a batch.
+      length: tokens of a row; several records are packed into one.
+      objective: what is minimised.
+      feed_shards: independent streams of records, for runs of several processes (`TokenBatches`).
+    """
+
+    training: trainer.TrainingConfig = trainer.TrainingConfig()
+    batch_size: int = 64
+    length: int = 128
+    objective: Objective = NextToken()
+    feed_shards: int = 1
+
+
+def train_phase(
+    phase: Phase,
+    *,
+    decoder: Decoder,
+    records: epath.Path,
+    start_token: int,
+    made_from: Mapping[str, str],
+    directory: epath.Path,
+    warm_start: Any = None,
+    warm_start_fingerprint: str = "none",
+    evaluators: Mapping[str, Evaluator] | None = None,
+    trunk: trainer.Trunk | None = None,
+    description: str = "train",
+) -> Any:
+    """Trains a decoder on token records, or goes on, and returns its parameters.
+
+    Args:
+      phase: how.
+      decoder: what.
+      records: artefact of token records.
+      start_token: what every sequence's inputs begin with.
+      made_from: fingerprints of what the records were made with: SidTable, vocabulary.
+      directory: of the training run.
+      warm_start: parameters (host arrays) to begin with; None: random ones.
+      warm_start_fingerprint: of those.
+      evaluators, trunk, description: as for `trainer.train`.
+    """
+    feed = TokenBatches(
+        records,
+        batch_size=phase.batch_size,
+        length=phase.length,
+        seed=phase.training.seed,
+        feed_shards=phase.feed_shards,
+        start_token=start_token,
+    )
+    fingerprints = {
+        **made_from,
+        "records": feed.fingerprint,
+        "decoder": artifact.fingerprint(decoder.config),
+        "phase": artifact.fingerprint(phase),
+        "warm_start": warm_start_fingerprint,
+    }
+    return trainer.train(
+        phase.training,
+        directory=directory,
+        init_params=initial_params(decoder, warm_start),
+        objective=phase.objective.on(decoder, phase.training.mesh.build()),
+        feed=feed,
+        fingerprints=fingerprints,
+        evaluators=evaluators,
+        step_flops=train_step_flops(decoder.config, decoder.vocab_size, phase.batch_size, phase.length),
+        tokens_per_step=phase.batch_size * phase.length,
+        trunk=trunk,
+        description=description,
+    )
+
+
+def initial_params(decoder: Decoder, warm_start: Any = None) -> Initialiser:
+    """Parameters with their logical axes: random ones, or those of `warm_start` (host arrays) when it is not None."""
+    one = jnp.zeros((1, 1), jnp.int32)
+
+    def init(key: jax.Array) -> Any:
+        return decoder.init(key, one, one, jnp.ones((1, 1, 1), bool))["params"]
+
+    def read(key: jax.Array) -> Any:
+        return jax.tree.map(
+            lambda box, value: box.replace_boxed(value),
+            jax.eval_shape(init, key),
+            warm_start,
+            is_leaf=lambda x: isinstance(x, nn.Partitioned),
+        )
+
+    return init if warm_start is None else FromHost(read)
