@@ -1,4 +1,4 @@
-"""Generative retrieval, from a SidTable to a trained decoder: each stage leaves an artefact, skipped where it is done."""
+"""Generative retrieval from a SidTable to a trained decoder: each stage leaves an artefact, and is skipped when done."""
 
 from __future__ import annotations
 
