@@ -1,0 +1,142 @@
+"""Split: a corpus with each event in one fold, the evaluations of its folds, and the guard that keeps them apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from plum_jax import artifact
+from plum_jax.corpus import leaks
+from plum_jax.corpus.schema import Corpus
+
+NOT_LEARNT, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
+FOLDS: dict[str, int] = {"validation": VALIDATION, "test": TEST}
+FoldName = Literal["validation", "test"]
+
+
+class SplitError(ValueError):
+    """The corpus cannot be split as asked, or a fold is asked for that does not exist."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """E users to predict one item for, each with everything that may be known before it.
+
+    Attributes:
+      fold: "validation" or "test".
+      user: int32 [E], user indexes, ascending, each once.
+      target_item: int32 [E], the item to be found.
+      target_event: int64 [E], its row in `corpus.events`.
+      history_items: int32 [sum of lengths], all histories one after another, oldest item first.
+      history_events: int64 [sum of lengths], their rows in `corpus.events`.
+      history_offsets: int64 [E+1]: history i is history_offsets[i] .. history_offsets[i+1]-1.
+    """
+
+    fold: str
+    user: np.ndarray
+    target_item: np.ndarray
+    target_event: np.ndarray
+    history_items: np.ndarray
+    history_events: np.ndarray
+    history_offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def history(self, index: int) -> np.ndarray:
+        """int32 [length], the items before target `index`, oldest first."""
+        return self.history_items[self.history_offsets[index] : self.history_offsets[index + 1]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """A corpus with each event in exactly one fold.
+
+    Attributes:
+      corpus: what was split.
+      fold: int8 [num_events]: TRAIN, VALIDATION, TEST, or NOT_LEARNT for earlier events of held-out items, which are
+        in the histories of evaluations and in no training.
+      targets: fold name -> int64 [E], ascending rows of `corpus.events` that are to be predicted, at most one a user.
+      config: the splitter that made it.
+      held_out_items: bool [N], items that count as new: nothing is learnt from them or their events. None: no item.
+    """
+
+    corpus: Corpus
+    fold: np.ndarray
+    targets: Mapping[str, np.ndarray]
+    config: Any
+    held_out_items: np.ndarray | None = None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the corpus, of each event's fold and of the targets."""
+        held_out = () if self.held_out_items is None else (self.held_out_items,)
+        targets = (self.targets[name] for name in FOLDS)
+        return artifact.fingerprint(self.corpus.fingerprint, self.fold, *targets, *held_out)
+
+    @functools.cached_property
+    def learnt_items(self) -> np.ndarray:
+        """bool [N]: the items that quantisers may be fitted to."""
+        if self.held_out_items is None:
+            return np.ones(self.corpus.num_items, bool)
+        return ~self.held_out_items
+
+    @functools.cached_property
+    def item_popularity(self) -> np.ndarray:
+        """Training events of each item, int64 [N]."""
+        events = self.training_events()
+        self.check_no_leak(events, used_by="item popularity")
+        return np.bincount(events["item"].to_numpy(), minlength=self.corpus.num_items)
+
+    def training_events(self) -> pl.DataFrame:
+        """The rows of `corpus.events` that may be learnt from, in order, with "event" Int64: the row number there."""
+        rows = np.flatnonzero(self.fold == TRAIN)
+        return self.corpus.events[rows].with_columns(pl.Series("event", rows, dtype=pl.Int64))
+
+    def evaluation(self, fold: str) -> EvaluationSet:
+        """Targets of a fold with their histories: a user's earlier events, none of which is of this or a later fold.
+
+        Raises:
+          SplitError: no such fold.
+        """
+        if fold not in FOLDS:
+            raise SplitError(f"expected a fold of {sorted(FOLDS)}, got {fold!r}")
+        target = self.targets[fold]
+        user, item = (self.corpus.events[column].to_numpy() for column in ("user", "item"))
+        earlier = self.fold < FOLDS[fold]
+        kept_before = np.concatenate([[0], np.cumsum(earlier)])
+        start = kept_before[self.corpus.history_offsets[user[target]]]
+        lengths = kept_before[target] - start
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        events = np.flatnonzero(earlier)[np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)]
+        return EvaluationSet(
+            fold=fold,
+            user=user[target],
+            target_item=item[target],
+            target_event=target,
+            history_items=item[events],
+            history_events=events,
+            history_offsets=offsets,
+        )
+
+    def check_no_leak(self, events: pl.DataFrame, used_by: str) -> None:
+        """Raises if any of these events is held out for validation or test (see `leaks.check_no_leak`).
+
+        Args:
+          events: columns "user" and "item" (indexes), and those of "time" and "event" that there are.
+          used_by: who learns from them; the error names it.
+
+        Raises:
+          LeakError: names used_by, user, item and row.
+        """
+        leaks.check_no_leak(self._held_out, self.corpus, events, used_by)
+
+    @functools.cached_property
+    def _held_out(self) -> pl.DataFrame:
+        rows = np.flatnonzero(self.fold != TRAIN)
+        return self.corpus.events[rows].select("user", "item", "time", event=pl.Series(rows, dtype=pl.Int64))
