@@ -205,7 +205,7 @@ def test_a_bad_row_names_the_file_of_its_fold(tmp_path):
 @pytest.mark.parametrize(
     "splitter, message",
     [
-        (Given(), r"corpus 'small' has a fold 'eval' \(2 events\), which splits.Given does not name \(train='train'"),
+        (Given(), r"corpus 'small' has a fold 'dev' \(1 events\), which splits.Given does not name \(train='train'"),
         (Given("fit", "dev", ("eval", "dev")), "names the fold 'dev' twice"),
         (
             Given("fit", ["dev", "valid"], "eval"),
