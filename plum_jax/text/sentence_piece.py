@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import string
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -79,7 +80,7 @@ class SentencePieceText:
 def train_sentencepiece(texts: Iterable[str], vocab_size: int, model_path: epath.PathLike) -> None:
     """Trains a unigram SentencePiece model with byte fallback: pad 0, eos 1, unk 2; the same texts give the same model.
 
-    Texts that give fewer than `vocab_size` pieces give a smaller model, and a printed line. Where there is no text at
+    Texts that give fewer than `vocab_size` pieces give a smaller model, and a line on stderr. Where there is no text at
     all, the pieces are bytes and the printable characters of ASCII, so that what templates say can be written.
 
     Raises:
@@ -113,7 +114,9 @@ def _fitting(texts: list[str], vocab_size: int) -> bytes:
         ) from None
     got = sentencepiece.SentencePieceProcessor(model_proto=model).vocab_size()
     if got < vocab_size:
-        print(f"{wish}, but {len(texts)} texts give at most {got} pieces: the vocabulary has those")
+        # Not to stdout, which a second run, that trains no pieces, must repeat.
+        said = f"{wish}, but {len(texts)} texts give at most {got} pieces: the vocabulary has those"
+        print(said, file=sys.stderr)
     return model
 
 

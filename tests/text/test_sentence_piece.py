@@ -48,11 +48,11 @@ def test_the_pieces_said_to_fit_are_those_that_fit(tmp_path_factory, texts):
 
 def test_fewer_pieces_than_asked_for_are_said(tmp_path, capsys):
     train_sentencepiece(TITLES, 280, tmp_path / "text.model")
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     train_sentencepiece(TITLES, 2000, tmp_path / "text.model")
     pieces = read_text(tmp_path / "text.model").num_pieces
     said = f"num_pieces (NUM_PIECES) is 2000, but 80 texts give at most {pieces} pieces: the vocabulary has those\n"
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("texts", [[], ["", " \t"], ["\u200b", "\ufeff", "\u3000"]], ids=["none", "blank", "invisible"])
