@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from plum_jax.corpus.schema import Corpus
+from plum_jax.corpus.schema import FOLD, Corpus
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import Buckets, Categories, FieldTokens, SidVocabulary
@@ -31,7 +31,7 @@ class EventColumns:
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self.own = tuple(name for name in corpus.events.columns if name not in ("user", "item", "time"))
+        self.own = tuple(name for name in corpus.events.columns if name not in ("user", "item", "time", FOLD))
         derived = (SINCE_PREVIOUS, SINCE_FINAL) if corpus.clock != "order" else ()
         self.names = tuple(dict.fromkeys((*derived, *self.own, *corpus.items.columns)))
 

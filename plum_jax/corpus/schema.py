@@ -16,6 +16,7 @@ from plum_jax import artifact
 
 KIND = "corpus"
 ENGAGEMENT = {"rating": pl.Float32, "watch_ratio": pl.Float32, "watch_time": pl.Float32, "event_type": pl.String}
+FOLD = "fold"
 Clock = Literal["absolute", "relative", "order"]
 
 
@@ -51,7 +52,8 @@ class Corpus:
         String, List(String) or numbers; optional "publish_time" Int64 (unix seconds, null allowed).
       users: row number = user index, 0..U-1. "user_id" String, unique; user features.
       events: sorted by user, then by time (file order where times are equal or not known). "user" Int32, "item"
-        Int32, "time" Int64 (see `clock`); optional engagement columns (`ENGAGEMENT`) and context features.
+        Int32, "time" Int64 (see `clock`); optional engagement columns (`ENGAGEMENT`), context features, and "fold"
+        String where the data come split (`splits.Given`).
       text_fields: columns of `items` that are text.
       item_features: categorical columns of `items` (String or List(String)).
       user_features: columns of `users`.
@@ -164,6 +166,8 @@ def _check_events(corpus: Corpus) -> None:
             continue
         if events.schema.get(column) != dtype:
             raise CorpusError(f"events need {column!r} as {dtype}, got {dict(events.schema)}", field=column)
+    if FOLD in events.columns and (events.schema[FOLD] != pl.String or events[FOLD].null_count()):
+        raise CorpusError(f"events need {FOLD!r} as String, never null, got {events.schema[FOLD]}", field=FOLD)
     for column, size in (("user", corpus.num_users), ("item", corpus.num_items)):
         outside = events.filter(pl.col(column).is_null() | (pl.col(column) < 0) | (pl.col(column) >= size))
         if outside.height:

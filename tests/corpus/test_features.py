@@ -369,3 +369,22 @@ def test_changed_files_are_noticed(tmp_path):
     np.save(tmp_path / "features" / "other" / "values.npy", np.array([[3], [5]], np.float32))
     with pytest.raises(artifact.ArtifactError, match="its files were changed"):
         features.ItemFeatures.load(tmp_path / "features")
+
+
+def test_without_text_the_text_block_is_left_out_and_that_is_said(tmp_path, capsys):
+    bare = LeaveOneOut().split(corpus_of(HISTORIES))
+    builders = [features.TextEmbedding(), features.SentenceTransformerEmbedding("any"), features.CoWatchEmbedding()]
+    built = features.build_features(bare, builders, tmp_path / "features")
+    assert [block.name for block in built.blocks] == ["co_watch"]
+    assert capsys.readouterr().out == (
+        "small: no text fields, so no block 'text'; items are described by 'co_watch'\n"
+        "small: no text fields, so no block 'sentence'; items are described by 'co_watch'\n"
+    )
+    alone = features.build_features(bare, builders[2:], tmp_path / "alone")
+    assert alone.fingerprint == built.fingerprint
+    with pytest.raises(
+        features.FeatureError, match="has no text fields, and the blocks .'text'. are made of nothing else"
+    ):
+        features.build_features(bare, builders[:1], tmp_path / "none")
+    with pytest.raises(features.FeatureError, match="items have no text field 'title'"):
+        features.build_features(bare, [features.TextEmbedding(("title",)), *builders[2:]], tmp_path / "named")

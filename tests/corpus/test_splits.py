@@ -53,17 +53,24 @@ def test_leave_one_out_equals_the_loop(data):
 @given(histories(), st.integers(0, 7), st.integers(1, 7), st.integers(0, 2))
 def test_global_time_equals_the_loop(drawn, cut, width, minimum_history):
     corpus = corpus_of(drawn)
-    split = split_or_assume(GlobalTime(cut, cut + width, minimum_history), corpus)
     times = corpus.events["time"].to_list()
-    assert split.fold.tolist() == [(time >= cut) + (time >= cut + width) for time in times]
-    assert all(time < cut for time in split.training_events()["time"])
+    folds = [(time >= cut) + (time >= cut + width) for time in times]
+    targets = {}
     for name, number in splits.FOLDS.items():
-        expected, row = [], 0
+        targets[name], row = [], 0
         for events in drawn:
-            window = [i for i in range(len(events)) if split.fold[row + i] == number]
-            expected += [row + window[0]] if window and window[0] >= minimum_history else []
+            window = [i for i in range(len(events)) if folds[row + i] == number]
+            targets[name] += [row + window[0]] if window and window[0] >= minimum_history else []
             row += len(events)
-        assert split.targets[name].tolist() == expected
+    splitter = GlobalTime(cut, cut + width, minimum_history)
+    if TRAIN not in folds or not all(targets.values()):
+        with pytest.raises(SplitError, match="no event is left for|has no events to split"):
+            splitter.split(corpus)
+        return
+    split = splitter.split(corpus)
+    assert split.fold.tolist() == folds
+    assert all(time < cut for time in split.training_events()["time"])
+    assert {name: rows.tolist() for name, rows in split.targets.items()} == targets
 
 
 @property_test

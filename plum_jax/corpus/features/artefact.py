@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from plum_jax import artifact
 from plum_jax.corpus.features.block import FeatureBlock, FeatureError, check_block
+from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import Split
 
 KIND = "item_features"
@@ -22,7 +23,10 @@ BLOCKS = "blocks.json"
 
 
 class FeatureBuilder(Protocol):
-    """Makes one block. A frozen dataclass; one that reads files also has `inputs() -> {what: fingerprint}`."""
+    """Makes one block. A frozen dataclass; one that reads files also has `inputs() -> {what: fingerprint}`.
+
+    One that some corpora have nothing for also has `lacks(corpus) -> str`: what is not there, "" where all is.
+    """
 
     @property
     def name(self) -> str:
@@ -100,15 +104,19 @@ class ItemFeatures:
 def build_features(split: Split, builders: Sequence[FeatureBuilder], directory: epath.PathLike) -> ItemFeatures:
     """Makes the blocks that are not in `directory` yet, checks them, and returns all of them.
 
+    A block that the corpus has nothing for (text, in a log without text) is left out, and a line is printed.
+
     Blocks made by the same builder from the same split and files are kept; a run killed between two blocks goes on with
     the second.
 
     Raises:
-      FeatureError: no builder, two of one name, or a block that `check_block` refuses.
+      FeatureError: no builder, two of one name, none that the corpus has anything for, or a block that `check_block`
+        refuses.
       LeakError: a builder learns from held-out events.
     """
     directory = epath.Path(directory)
     _check_names([builder.name for builder in builders])
+    builders = _with_material(split.corpus, builders)
     inputs = {builder.name: _inputs(split, builder) for builder in builders}
     config = {"builders": [artifact.describe(builder) for builder in builders]}
     all_inputs = {key: value for of_one in inputs.values() for key, value in of_one.items()}
@@ -127,6 +135,24 @@ def build_features(split: Split, builders: Sequence[FeatureBuilder], directory: 
     features = ItemFeatures(tuple(blocks))
     _finish(directory, features, config, all_inputs)
     return features
+
+
+def _with_material(corpus: Corpus, builders: Sequence[FeatureBuilder]) -> list[FeatureBuilder]:
+    """The builders that this corpus has something for; says which it has nothing for."""
+    lacks = {builder.name: getattr(builder, "lacks", lambda corpus: "")(corpus) for builder in builders}
+    kept = [builder for builder in builders if not lacks[builder.name]]
+    if not kept:
+        raise FeatureError(
+            f"corpus {corpus.name!r} has {' and '.join(lacks.values())}, and the blocks {list(lacks)} are made of "
+            "nothing else: name them in the source, or add a block to FEATURES, such as CoWatchEmbedding"
+        )
+    for builder in builders:
+        if lacks[builder.name]:
+            others = " and ".join(repr(other.name) for other in kept)
+            print(
+                f"{corpus.name}: {lacks[builder.name]}, so no block {builder.name!r}; items are described by {others}"
+            )
+    return kept
 
 
 def _check_names(names: list[str]) -> None:

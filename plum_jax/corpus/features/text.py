@@ -42,6 +42,10 @@ class TextEmbedding:
     def inputs(self) -> dict[str, str]:
         return {"wordllama": importlib.metadata.version("wordllama")}
 
+    def lacks(self, corpus: Corpus) -> str:
+        """What is not there to make this block of; "" where all is."""
+        return _no_text(corpus, self.fields)
+
     def compute(self, split: Split) -> FeatureBlock:
         """Items without text, or whose text has no token, are absent.
 
@@ -79,6 +83,10 @@ class SentenceTransformerEmbedding:
     batch_size: int = 64
     name: str = "sentence"
 
+    def lacks(self, corpus: Corpus) -> str:
+        """What is not there to make this block of; "" where all is."""
+        return _no_text(corpus, self.fields)
+
     def compute(self, split: Split) -> FeatureBlock:
         """Items without text are absent.
 
@@ -101,6 +109,11 @@ class SentenceTransformerEmbedding:
         values = np.zeros((len(texts), embedded.shape[1]), np.float32)
         values[present] = embedded
         return FeatureBlock(self.name, normalised(values), present)
+
+
+def _no_text(corpus: Corpus, fields: tuple[str, ...]) -> str:
+    """Fields that are asked for by name must be there; those of the corpus need not."""
+    return "" if fields or corpus.text_fields else "no text fields"
 
 
 def item_texts(corpus: Corpus, fields: tuple[str, ...], block: str) -> list[str]:

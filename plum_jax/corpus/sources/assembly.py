@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from plum_jax.corpus.schema import ENGAGEMENT, Clock, Corpus, CorpusError
+from plum_jax.corpus.schema import ENGAGEMENT, FOLD, Clock, Corpus, CorpusError
 from plum_jax.corpus.sources import values
 from plum_jax.corpus.sources.bad_rows import BadRows
 from plum_jax.corpus.sources.files import ROW, DataFile
@@ -111,14 +111,9 @@ def assemble(
       minimum_history, minimum_item_events: users and items with fewer events are left out, again and again until none
         is (both k: the k-core). With `minimum_item_events` 0, items without any event stay.
     """
-    for side, id_name, column in ((items, "item_id", item_column), (users, "user_id", user_column)):
-        if side is not None:
-            unknown = ~pl.col(id_name).is_in(side.frame[id_name].cast(pl.Categorical).implode())
-            kind = id_name.removesuffix("_id")
-            problem = f"{{value}} is not among the {kind}s; add it to the file of {kind}s"
-            events = bad_rows.drop(
-                events, unknown, kind=f"unknown {kind}", file=events_file, field=column, problem=problem
-            )
+    events = drop_unknown(
+        events, events_file, {"item_id": (item_column, items), "user_id": (user_column, users)}, bad_rows
+    )
     events = _core(events, minimum_history, minimum_item_events)
     if not events.height:
         raise CorpusError(
@@ -134,7 +129,7 @@ def assemble(
         events = events.join(index, on=f"{column}_id", how="left", maintain_order="left")
     events = events.sort("time", maintain_order=True).sort("user", maintain_order=True)  # faster than at once
     time = pl.lit(None, pl.Int64) if clock == "order" else pl.col("time")
-    order = [column for column in (*ENGAGEMENT, *context_features) if column in events.columns]
+    order = [column for column in (*ENGAGEMENT, *context_features, FOLD) if column in events.columns]
     return Corpus(
         name=name,
         items=item_frame,
@@ -147,6 +142,33 @@ def assemble(
         clock=clock,
         problems=bad_rows.report(name),
     )
+
+
+def drop_unknown(
+    events: pl.DataFrame, events_file: DataFile, sides: Mapping[str, tuple[str, Side | None]], bad_rows: BadRows
+) -> pl.DataFrame:
+    """Events whose items and users are known.
+
+    Args:
+      sides: "item_id" and "user_id" -> the events file's column, and those that are known (None: all).
+    """
+    for id_name, (column, side) in sides.items():
+        if side is not None:
+            unknown = ~pl.col(id_name).is_in(side.frame[id_name].cast(pl.Categorical).implode())
+            kind = id_name.removesuffix("_id")
+            problem = f"{{value}} is not among the {kind}s; add it to the file of {kind}s"
+            events = bad_rows.drop(
+                events, unknown, kind=f"unknown {kind}", file=events_file, field=column, problem=problem
+            )
+    return events
+
+
+def first_of_each(sides: Sequence[Side], id_name: str) -> Side:
+    """Items or users that several files speak of: each as the first file has it."""
+    if len(sides) == 1:
+        return sides[0]
+    frame = pl.concat([side.frame for side in sides], how="vertical_relaxed")
+    return dataclasses.replace(sides[0], frame=frame.unique(id_name, keep="first", maintain_order=True))
 
 
 def _core(events: pl.DataFrame, minimum_history: int, minimum_item_events: int) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 
-from plum_jax.corpus.schema import ENGAGEMENT, Clock, CorpusError
+from plum_jax.corpus.schema import ENGAGEMENT, FOLD, Clock, CorpusError
 from plum_jax.corpus.sources import values
 from plum_jax.corpus.sources.bad_rows import BadRows
 from plum_jax.corpus.sources.files import ROW, DataFile
@@ -31,6 +31,7 @@ class EventColumns:
       engagement: name in `schema.ENGAGEMENT` -> column.
       context: context feature -> column.
       numbers: those context features that are numbers; the others are text.
+      fold: the fold that the data have the event in.
     """
 
     user: str
@@ -43,6 +44,7 @@ class EventColumns:
     engagement: Mapping[str, str] = dataclasses.field(default_factory=dict)
     context: Mapping[str, str] = dataclasses.field(default_factory=dict)
     numbers: tuple[str, ...] = ()
+    fold: str | None = None
 
     def __post_init__(self) -> None:
         if sum(column is not None for column in (self.time, self.gap, self.order)) > 1:
@@ -61,7 +63,8 @@ class EventColumns:
     def sources(self) -> dict[str, str]:
         """Name in the corpus -> column of the file."""
         when = {} if self.when is None else {"time": self.when}
-        return {"user_id": self.user, "item_id": self.item, **when, **self.engagement, **self.context}
+        fold = {} if self.fold is None else {FOLD: self.fold}
+        return {"user_id": self.user, "item_id": self.item, **when, **self.engagement, **self.context, **fold}
 
 
 def read_events(
@@ -116,6 +119,11 @@ def _drop_bad_values(frame: pl.DataFrame, file: DataFile, columns: EventColumns,
         advice = values.TIME_ADVICE if columns.order is None else "expected a number to sort by, got {value}; mend it"
         frame = bad_rows.drop(
             frame, pl.col("time").is_null(), kind="bad time", file=file, field=columns.when, problem=advice
+        )
+    if columns.fold is not None:
+        problem = "expected the name of a fold, got nothing; mend the row"
+        frame = bad_rows.drop(
+            frame, pl.col(FOLD).is_null(), kind="missing fold", file=file, field=columns.fold, problem=problem
         )
     for name, column in {**columns.engagement, **columns.context}.items():
         if frame.schema[name].is_float():

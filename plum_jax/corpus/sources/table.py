@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from plum_jax.corpus.schema import Corpus, CorpusError
+from plum_jax.corpus.schema import FOLD, Corpus, CorpusError
 from plum_jax.corpus.sources import assembly, values
 from plum_jax.corpus.sources.bad_rows import BadRows, OnBadRow
 from plum_jax.corpus.sources.events import EventColumns, Layout, read_events
 from plum_jax.corpus.sources.files import DataFile, file_hashes, open_file
 
 Columns = Mapping[str, str] | Sequence[str]
-_RESERVED = {"user", "item", "time", "event", "user_id", "item_id", "publish_time"}
+_RESERVED = {"user", "item", "time", "event", "user_id", "item_id", "publish_time", "fold"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Table:
     named as in the files. A feature or text field is a column's name, or {its name in the corpus: the column}.
 
     Attributes:
-      events_path: one event a row, or one user a row (`layout`).
+      events_path: one event a row, or one user a row (`layout`); or {fold: path} where there is a file for each fold,
+        all of one form (events without time follow each other in the order of the files).
       items_path: one item a row. None: items are those of the events, their text and features in the events file too.
       users_path: one user a row. None: likewise.
       data_dir: directory of the three files; "" where their paths say it all.
@@ -40,6 +41,7 @@ class Table:
       time_unit: of `time`, `gap` and `publish_time` as numbers: "s", "ms", "us", "ns".
       time_format: strptime format of `time` and `publish_time` as dates, e.g. "%Y-%m-%d %H:%M:%S".
       rating, watch_ratio, watch_time, event_type: columns of engagement.
+      fold: column that says which fold an event is of (`splits.Given`), where one file holds all folds.
       context_features: columns of the events file that describe the request.
       items_id, users_id: id columns of the other files; "" for the same name as in the events file.
       text_fields, item_features: columns of the items.
@@ -56,7 +58,7 @@ class Table:
       on_bad_row: "error" or "skip" (count and print).
     """
 
-    events_path: str
+    events_path: str | Mapping[str, str]
     items_path: str | None = None
     users_path: str | None = None
     data_dir: str = ""
@@ -73,6 +75,7 @@ class Table:
     watch_ratio: str | None = None
     watch_time: str | None = None
     event_type: str | None = None
+    fold: str | None = None
     context_features: Columns = ()
     items_id: str = ""
     users_id: str = ""
@@ -99,7 +102,7 @@ class Table:
 
     def inputs(self) -> dict[str, str]:
         """Hashes of the files, so that a stage knows when one of them has changed."""
-        paths = (self.events_path, self.items_path, self.users_path)
+        paths = (*self._fold_paths().values(), self.items_path, self.users_path)
         return file_hashes(pathlib.Path(self.data_dir, path) for path in paths if path is not None)
 
     def read(self) -> Corpus:
@@ -112,16 +115,19 @@ class Table:
         bad_rows = BadRows(self.on_bad_row)
         columns = self._event_columns()
         with contextlib.ExitStack() as stack:
-            events_file = self._open(
-                self.events_path, stack, self.events_separator, self.events_columns, self.events_encoding
-            )
-            events_file.require(list(columns.sources().values()))
-            items = self._items(stack, events_file, bad_rows)
-            users = self._users(stack, events_file, bad_rows)
+            events_files = {
+                fold: self._open(path, stack, self.events_separator, self.events_columns, self.events_encoding)
+                for fold, path in self._fold_paths().items()
+            }
+            for file in events_files.values():
+                file.require(list(columns.sources().values()))
+            items = self._items(stack, list(events_files.values()), bad_rows)
+            users = self._users(stack, list(events_files.values()), bad_rows)
+            first = next(iter(events_files.values()))
             return assembly.assemble(
-                self.name or pathlib.Path(self.events_path).stem,
-                read_events(events_file, columns, self.layout, self.history_separator, bad_rows),
-                events_file,
+                self.name or first.path.stem,
+                self._events(events_files, columns, items, users, bad_rows),
+                first,
                 user_column=self.user_id,
                 item_column=self.item_id,
                 bad_rows=bad_rows,
@@ -133,7 +139,41 @@ class Table:
                 minimum_item_events=self.minimum_item_events,
             )
 
+    def _fold_paths(self) -> dict[str, str]:
+        """Path of each fold's events; one path without a fold where no fold has a file of its own."""
+        return {"": self.events_path} if isinstance(self.events_path, str) else dict(self.events_path)
+
+    def _events(
+        self,
+        files: Mapping[str, DataFile],
+        columns: EventColumns,
+        items: assembly.Side | None,
+        users: assembly.Side | None,
+        bad_rows: BadRows,
+    ) -> pl.DataFrame:
+        """Events of all files, those of several with the fold that each file stands for."""
+        frames = []
+        for fold, file in files.items():
+            frame = read_events(file, columns, self.layout, self.history_separator, bad_rows)
+            if not isinstance(self.events_path, str):
+                sides = {"item_id": (self.item_id, items), "user_id": (self.user_id, users)}
+                frame = assembly.drop_unknown(frame, file, sides, bad_rows)  # the file is known here only
+                frame = frame.with_columns(pl.lit(fold).alias(FOLD))
+            frames.append(frame)
+        return pl.concat(frames, how="vertical_relaxed")
+
+    def _check_folds(self) -> None:
+        if isinstance(self.events_path, str):
+            return
+        if not self.events_path:
+            raise CorpusError("expected events_path as a path or as {fold: path}, got neither")
+        if self.fold is not None or self.gap is not None:
+            wrong = "fold" if self.fold is not None else "gap"
+            why = "the file says the fold" if wrong == "fold" else "a gap across two files is not known: use `time`"
+            raise CorpusError(f"events_path with a file for each fold goes without `{wrong}`: {why}")
+
     def _check_names(self) -> None:
+        self._check_folds()
         fields = ("text_fields", "item_features", "user_features", "context_features")
         for field in fields:
             for name in _by_name(getattr(self, field)):
@@ -160,6 +200,7 @@ class Table:
             engagement={name: column for name, column in engagement.items() if column is not None},
             context=_by_name(self.context_features),
             numbers=tuple(name for name in _by_name(self.context_features) if name in self.numbers),
+            fold=self.fold,
         )
 
     def _open(
@@ -180,51 +221,64 @@ class Table:
             quote=self.quote,
         )
 
-    def _items(self, stack: contextlib.ExitStack, events_file: DataFile, bad_rows: BadRows) -> assembly.Side | None:
+    def _items(
+        self, stack: contextlib.ExitStack, events_files: list[DataFile], bad_rows: BadRows
+    ) -> assembly.Side | None:
         if self.items_path is None and (self.layout == "users" or not (self.text_fields or self.item_features)):
             if self.text_fields or self.item_features or self.publish_time:
                 raise CorpusError("a file with one user a row cannot hold fields of items; name items_path")
             return None
-        file, column = events_file, self.item_id
+        files, column = events_files, self.item_id
         if self.items_path is not None:
-            file = self._open(self.items_path, stack, self.items_separator, self.items_columns, self.items_encoding)
+            files = [self._open(self.items_path, stack, self.items_separator, self.items_columns, self.items_encoding)]
             column = self.items_id or self.item_id
         publish = None
         if self.publish_time is not None:
-            file.require([self.publish_time])
-            dtype = file.dtype(self.publish_time)
+            for file in files:
+                file.require([self.publish_time])
+            dtype = files[0].dtype(self.publish_time)
             publish = values.seconds(pl.col("publish_time"), dtype, self.time_unit, self.time_format)
-        return assembly.read_side(
-            file,
-            bad_rows,
-            id_name="item_id",
-            id_column=column,
-            text_fields=_by_name(self.text_fields),
-            features=_by_name(self.item_features),
-            list_separators=self.list_separators,
-            numbers=self.numbers,
-            publish_time=publish,
-            publish_column=self.publish_time,
-            repeated_ids=self.items_path is None,
-        )
+        sides = [
+            assembly.read_side(
+                file,
+                bad_rows,
+                id_name="item_id",
+                id_column=column,
+                text_fields=_by_name(self.text_fields),
+                features=_by_name(self.item_features),
+                list_separators=self.list_separators,
+                numbers=self.numbers,
+                publish_time=publish,
+                publish_column=self.publish_time,
+                repeated_ids=self.items_path is None,
+            )
+            for file in files
+        ]
+        return assembly.first_of_each(sides, "item_id")
 
-    def _users(self, stack: contextlib.ExitStack, events_file: DataFile, bad_rows: BadRows) -> assembly.Side | None:
+    def _users(
+        self, stack: contextlib.ExitStack, events_files: list[DataFile], bad_rows: BadRows
+    ) -> assembly.Side | None:
         if self.users_path is None and not self.user_features:
             return None
-        file, column = events_file, self.user_id
+        files, column = events_files, self.user_id
         if self.users_path is not None:
-            file = self._open(self.users_path, stack, self.users_separator, self.users_columns, self.users_encoding)
+            files = [self._open(self.users_path, stack, self.users_separator, self.users_columns, self.users_encoding)]
             column = self.users_id or self.user_id
-        return assembly.read_side(
-            file,
-            bad_rows,
-            id_name="user_id",
-            id_column=column,
-            features=_by_name(self.user_features),
-            list_separators=self.list_separators,
-            numbers=self.numbers,
-            repeated_ids=self.users_path is None,
-        )
+        sides = [
+            assembly.read_side(
+                file,
+                bad_rows,
+                id_name="user_id",
+                id_column=column,
+                features=_by_name(self.user_features),
+                list_separators=self.list_separators,
+                numbers=self.numbers,
+                repeated_ids=self.users_path is None,
+            )
+            for file in files
+        ]
+        return assembly.first_of_each(sides, "user_id")
 
 
 def _by_name(columns: Columns) -> dict[str, str]:

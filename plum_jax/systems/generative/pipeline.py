@@ -1,4 +1,4 @@
-"""Generative retrieval from a SidTable to a trained decoder: each stage leaves an artefact, and is skipped when done."""
+"""Generative retrieval from a SidTable to a trained decoder: every stage leaves an artefact, and is skipped if done."""
 
 from __future__ import annotations
 
