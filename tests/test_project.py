@@ -60,7 +60,19 @@ def clear_gin():
 
 
 def test_every_gin_folder_is_checked_here():
-    known = {"run", "study", "launcher", "corpus", "model", "optimizer", "mesh", "pretrained", "semantic_ids", "tasks"}
+    known = {
+        "run",
+        "study",
+        "launcher",
+        "corpus",
+        "model",
+        "optimizer",
+        "mesh",
+        "pretrained",
+        "semantic_ids",
+        "systems",
+        "tasks",
+    }
     assert {path.parent.name for path in REPOSITORY.glob("gin/**/*.gin")} <= known
 
 

@@ -21,7 +21,8 @@ from plum_jax.pods.costs import Costs, program_costs
 from plum_jax.pods.hlo import Computation, Instruction, parse
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.trie import SidTrie
-from plum_jax.systems.generative.phase import Phase, initial_params
+from plum_jax.systems.generative.phase import Phase
+from plum_jax.training.initial import initial_params
 from plum_jax.training.mesh import batch_sharding, logical_axes, replicated
 from plum_jax.training.step import abstract_state, make_train_step
 

@@ -20,7 +20,7 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.places import Cell
 from plum_jax.studies.study import Study
-from plum_jax.systems.generative.phase import initial_params
+from plum_jax.training.initial import initial_params
 from plum_jax.training.step import initial_state, make_train_step
 
 STEP_TIMES = "step_seconds.json"

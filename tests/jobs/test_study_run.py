@@ -1,7 +1,6 @@
 import dataclasses
 
 import pytest
-from small_study import study
 
 from gin import config as gin
 from plum_jax import run
@@ -13,6 +12,7 @@ from plum_jax.studies.launch_local import Local
 from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan import cell_fingerprint
 from plum_jax.studies.rules import PowerRule
+from tests.studies.small_study import study
 
 FILES = ["gin/run/study_run.gin", "gin/corpus/simulator.gin", "gin/study/simulated.gin"]
 STATED = study(batch_size=PowerRule(base=2))

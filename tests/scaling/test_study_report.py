@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 from matplotlib.collections import PathCollection
-from tests.test_report import Page
 
 from plum_jax import artifact
 from plum_jax.report import page_svg
@@ -29,6 +28,7 @@ from plum_jax.scaling.plots import (
 )
 from plum_jax.scaling.report import write_study_report
 from plum_jax.scaling.study_results import read_study_results
+from tests.report.test_page import Page
 from tests.scaling.made_study import EXPONENT, FAILED, made_rows, write_made_study
 from tests.scaling.planted_study import LAW
 

@@ -1,0 +1,70 @@
+"""InfoNCE between two towers: a user's state against the items that the batch's users took."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class InfoNce:
+    """Softmax over the targets of the whole batch, corrected by how often each is a target (logQ, Yi et al. 2019).
+
+    The batch is that of all devices: negatives cross them, and a sharded step's loss is a single device's. Gradient
+    accumulation would take negatives away: it is refused where the system is configured.
+
+    The network's method `towers(batch)` gives user vectors and item vectors, float32 `[B, T, D]` each, and the inverse
+    temperature. The batch has "decoder_target_tokens", "decoder_loss_weights" and "target_log_q" (log of the share of
+    training events that the target item has), each `[B, T]`.
+
+    Attributes:
+      correct_for_popularity: subtract log q from the scores; without it popular items are punished.
+    """
+
+    correct_for_popularity: bool = True
+
+    def on(self, network: Any, mesh: Mesh) -> InfoNceLoss:
+        """The loss of a network with two towers."""
+        return InfoNceLoss(network, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class InfoNceLoss:
+    """`InfoNce` of one network."""
+
+    network: Any
+    objective: InfoNce
+
+    def __call__(
+        self, params: Mapping, batch: Mapping[str, jax.Array], rng: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, dict]:
+        """Sums of loss and weight over packed rows; `rng` None: no dropout."""
+        users, items, scale = self.network.apply(
+            {"params": params},
+            batch,
+            deterministic=rng is None,
+            rngs=None if rng is None else {"dropout": rng},
+            method="towers",
+        )
+        width = users.shape[-1]
+        weights = batch["decoder_loss_weights"].reshape(-1)
+        targets, log_q = batch["decoder_target_tokens"].reshape(-1), batch["target_log_q"].reshape(-1)
+        scores = scale * users.reshape(-1, width) @ items.reshape(-1, width).T
+        if self.objective.correct_for_popularity:
+            scores = scores - log_q
+        places = jnp.arange(len(targets))
+        # Another position's target that is the same item is no negative; nor is padding.
+        same = (targets[:, None] == targets[None, :]) & (places[:, None] != places[None, :])
+        scores = jnp.where(same | (weights == 0)[None, :], -jnp.inf, scores)
+        own = scores[places, places]
+        losses = jax.nn.logsumexp(scores, axis=-1) - own
+        # Where there is no target there is no loss: -inf - -inf would be nan, and its gradient too.
+        losses = jnp.where(weights > 0, losses, 0.0)
+        loss, weight = jnp.sum(losses * weights), jnp.sum(weights)
+        right = jnp.sum((own >= jnp.max(scores, axis=-1)) * weights)
+        return loss, weight, {"info_nce": (loss, weight), "in_batch_accuracy": (right, weight)}

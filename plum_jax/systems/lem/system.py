@@ -1,0 +1,124 @@
+"""The large-embedding model as a system: two towers, InfoNCE with negatives from the batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.corpus.splits import Split
+from plum_jax.feeds.batches import ArrayBatches
+from plum_jax.feeds.histories import history_rows
+from plum_jax.feeds.item_columns import ItemColumns
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.counts import train_step_flops
+from plum_jax.objectives.info_nce import InfoNce
+from plum_jax.stages import Stages
+from plum_jax.systems.lem.network import TwoTowers
+from plum_jax.systems.lem.scoring import lem_scorer
+from plum_jax.systems.scored_items import FittedScorer, training_histories
+from plum_jax.training import trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Lem:
+    """PLUM's baseline (§1.4): an embedding for each item, its content features, and two towers whose product ranks.
+
+    The paper gives sizes and results, no layers; here the user tower is a Transformer over the items' vectors, and the
+    item tower the sum of embedding and projected features. All of a run's feature blocks are read.
+
+    Attributes:
+      transformer: sizes of the user tower.
+      objective: InfoNCE, with or without the correction for popularity.
+      training: steps, optimizer, periods, seed; one microbatch, for negatives come from the batch.
+      history_length: items of a window, and the latest of a history that ranking reads.
+      batch_size, row_length: rows of a batch and positions of a row; their product is the number of negatives.
+      curve_users: validation users for the curves and for choosing the best checkpoint.
+    """
+
+    transformer: DecoderConfig = DecoderConfig()
+    objective: InfoNce = InfoNce()
+    training: trainer.TrainingConfig = trainer.TrainingConfig()
+    history_length: int = 50
+    batch_size: int = 16
+    row_length: int = 100
+    curve_users: int = 5000
+
+    def __post_init__(self) -> None:
+        if self.training.microbatches != 1:
+            raise ValueError(
+                f"LEM takes its negatives from the batch: expected microbatches=1, got {self.training.microbatches}, "
+                "which would leave each piece its own positions alone; lower batch_size, or use more devices"
+            )
+
+    def fit(self, stages: Stages, name: str) -> FittedScorer:
+        """Trains on every training event but each user's first, or goes on, or reads what was trained."""
+        split, features = stages.split, item_features(stages)
+        directory = stages.directory / "systems" / name
+        network = TwoTowers(self.transformer, split.corpus.num_items, features.shape[1])
+        scorer, training = lem_scorer(network, features, self.history_length), self.training
+        params = trainer.train(
+            training,
+            directory=directory,
+            init_params=functools.partial(_initial, network),
+            objective=self.objective.on(network, training.mesh.build()),
+            feed=self.feed(split, features),
+            fingerprints={
+                "split": split.fingerprint,
+                "features": artifact.fingerprint(features),
+                "system": artifact.fingerprint(self),
+            },
+            evaluators={"validation": scorer.curve(split, self.curve_users)} if training.evaluation_period else {},
+            step_flops=self.step_flops(features.shape[1]),
+            tokens_per_step=self.batch_size * self.row_length,
+            description=name,
+        )
+        return FittedScorer(scorer, params, self._facts(params, features.shape[1]), epath.Path(directory))
+
+    def feed(self, split: Split, features: np.ndarray) -> ItemColumns:
+        """Packed rows of item indexes with features, reshuffled each epoch."""
+        histories = training_histories(split, used_by="LEM")
+        rows = history_rows(histories, self.history_length, self.row_length, self.training.seed)
+        popularity = np.maximum(split.item_popularity, 1)  # an item that is never a target has no use for its share
+        log_q = np.log(popularity / popularity.sum()).astype(np.float32)
+        batches = ArrayBatches(rows, min(self.batch_size, len(rows["decoder_positions"])), self.training.seed)
+        return ItemColumns(batches, features, log_q)
+
+    def step_flops(self, feature_dim: int) -> float:
+        """Model FLOPs of a training step: the tower, both projections of features, scores against the whole batch."""
+        positions = self.batch_size * self.row_length
+        width = self.transformer.d_model
+        projections = 2 * 2 * positions * feature_dim * width
+        # A vocabulary as large as the batch is what its head costs.
+        tower = train_step_flops(self.transformer, positions, self.batch_size, self.row_length)
+        return tower + 3 * projections
+
+    def _facts(self, params: Any, feature_dim: int) -> dict[str, float]:
+        total = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+        return {
+            "seed": self.training.seed,
+            "parameters": total,
+            "non_embedding_parameters": total - np.size(params["embedding"]),
+            "train_flops": self.training.steps * self.step_flops(feature_dim),
+        }
+
+
+def item_features(stages: Stages) -> np.ndarray:
+    """float32 [N, F]: all blocks of the run side by side; F is 0 where there are none."""
+    if not stages.data.feature_builders:
+        return np.zeros((stages.split.corpus.num_items, 0), np.float32)
+    return np.concatenate([block.values for block in stages.features.blocks], axis=1)
+
+
+def _initial(network: TwoTowers, key: jax.Array) -> Any:
+    one, width = jnp.zeros((1, 1), jnp.int32), network.feature_dim
+    batch = {name: one for name in ("decoder_input_tokens", "decoder_target_tokens", "decoder_positions")}
+    batch |= {"decoder_segment_ids": one + 1}
+    batch |= {name: jnp.zeros((1, 1, width)) for name in ("input_features", "target_features")}
+    return network.init(key, batch, method="towers")["params"]

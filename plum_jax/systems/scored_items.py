@@ -1,0 +1,107 @@
+"""Systems that score an item by the product of a user's vector and the item's: how they train and rank."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.corpus.splits import EvaluationSet, Split
+from plum_jax.evaluation.exact_top_k import exact_top_k
+from plum_jax.evaluation.judge import judged
+from plum_jax.evaluation.metrics import Catalogue
+from plum_jax.evaluation.system import Ranking
+from plum_jax.training.loop import Evaluator
+from plum_jax.training.metrics_log import read_metrics
+
+# (parameters, histories) -> float32 [U, D]; parameters -> float32 [N, D].
+UserVectors = Callable[[Any, list[np.ndarray]], np.ndarray]
+ItemVectors = Callable[[Any], np.ndarray]
+CURVE_KS = (5, 10)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scorer:
+    """Two functions of parameters whose product ranks.
+
+    Attributes:
+      users: of the histories of some users.
+      items: of all items.
+    """
+
+    users: UserVectors
+    items: ItemVectors
+
+    def rank(self, params: Any, evaluation: EvaluationSet, k: int) -> Ranking:
+        """The first k items of each user."""
+        histories = [evaluation.history(row) for row in range(len(evaluation))]
+        lists, scores = exact_top_k(self.users(params, histories), self.items(params), evaluation, k)
+        return Ranking(lists, scores)
+
+    def curve(self, split: Split, max_users: int) -> Evaluator:
+        """The evaluator of some validation users, evenly spread: all metrics but deciles and diversity."""
+        everybody = split.evaluation("validation")
+        rows = np.unique(np.linspace(0, len(everybody) - 1, min(max_users, len(everybody)), dtype=int))
+        some = everybody.take(rows)
+        catalogue = Catalogue(split.corpus.num_items, split.item_popularity == 0)
+
+        def evaluate(params: Any) -> dict[str, float]:
+            ranking = self.rank(params, some, max(CURVE_KS))
+            return judged(ranking, some.user, some.target_item, CURVE_KS, catalogue)[0]
+
+        return evaluate
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedScorer:
+    """A trained system that ranks by products.
+
+    Attributes:
+      scorer: how.
+      params: with what (host arrays).
+      told: seed, parameters, train_flops...
+      directory: of the training run, whose log knows the seconds.
+    """
+
+    scorer: Scorer
+    params: Any
+    told: Mapping[str, Any]
+    directory: epath.Path
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return artifact.tree_fingerprint(self.params)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        rows = read_metrics(self.directory)
+        seconds = max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
+        return {**self.told, "train_seconds": round(seconds, 1)}
+
+    def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
+        """The first k items of each user, exactly."""
+        return self.scorer.rank(self.params, evaluation, k)
+
+
+def training_histories(split: Split, used_by: str) -> list[np.ndarray]:
+    """The training items of each user who has any, oldest first; guarded against leaks."""
+    events = split.training_events()
+    split.check_no_leak(events, used_by=used_by)
+    user, item = events["user"].to_numpy(), events["item"].to_numpy()
+    return np.split(item.astype(np.int32), np.flatnonzero(np.diff(user)) + 1)
+
+
+def in_blocks(run: Callable[..., Any], block: int, *arrays: np.ndarray) -> np.ndarray:
+    """`run` on blocks of rows, all of one shape, for another would compile again; the answers one after the other."""
+    found = []
+    for start in range(0, len(arrays[0]), block):
+        some = [array[start : start + block] for array in arrays]
+        count = len(some[0])
+        filled = [np.concatenate([part, np.repeat(part[:1], block - count, axis=0)]) for part in some]
+        found.append(np.asarray(run(*filled))[:count])
+    return np.concatenate(found)
