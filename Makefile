@@ -36,6 +36,13 @@ help:  ## List the commands.
 quickstart: .venv/cpu-$(PYTHON_VERSION).stamp  ## MovieLens-100K from raw logs to a table of Recall@10 and report.html. DATA_DIR=... reads your own copy.
 	$(BIN)/plum --gin_file=gin/run/quickstart.gin --gin_file=gin/corpus/ml_100k.gin --gin_file=gin/model/cpu_tiny.gin \
 	  --gin.MODEL_DIR="'$(RUN_DIR)'" $(if $(DATA_DIR),--gin.DATA_DIR="'$(DATA_DIR)'") $(GIN)
+	@printf '%s\n' "" "This run answers for itself:" \
+	  "  $(BIN)/plum recommend $(RUN_DIR)        # lists for all users, as Parquet" \
+	  "  $(BIN)/plum watch_next $(RUN_DIR)       # what to watch after each item" \
+	  "  $(BIN)/plum explain $(RUN_DIR)          # what some users' lists rest on" \
+	  "  $(BIN)/plum evaluate $(RUN_DIR) --gin.NUM_BEAMS=128" \
+	  "  $(BIN)/plum export_serving $(RUN_DIR)   # for servers with JAX and numpy alone" \
+	  "  $(BIN)/plum export_model $(RUN_DIR)     # a Hugging Face directory"
 
 test: lint  ## Linters, type checker, import rules, then every test but the slow ones.
 	$(BIN)/python -m pytest -m "not slow" $(TESTS)

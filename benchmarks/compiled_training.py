@@ -26,7 +26,7 @@ from plum_jax.pods.topology import topology_devices
 from plum_jax.run import configure
 from plum_jax.systems.generative.phase import Phase
 from plum_jax.training.mesh import MeshShape
-from plum_jax.training.trainer import TrainingConfig
+from plum_jax.training.training_config import TrainingConfig
 
 LADDER = ("dense_110m", "dense_370m", "dense_900m", "moe_110m", "moe_370m", "moe_900m", "moe_3b")
 VOCAB_SIZE, LENGTH, ROWS_A_CHIP = 48_128, 1536, 4

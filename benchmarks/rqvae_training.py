@@ -22,7 +22,7 @@ from plum_jax.semantic_ids.rqvae.objective import RqVaeObjective, draw_levels
 from plum_jax.semantic_ids.rqvae.pairs import CoWatched, ItemBatches
 from plum_jax.training.mesh import batch_sharding
 from plum_jax.training.step import FromHost, initial_state, make_train_step
-from plum_jax.training.trainer import TrainingConfig
+from plum_jax.training.training_config import TrainingConfig
 
 NUM_ITEMS = 20_000
 ITEMS_IN_A_ROUND = 16_384  # of each side

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from plum_jax import guard
+
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 # Metadata of a dataclass field that says how a run is watched, not what it makes: no fingerprint or manifest has it.
@@ -194,9 +196,19 @@ def read_manifest(directory: epath.PathLike, kind: str) -> Manifest:
 
 
 def is_current(directory: epath.PathLike, *, kind: str, config: Any, inputs: Mapping[str, str]) -> bool:
-    """Whether a complete artefact of this kind, made by this config from these inputs, is already there."""
+    """Whether a complete artefact of this kind, made by this config from these inputs, is already there.
+
+    Raises:
+      RunError: it is not, and the job must not make it (`guard.before_making`).
+    """
+    wanted = {"config": json.loads(json.dumps(describe(config))), "inputs": dict(inputs)}
     try:
         manifest = read_manifest(directory, kind)
     except ArtifactError:
+        guard.before_making(directory, None, wanted)
         return False
-    return manifest.config == json.loads(json.dumps(describe(config))) and manifest.inputs == dict(inputs)
+    found = {"config": manifest.config, "inputs": manifest.inputs}
+    if found == wanted:
+        return True
+    guard.before_making(directory, found, wanted)
+    return False

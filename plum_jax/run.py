@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from gin import config as gin  # type: ignore[attr-defined]
-from plum_jax import artifact
+from plum_jax import artifact, guard, run_jobs
 from plum_jax.allocator import keep_freed_memory
 
 HELP = """\
@@ -26,6 +26,10 @@ Runs what gin files say: usually one file for the run, one for the corpus and on
        --gin_file=gin/model/cpu_tiny.gin \\
        --gin.MODEL_DIR="'runs/quickstart'"
 
+  plum recommend runs/quickstart --gin.ITEMS_PER_USER=20
+
+does a job on a finished run, with the run's own configuration and the job's settings: {jobs}.
+
 A later file or flag overrides an earlier one. Macros are in CAPITALS; text values need their own quotes.
 Everything a run makes lies in its MODEL_DIR, its whole configuration in MODEL_DIR/config.gin. Started again with the
 same configuration, a run skips what is done and goes on where it was. SIGTERM (preemption) and Ctrl-C in training
@@ -33,10 +37,13 @@ save a checkpoint first; the exit code is then 143 or 130.
 """
 
 # What --profile and its number bind; a run that trains in several phases traces each.
-PROFILE = "plum_jax.training.trainer.TrainingConfig.profile_steps"
+PROFILE = "plum_jax.training.training_config.TrainingConfig.profile_steps"
 
 IN_CALL = "\n  In call to configurable"
 
+
+# What `--remake` says: stages and trainings of other settings are made anew.
+_remake = False
 
 # What this process was started with, for `own_command`.
 _arguments: list[str] = []
@@ -46,23 +53,36 @@ class ConfigError(ValueError):
     """The gin files or flags do not make a run."""
 
 
-def run(job: Callable[[str], Any], model_dir: str, save_config: bool = True) -> Any:
+def run(job: Callable[[str], Any], model_dir: str, save_config: bool = True, serving: bool = False) -> Any:
     """Saves the configuration beside the run and does the job.
 
     Args:
-      job: called with `model_dir`; `gin/run/*.gin` bind it to a function of `plum_jax.systems.generative.pipeline`.
+      job: called with `model_dir`; `gin/run/*.gin` bind it to a function of `plum_jax.jobs`.
       model_dir: where all that the run makes goes (local or gs://).
       save_config: False for a job that only looks at what others made there.
+      serving: the job uses what a run has trained, changes no stage of it and keeps its configuration.
     """
     directory = epath.Path(model_dir)
+    if serving:
+        with guard.guarded(model_dir, serving=True):
+            return job(model_dir)
     if not save_config:
         return job(model_dir)
     directory.mkdir(parents=True, exist_ok=True)
     from plum_jax.training import processes  # JAX: not for --help, nor for a gin file that cannot be read
 
-    if processes.share()[0] == 0:
-        artifact.write_text(directory / "config.gin", gin.config_str(max_line_length=120))
-    return job(model_dir)
+    path, first = directory / "config.gin", processes.share()[0] == 0
+    before = path.read_text() if path.exists() else None
+    if first:
+        artifact.write_text(path, gin.config_str(max_line_length=120))
+    try:
+        with guard.guarded(model_dir, remake=_remake):
+            return job(model_dir)
+    except guard.RunError:
+        # The run is still what it was: so is its configuration.
+        if first and before is not None:
+            artifact.write_text(path, before)
+        raise
 
 
 def own_command() -> list[str]:
@@ -85,7 +105,7 @@ def configure(gin_files: Sequence[str], bindings: Sequence[str]) -> None:
         _require_file(file, root)
     try:
         gin.parse_config_files_and_bindings(list(gin_files), list(bindings), finalize_config=False)
-    except (ValueError, TypeError, SyntaxError, ImportError, AttributeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, SyntaxError, ImportError, AttributeError, KeyError, NameError, OSError) as error:
         raise ConfigError(f"the gin configuration cannot be read: {error}") from error
     _require_macros()
 
@@ -131,10 +151,13 @@ def _macros_in(value: Any) -> Iterator[str]:
             yield from _macros_in(item)
 
 
-def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
-    """Files, bindings, and whether the run has several processes."""
+def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bool, bool]:
+    """Files, bindings, whether the run has several processes, and whether what differs is made anew."""
     parser = argparse.ArgumentParser(
-        prog="plum", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="plum",
+        description=HELP.format(jobs=", ".join(run_jobs.names())),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="a gin file; may be repeated")
     parser.add_argument(
@@ -142,7 +165,7 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bo
         dest="example",
         action="store_const",
         const=None,
-        help="sets a macro or a parameter, e.g. --gin.STEPS=500 or --gin.trainer.TrainingConfig.seed=1",
+        help="sets a macro or a parameter, e.g. --gin.STEPS=500 or --gin.training_config.TrainingConfig.seed=1",
     )
     parser.add_argument(
         "--profile",
@@ -158,7 +181,12 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bo
         action="store_true",
         help="this is one of several processes of a run (jax.distributed): the same command on every host of a pod",
     )
-    known, rest = parser.parse_known_args(arguments)
+    parser.add_argument(
+        "--remake",
+        action="store_true",
+        help="stages and trainings that lie in MODEL_DIR and were made with other settings are made anew",
+    )
+    known, rest = parser.parse_known_args(run_jobs.as_files(arguments))
     bindings = []
     for argument in rest:
         name, equals, value = argument.removeprefix("--gin.").partition("=")
@@ -170,7 +198,7 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bo
         raise SystemExit(2)
     if known.profile:
         bindings.append(f"{PROFILE} = {known.profile}")
-    return known.gin_file, bindings, known.multi_process
+    return known.gin_file, bindings, known.multi_process, known.remake
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -179,8 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     keep_compiled()
     _arguments[:] = sys.argv[1:] if arguments is None else arguments
-    files, bindings, multi_process = _parse_arguments(_arguments)
+    global _remake
     try:
+        files, bindings, multi_process, _remake = _parse_arguments(_arguments)
         if multi_process:
             from plum_jax.training import processes
 

@@ -7,6 +7,8 @@ import random
 import subprocess
 import sys
 
+from plum_jax import run_jobs
+
 GIN = """\
 from __gin__ import dynamic_registration
 from plum_jax.corpus.sources import table
@@ -38,7 +40,9 @@ def write_own_csv(directory: pathlib.Path) -> None:
 
 
 def plum_command(own_csv: pathlib.Path, model_dir: pathlib.Path, *more: str, run: str = "pipeline") -> list[str]:
-    """A run of a few seconds over that CSV."""
+    """A run of a few seconds over that CSV, or a job on the run in `model_dir`."""
+    if run in run_jobs.names():
+        return [sys.executable, "-m", "plum_jax.run", run, str(model_dir), *more]
     overrides = {"CODEBOOK_SIZES": "(4, 4)", "COLLISIONS": "'extra_digit'", "NUM_PIECES": 300, "LENGTH": 64}
     overrides |= {"CPT_STEPS": 30, "RETRIEVAL_STEPS": 8, "BATCH_SIZE": 4, "EVALUATION_PERIOD": 4}
     overrides |= {"CHECKPOINT_PERIOD": 5, "KS": "(1, 5)", "NUM_BEAMS": 10, "SELECT_BY": "'validation/recall@5'"}

@@ -21,7 +21,12 @@ from plum_jax.training.run_record import run_record
 
 
 def evaluated(
-    stages: Stages, name: str, system: System, ks: Sequence[int], facts: Mapping[str, Any] | None = None
+    stages: Stages,
+    name: str,
+    system: System,
+    ks: Sequence[int],
+    facts: Mapping[str, Any] | None = None,
+    folder: str = "evaluation",
 ) -> dict[str, Any]:
     """The row of `evaluation/<name>.json` on the test fold; made unless it is there from the same inputs.
 
@@ -31,9 +36,10 @@ def evaluated(
       system: is trained, where it is not yet.
       ks: cut-offs.
       facts: what all rows of the comparison say besides.
+      folder: of the run, for the files.
     """
     fitted = system.fit(stages, name)
-    path = stages.directory / "evaluation" / f"{name}.json"
+    path = stages.directory / folder / f"{name}.json"
     fingerprint = artifact.fingerprint(stages.split.fingerprint, _sids(stages), fitted.fingerprint, tuple(ks))
     if path.exists() and per_user_path(path).exists():
         stored = json.loads(path.read_text())

@@ -19,18 +19,19 @@ SHARDS = "new_item_shards"
 
 def assign_new_items(
     model_dir: str,
-    table: str,
+    table: str | None,
     new_items: str | Sequence[str],
     process_index: int = 0,
     process_count: int = 1,
     runner: str | None = None,
     runner_options: Sequence[str] = (),
 ) -> None:
-    """A shard of codes in MODEL_DIR/new_item_shards for each file of new items; finished ones are kept.
+    """A shard of codes for each file of new items; finished ones are kept.
 
     Args:
       model_dir: of the run.
-      table: directory of a SidTable with a codec.
+      table: directory of a SidTable with a codec, whose shards go to MODEL_DIR/new_item_shards; None: the run's own
+        table, and MODEL_DIR/new_items/new_item_shards.
       new_items: pattern or list of Parquet files.
       process_index, process_count: this process takes every process_count-th file, from process_index on.
       runner: None, or the Apache Beam runner that all files are given to.
@@ -40,7 +41,8 @@ def assign_new_items(
       CatalogueError: files or rows that are not as they must be, or processes and a runner at once.
     """
     files = new_item_files(new_items)
-    shards = epath.Path(model_dir) / SHARDS
+    table, directory = _table_and_directory(model_dir, table)
+    shards = directory / SHARDS
     if runner is None:
         made = assign_files(table, files, shards, process_index, process_count)
     elif process_count == 1:
@@ -54,19 +56,20 @@ def assign_new_items(
     print(f"{len(made)} shards: {shards}")
 
 
-def extend_catalogue(model_dir: str, table: str, new_items: str | Sequence[str]) -> None:
-    """The table with the new items, in MODEL_DIR/sids, and how far they have drifted from the old ones.
+def extend_catalogue(model_dir: str, table: str | None, new_items: str | Sequence[str]) -> None:
+    """The table with the new items, and how far they have drifted from the old ones.
 
     Args:
       model_dir: of the run that assigned the new items.
-      table: directory of the SidTable they were assigned with.
+      table: directory of the SidTable they were assigned with, extended in MODEL_DIR/sids; None: the run's own,
+        extended in MODEL_DIR/new_items/sids.
       new_items: the same files.
 
     Raises:
       CatalogueError: a file whose shard is missing, or shards that `extend_table` refuses.
     """
     files = new_item_files(new_items)
-    model_directory = epath.Path(model_dir)
+    table, model_directory = _table_and_directory(model_dir, table)
     shards = [shard_path(model_directory / SHARDS, file) for file in files]
     missing = [str(file) for file, shard in zip(files, shards, strict=True) if not shard.exists()]
     if missing:
@@ -80,3 +83,9 @@ def extend_catalogue(model_dir: str, table: str, new_items: str | Sequence[str])
     drifted = json.loads((directory / DRIFT_FILE).read_text())
     print("no new items, no drift" if drifted is None else drift_table(drifted))
     print(f"SidTable {extended.fingerprint}, {extended.num_items} items: {directory}")
+
+
+def _table_and_directory(model_dir: str, table: str | None) -> tuple[str, epath.Path]:
+    """The table that new items are coded by, and where what comes of it goes: never over a run's own stages."""
+    directory = epath.Path(model_dir)
+    return (str(directory / "sids"), directory / "new_items") if table is None else (table, directory)

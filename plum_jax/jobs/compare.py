@@ -97,9 +97,10 @@ def _samples(stages: Stages, fitted: Fitted, k: int) -> list[dict[str, Any]]:
     ]
 
 
-def results_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def results_table(rows: Sequence[Mapping[str, Any]], ks: Sequence[int] = (5, 10)) -> str:
     """Recall and NDCG with standard errors over users, seen items kept and removed, as text."""
-    names = [key for key in ("recall@5", "recall@10", "ndcg@5", "ndcg@10") if any(key in row for row in rows)]
+    wanted = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in ks]
+    names = [key for key in wanted if any(key in row for row in rows)]
     lines = []
     for suffix, title in (("", "all items ranked"), ("_unseen", "items in the history removed")):
         lines.append(f"\n{title:32s}" + "".join(f"{name:>18s}" for name in names))

@@ -11,6 +11,7 @@ from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan import cell_fingerprint, read_plan
 from plum_jax.studies.progress import LiveTable
 from plum_jax.studies.results import StudyFiles
+from plum_jax.studies.solve import cells_of
 from plum_jax.studies.study import Study
 
 
@@ -40,7 +41,7 @@ def run_study(model_dir: str, study: Study, launcher: Launcher, command: Sequenc
 
 def _require_planned(study: Study, study_dir: str) -> None:
     plan = read_plan(study_dir)
-    now = {cell.cell_id: cell_fingerprint(study, cell) for cell in study.cells(DataFacts(**plan["data"]))}
+    now = {cell.cell_id: cell_fingerprint(study, cell) for cell in cells_of(study, DataFacts(**plan["data"]))}
     changed = [row["cell_id"] for row in plan["cells"] if now.get(row["cell_id"]) != row["fingerprint"]]
     if changed:
         raise StudyError(

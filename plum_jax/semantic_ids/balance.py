@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from plum_jax.semantic_ids.codec import Codec
-from plum_jax.semantic_ids.quantization import Quantization, QuantizerError
+from plum_jax.semantic_ids.inputs import QuantizerError
+from plum_jax.semantic_ids.quantization import Quantization
 
 TEMPERATURES = 10
 SAMPLE = 1 << 14  # items that the bias is fitted to: 16 MB of distances for 256 codes

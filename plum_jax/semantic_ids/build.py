@@ -11,8 +11,9 @@ from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.balance import BalancedLastLevel
 from plum_jax.semantic_ids.collisions import CollisionPolicy, Resolution, resolve
 from plum_jax.semantic_ids.fit_statistics import FitStatistics
+from plum_jax.semantic_ids.inputs import QuantizerError
 from plum_jax.semantic_ids.quality import quality
-from plum_jax.semantic_ids.quantization import Quantization, Quantizer, QuantizerError, Settled
+from plum_jax.semantic_ids.quantization import Quantization, Quantizer, Settled
 from plum_jax.semantic_ids.table import KIND, SidTable
 
 QUALITY_FILE = "quality.json"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +13,7 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.semantic_ids.assignment import Assignment, assign
-from plum_jax.semantic_ids.inputs import BlockInput, imputed_items
-from plum_jax.semantic_ids.quantization import Quantization
+from plum_jax.semantic_ids.inputs import BlockInput
 
 CODEC_FILE = "codec.json"
 ARRAYS_FILE = "codec.npz"
@@ -127,54 +125,6 @@ class Codec:
             "levels": len(self.codebooks),
         }
         return described, arrays
-
-    @classmethod
-    def load(cls, directory: epath.PathLike) -> Codec:
-        """Reads the codec of a SidTable's directory.
-
-        Raises:
-          ArtifactError: the table has none (random IDs, IDs from a file), or its files are not those that were written.
-        """
-        directory = epath.Path(directory)
-        if not (directory / CODEC_FILE).exists():
-            raise artifact.ArtifactError(
-                f"{directory} has no {CODEC_FILE}: random IDs and IDs from a file say nothing about new items. "
-                "Use a table made by a quantiser (RqVae, ResidualKMeans, ProductQuantizer)"
-            )
-        described = json.loads((directory / CODEC_FILE).read_text())
-        with (directory / ARRAYS_FILE).open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        inputs = tuple(BlockInput(mean=arrays[f"mean_{n}"], **facts) for n, facts in enumerate(described["inputs"]))
-        encoder_arrays = {n.removeprefix("encoder/"): a for n, a in arrays.items() if n.startswith("encoder/")}
-        codec = cls(
-            encoder=_load_encoder(described["encoder"], described["encoder_facts"], inputs, encoder_arrays),
-            codebooks=tuple(arrays[f"level_{level}"] for level in range(described["levels"])),
-            last_level_bias=arrays.get("last_level_bias"),
-        )
-        if codec.fingerprint != described["fingerprint"]:
-            raise artifact.ArtifactError(
-                f"the codec in {directory} has fingerprint {codec.fingerprint}, {CODEC_FILE} says "
-                f"{described['fingerprint']}: its files were changed; make the table again"
-            )
-        return codec
-
-
-def _load_encoder(
-    kind: str, facts: Mapping[str, Any], inputs: tuple[BlockInput, ...], arrays: Mapping[str, np.ndarray]
-) -> Encoder:
-    if kind == "LinearEncoder":
-        return LinearEncoder(inputs, arrays.get("rotation"))
-    from plum_jax.semantic_ids.rqvae.encoder import RqVaeEncoder  # linear codecs need no network
-
-    return RqVaeEncoder.from_arrays(facts, inputs, arrays)
-
-
-def quantize_with(codec: Codec, features: ItemFeatures, report: Mapping[str, Any]) -> Quantization:
-    """The quantization of all these items by a codec, with the number of imputed items of each block in its report."""
-    latents = codec.encode(features)
-    codes = codec.assign(latents).codes
-    imputed = imputed_items(codec.encoder.inputs, features)
-    return Quantization(codes, codec.codebook_sizes, codec, latents, {"imputed_items": imputed, **report})
 
 
 def fitted_items(features: ItemFeatures, learnt: Sequence[bool] | np.ndarray) -> ItemFeatures:

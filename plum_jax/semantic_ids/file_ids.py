@@ -14,7 +14,8 @@ from etils import epath
 
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
-from plum_jax.semantic_ids.quantization import Quantization, QuantizerError
+from plum_jax.semantic_ids.inputs import QuantizerError
+from plum_jax.semantic_ids.quantization import Quantization
 
 _TOKEN = re.compile(r"<?[A-Za-z]+_?(\d+)>?")  # "<a_12>" of LC-Rec and LETTER, "A12" of ours
 

@@ -9,7 +9,10 @@ import numpy as np
 
 from plum_jax.corpus.features import FeatureBlock, ItemFeatures
 from plum_jax.corpus.features.block import normalised
-from plum_jax.semantic_ids.quantization import QuantizerError
+
+
+class QuantizerError(ValueError):
+    """Features and codebooks that do not fit each other."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

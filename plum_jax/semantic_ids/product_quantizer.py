@@ -12,9 +12,9 @@ from etils import epath
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.assignment import bounded_threads
-from plum_jax.semantic_ids.codec import Codec, LinearEncoder, fitted_items, quantize_with
+from plum_jax.semantic_ids.codec import Codec, LinearEncoder, fitted_items
 from plum_jax.semantic_ids.inputs import fit_inputs
-from plum_jax.semantic_ids.quantization import Quantization, check_codebook_sizes
+from plum_jax.semantic_ids.quantization import Quantization, check_codebook_sizes, quantize_with
 from plum_jax.semantic_ids.residual_kmeans import fit_codebook
 
 

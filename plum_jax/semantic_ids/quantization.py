@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
 
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
-
-if TYPE_CHECKING:
-    from plum_jax.semantic_ids.codec import Codec
-    from plum_jax.semantic_ids.fit_statistics import FitStatistics
-
-
-class QuantizerError(ValueError):
-    """Features and codebooks that do not fit each other."""
+from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.fit_statistics import FitStatistics
+from plum_jax.semantic_ids.inputs import QuantizerError, imputed_items
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,3 +80,11 @@ def check_codebook_sizes(codebook_sizes: Sequence[int], num_items: int) -> None:
                 f"level {level} has {size} codes, but there are only {num_items} items: choose codebook_sizes of at "
                 f"most {num_items}; a quarter of the items or less is sensible"
             )
+
+
+def quantize_with(codec: Codec, features: ItemFeatures, report: Mapping[str, Any]) -> Quantization:
+    """The quantization of all these items by a codec, with the number of imputed items of each block in its report."""
+    latents = codec.encode(features)
+    codes = codec.assign(latents).codes
+    imputed = imputed_items(codec.encoder.inputs, features)
+    return Quantization(codes, codec.codebook_sizes, codec, latents, {"imputed_items": imputed, **report})

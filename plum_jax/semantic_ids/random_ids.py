@@ -10,7 +10,8 @@ from etils import epath
 
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
-from plum_jax.semantic_ids.quantization import Quantization, QuantizerError
+from plum_jax.semantic_ids.inputs import QuantizerError
+from plum_jax.semantic_ids.quantization import Quantization
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.places import Cell, StudyError
 from plum_jax.studies.records import cell_directory, read_record, write_record
 from plum_jax.studies.shared import Shared, shared
+from plum_jax.studies.solve import cells_of
 from plum_jax.studies.study import Study
 from plum_jax.studies.trunks import grown_trunk, stretches
 from plum_jax.systems.generative.evaluator import RetrievalEvaluator
@@ -74,7 +75,7 @@ def find_cell(study: Study, cell_id: str, data: DataFacts) -> Cell:
     Raises:
       StudyError: there is none; the names of a few that are there.
     """
-    cells = study.cells(data)
+    cells = cells_of(study, data)
     for cell in cells:
         if cell.cell_id == cell_id:
             return cell

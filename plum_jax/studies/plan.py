@@ -16,6 +16,7 @@ from plum_jax.scaling.design import ExpectedErrors, GuessedLaw, Law, expected_st
 from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.machines import Here, Machine, StepCost
 from plum_jax.studies.places import Cell, LeftOut, StudyError
+from plum_jax.studies.solve import solve
 from plum_jax.studies.study import Study
 from plum_jax.studies.warnings import plan_warnings
 
@@ -46,7 +47,7 @@ def plan(
 ) -> dict[str, Any]:
     """All figures of the study, as JSON values; times or compiles the steps that are not known yet."""
     machine, assumptions = machine or Here(), assumptions or Assumptions()
-    places = study.places(data)
+    places = solve(study, data)
     cells = [place for place in places if isinstance(place, Cell)]
     costs = machine.step_costs(study, cells, data, epath.Path(study_dir))
     chips = machine.chips

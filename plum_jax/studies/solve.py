@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from plum_jax.model.counts import parameter_counts
 from plum_jax.studies.grid import DataFacts, IsoFlop, Need, flops_per_position
 from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.rules import Size
+from plum_jax.studies.study import Study
 from plum_jax.training.schedules import WarmupStableDecay
 
-if TYPE_CHECKING:
-    from plum_jax.studies.study import Study
-
 LARGEST_MISS = 0.01  # of a budget, that steps of whole batches may leave or exceed
+
+
+def cells_of(study: Study, data: DataFacts) -> tuple[Cell, ...]:
+    """All runs of a study, those of the smallest groups first; `solve` without the places that are left out."""
+    return tuple(place for place in solve(study, data) if isinstance(place, Cell))
 
 
 def solve(study: Study, data: DataFacts) -> tuple[Cell | LeftOut, ...]:

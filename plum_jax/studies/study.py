@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from plum_jax.studies.grid import DataFacts, Grid
-from plum_jax.studies.places import Cell, LeftOut, StudyError
+from plum_jax.studies.grid import Grid
+from plum_jax.studies.places import Cell, StudyError
 from plum_jax.studies.rules import Ladder, PowerRule, Size
-from plum_jax.studies.solve import solve
 from plum_jax.systems.generative.phase import Phase
 from plum_jax.systems.generative.pipeline import Pipeline
 from plum_jax.training.schedules import WarmupStableDecay
@@ -130,18 +129,6 @@ class Study:
         groups = list(self.grid.groups)
         wanted = [max(groups)] if self.held_out is None else self.held_out
         return frozenset(groups.index(group) for group in wanted)
-
-    def cells(self, data: DataFacts) -> tuple[Cell, ...]:
-        """All runs, those of the smallest groups first.
-
-        Raises:
-          StudyError: no cell, or one whose steps cannot come within 1% of its budget.
-        """
-        return tuple(cell for cell in self.places(data) if isinstance(cell, Cell))
-
-    def places(self, data: DataFacts) -> tuple[Cell | LeftOut, ...]:
-        """All runs, and the places of the grid that are left out by its bounds."""
-        return solve(self, data)
 
     def trunk_phase(self, cell: Cell, step: int) -> Phase:
         """The training phase of a cell's trunk up to a step: no decay."""

@@ -16,14 +16,14 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from plum_jax import artifact
+from plum_jax import artifact, guard
 from plum_jax.training import checksums, processes
 
 PARAMS_KIND = "parameters"
 WRITTEN_AFTER_CHECKSUMS = ("_CHECKPOINT_METADATA", "commit_success.txt")  # by Orbax: times, for nobody's use here
 
 
-class CheckpointMismatch(ValueError):
+class CheckpointMismatch(guard.RunError):
     """A checkpoint was made with another SidTable, vocabulary, data or model than the run that meets it."""
 
 

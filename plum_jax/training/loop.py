@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +21,7 @@ from plum_jax.training.metrics_log import MetricsLog, progress_bar
 from plum_jax.training.profiling import StepProfile
 from plum_jax.training.speed import Speedometer
 from plum_jax.training.step import TrainState
-
-if TYPE_CHECKING:
-    from plum_jax.training.trainer import TrainingConfig
+from plum_jax.training.training_config import TrainingConfig
 
 Evaluator = Callable[[Any], dict[str, float]]
 # (parameters as host arrays, step) -> (parameters of the same shapes, metrics); a function of these alone.

@@ -12,48 +12,16 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.allocator import keep_freed_memory
-from plum_jax.training import checkpoints, processes
+from plum_jax.training import checkpoints, processes, settings
 from plum_jax.training.feeding import Feed, Prefetcher, ShardedFeed, open_feed
 from plum_jax.training.interruption import StopRequests
 from plum_jax.training.loop import Evaluator, Loop, Maintenance, Progress
-from plum_jax.training.mesh import MeshShape, batch_sharding
+from plum_jax.training.mesh import batch_sharding
 from plum_jax.training.metrics_log import MetricsLog
-from plum_jax.training.optimizer import AdamW, Optimizer
 from plum_jax.training.profiling import StepProfile
 from plum_jax.training.speed import Speedometer
 from plum_jax.training.step import Initialiser, Objective, initial_state, make_train_step
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """How long and how a run trains.
-
-    Attributes:
-      steps: optimizer steps.
-      optimizer: AdamW, Muon or Adafactor with its schedule.
-      seed: of initialisation and dropout, folded by name and by step.
-      microbatches: a batch is cut into this many pieces whose gradients are summed (gradient accumulation).
-      checkpoint_period, evaluation_period, log_period: in steps; evaluation 0 means only at the end.
-      select_by: metric of the evaluators whose best parameters are returned; "" returns the last.
-      patience: stop when `select_by` has not improved for this many evaluations; 0 never stops early.
-      mesh: devices along each axis.
-      tensorboard: whether metrics go to TensorBoard too; its import takes seconds, which short runs had better not pay.
-      profile_steps: so many steps of this process are traced into `profile/` of the run's directory (`plum --profile`).
-    """
-
-    steps: int = 1000
-    optimizer: Optimizer = AdamW()
-    seed: int = 0
-    microbatches: int = 1
-    checkpoint_period: int = 500
-    evaluation_period: int = 0
-    log_period: int = 20
-    select_by: str = ""
-    patience: int = 0
-    # A run may go on with another mesh, and is watched or not: both are no part of what it is.
-    mesh: MeshShape = dataclasses.field(default=MeshShape(), metadata=artifact.NOT_DESCRIBED)
-    tensorboard: bool = dataclasses.field(default=True, metadata=artifact.NOT_DESCRIBED)
-    profile_steps: int = dataclasses.field(default=0, metadata=artifact.NOT_DESCRIBED)
+from plum_jax.training.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +74,7 @@ def train(
     maintenance_period: int = 0,
     trunk: Trunk | None = None,
     description: str = "train",
+    described: Mapping[str, Any] | None = None,
 ) -> Any:
     """Trains, or goes on where a killed run of the same directory was, and returns the parameters (host arrays).
 
@@ -131,6 +100,7 @@ def train(
       trunk: where a run without a checkpoint of its own begins; None: at step 0. With a schedule that is the trunk's up
         to there, it is bit for bit the run that would have trained alone.
       description: shown on the bar.
+      described: configurations whose fields a message names where a run with others is in the directory.
 
     Raises:
       checkpoints.CheckpointMismatch: the directory holds a run with other inputs.
@@ -145,6 +115,7 @@ def train(
     inputs = {**fingerprints, "config": artifact.fingerprint(config)}
     if artifact.is_current(done, kind=checkpoints.PARAMS_KIND, config=config, inputs=inputs):
         return checkpoints.load_params(done, inputs)
+    settings.require_same(directory, {"training": config, **(described or {})})
 
     with contextlib.ExitStack() as closing:
         mesh = config.mesh.build()

@@ -342,7 +342,11 @@ def test_core_and_order_equal_a_plain_loop(tmp_path_factory, events, minimum_his
     path = tmp_path_factory.mktemp("core") / "e.jsonl"
     path.write_text("".join(json.dumps({"user_id": u, "item_id": i, "t": t}) + "\n" for u, i, t in events))
     source = table.Table(
-        events_path=str(path), time="t", minimum_history=minimum_history, minimum_item_events=minimum_item_events
+        events_path=str(path),
+        time="t",
+        minimum_history=minimum_history,
+        minimum_item_events=minimum_item_events,
+        duplicates="keep",
     )
     kept, before = events, []
     while kept != before:

@@ -78,7 +78,7 @@ def test_alternatives_begin_with_the_cheapest_and_end_with_more_shards():
     from plum_jax.model.config import DecoderConfig
     from plum_jax.systems.generative.phase import Phase
     from plum_jax.training.mesh import MeshShape
-    from plum_jax.training.trainer import TrainingConfig
+    from plum_jax.training.training_config import TrainingConfig
 
     phase = Phase(TrainingConfig(mesh=MeshShape(data=2, fsdp=2)), batch_size=24)
     asked = pods.Setting(DecoderConfig(remat="save_attention"), phase)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.table import SidTable
 
 CORPUS = """\
@@ -71,7 +71,7 @@ def test_sid_v2_with_its_page(corpus, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     table = SidTable.load(tmp_path / "run" / "sids")
     assert table.num_items == 36 and table.codebook_sizes == (6, 4)
-    codec = Codec.load(tmp_path / "run" / "sids")
+    codec = load_codec(tmp_path / "run" / "sids")
     assert [i.name for i in codec.encoder.inputs] == ["text", "categorical"] and codec.last_level_bias is not None
     assert "36 items" in done.stdout and "perplexity" in done.stdout
     page = (tmp_path / "run" / "report.html").read_text()

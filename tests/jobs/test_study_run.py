@@ -12,6 +12,7 @@ from plum_jax.studies.launch_local import Local
 from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan import cell_fingerprint
 from plum_jax.studies.rules import PowerRule
+from plum_jax.studies.solve import cells_of
 from tests.studies.small_study import study
 
 FILES = ["gin/run/study_run.gin", "gin/corpus/simulator.gin", "gin/study/simulated.gin"]
@@ -38,7 +39,7 @@ def planned(tmp_path):
     data = DataFacts(vocab_size=350, length=64, unique_tokens=3000, fill=0.5)
     cells = [
         {"cell_id": cell.cell_id, "held_out": cell.held_out, "fingerprint": cell_fingerprint(STATED, cell)}
-        for cell in STATED.cells(data)
+        for cell in cells_of(STATED, data)
     ]
     write_json(tmp_path / "plan.json", {"study": "small", "data": dataclasses.asdict(data), "cells": cells})
     return tmp_path

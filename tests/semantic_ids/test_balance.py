@@ -7,8 +7,8 @@ import pytest
 
 from plum_jax.semantic_ids.balance import BalancedLastLevel
 from plum_jax.semantic_ids.build import build_sid_table
-from plum_jax.semantic_ids.codec import Codec
-from plum_jax.semantic_ids.quantization import QuantizerError
+from plum_jax.semantic_ids.codec_files import load_codec
+from plum_jax.semantic_ids.inputs import QuantizerError
 from plum_jax.semantic_ids.random_ids import RandomIds
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
 
@@ -38,7 +38,7 @@ def test_the_last_level_becomes_even_and_the_others_stay(features, split, tmp_pa
 
 def test_the_rule_is_saved_with_the_table_and_holds_for_new_items(features, split, tmp_path):
     table = build_sid_table(split, features, QUANTIZER, "keep", tmp_path / "sids", balance=BalancedLastLevel())
-    codec = Codec.load(tmp_path / "sids")
+    codec = load_codec(tmp_path / "sids")
     one_by_one = [codec.assign(codec.encode(features.take(np.array([item])))).codes[0] for item in range(120)]
     np.testing.assert_array_equal(one_by_one, table.codes)
     report = json.loads((tmp_path / "sids" / "quality.json").read_text())

@@ -11,6 +11,7 @@ from plum_jax.corpus.leaks import LeakError
 from plum_jax.semantic_ids import build
 from plum_jax.semantic_ids.build import build_sid_table
 from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
 from plum_jax.semantic_ids.table import SidTable
 
@@ -28,7 +29,7 @@ def test_the_stage_leaves_table_report_and_codebooks(split, features, tmp_path):
     assert set(report["prefix_cosine"]) == {"text", "behaviour"}
     assert report["co_watch_prefix_overlap"]["by_prefix"][0] > report["co_watch_prefix_overlap"]["at_random"][0]
     assert len(report["reconstruction_error"]) == 3
-    codec = Codec.load(tmp_path / "sids")
+    codec = load_codec(tmp_path / "sids")
     assert [codebook.shape for codebook in codec.codebooks] == [(6, 13), (6, 13), (16, 13)]
     np.testing.assert_array_equal(codec.assign(codec.encode(features)).codes, table.codes)
 

@@ -7,8 +7,7 @@ import pytest
 
 from plum_jax.corpus.features import FeatureBlock, FeatureError, ItemFeatures
 from plum_jax.semantic_ids.codec import LinearEncoder
-from plum_jax.semantic_ids.inputs import fit_inputs, imputed_items, with_mean_squared_length
-from plum_jax.semantic_ids.quantization import QuantizerError
+from plum_jax.semantic_ids.inputs import QuantizerError, fit_inputs, imputed_items, with_mean_squared_length
 
 
 def one_block(values: np.ndarray, present: np.ndarray | None = None) -> ItemFeatures:

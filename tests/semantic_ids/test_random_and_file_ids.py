@@ -8,9 +8,9 @@ import pytest
 
 from plum_jax import artifact
 from plum_jax.semantic_ids.build import build_sid_table
-from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.file_ids import FileIds
-from plum_jax.semantic_ids.quantization import QuantizerError
+from plum_jax.semantic_ids.inputs import QuantizerError
 from plum_jax.semantic_ids.random_ids import RandomIds
 
 
@@ -32,7 +32,7 @@ def test_a_table_of_random_ids_has_a_report_and_no_codec(features, split, tmp_pa
     report = json.loads((tmp_path / "sids" / "quality.json").read_text())
     assert report["reconstruction_error"] is None
     with pytest.raises(artifact.ArtifactError, match=r"has no codec.json: random IDs.*Use a table made by a quantiser"):
-        Codec.load(tmp_path / "sids")
+        load_codec(tmp_path / "sids")
 
 
 CODES = np.stack([np.arange(120) // 10, np.arange(120) % 10 + 3], axis=1)

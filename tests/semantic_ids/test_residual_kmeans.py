@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from plum_jax.semantic_ids.assignment import bounded_threads
+from plum_jax.semantic_ids.inputs import QuantizerError
 from plum_jax.semantic_ids.quality import reconstruction_error
-from plum_jax.semantic_ids.quantization import QuantizerError
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
 
 SMALL = ResidualKMeans(codebook_sizes=(8, 6, 4), iterations=10)

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from plum_jax.semantic_ids.assignment import assign
-from plum_jax.semantic_ids.codec import Codec
-from plum_jax.semantic_ids.inputs import fit_inputs, with_mean_squared_length
-from plum_jax.semantic_ids.quantization import QuantizerError
+from plum_jax.semantic_ids.codec_files import load_codec
+from plum_jax.semantic_ids.inputs import QuantizerError, fit_inputs, with_mean_squared_length
 from plum_jax.semantic_ids.residual_kmeans import fit_codebooks
 from plum_jax.semantic_ids.rqvae import RqVae
 from plum_jax.semantic_ids.rqvae.dead_codes import DeadCodeRestart
@@ -22,7 +21,7 @@ from plum_jax.training.checkpoints import load_params
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import Constant
-from plum_jax.training.trainer import TrainingConfig
+from plum_jax.training.training_config import TrainingConfig
 
 SMALL = RqVae(
     codebook_sizes=(8, 5, 4),
@@ -268,7 +267,7 @@ def test_training_lowers_the_error_and_reports_usage_and_collisions(trained):
 def test_the_saved_codec_is_the_trained_network(trained, features, tmp_path):
     quantization, _, _ = trained
     quantization.codec.write_files(tmp_path)
-    loaded = Codec.load(tmp_path)
+    loaded = load_codec(tmp_path)
     np.testing.assert_array_equal(loaded.encode(features), quantization.latents)
     new = features.take(np.array([3, 110]))
     np.testing.assert_array_equal(loaded.assign(loaded.encode(new)).codes, quantization.codes[[3, 110]])

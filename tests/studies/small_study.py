@@ -14,7 +14,7 @@ from plum_jax.systems.generative.phase import Phase
 from plum_jax.systems.generative.pipeline import EvaluationConfig, Pipeline, VocabularyConfig
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupCosine
-from plum_jax.training.trainer import TrainingConfig
+from plum_jax.training.training_config import TrainingConfig
 from tasks.retrieval import Retrieval
 
 LENGTH = 64

@@ -13,6 +13,7 @@ from plum_jax.studies.cell import run_cell
 from plum_jax.studies.places import StudyError
 from plum_jax.studies.rules import PowerRule
 from plum_jax.studies.shared import shared
+from plum_jax.studies.solve import cells_of
 
 CELL = "b00-d008x1-s0"
 
@@ -27,7 +28,7 @@ def done(study_directory):
 def test_the_row_says_what_was_trained_and_how_well(done):
     stated, directory, row = done
     common = shared(stated, directory)
-    (cell,) = [cell for cell in stated.cells(common.data) if cell.cell_id == CELL]
+    (cell,) = [cell for cell in cells_of(stated, common.data) if cell.cell_id == CELL]
     assert (row["name"], row["status"], row["reason"], row["study"]) == (CELL, "finished", "", "small")
     assert row["budget"] == 8e8 and row["flops"] == pytest.approx(8e8, rel=0.01)
     assert (row["steps"], row["batch_tokens"], row["seed"]) == (cell.steps, 8 * 64, 0)

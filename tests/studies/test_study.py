@@ -10,6 +10,7 @@ from small_study import decoder, study, with_schedule
 from plum_jax.studies.grid import DataFacts, Horizons, IsoFlop, flops_per_position
 from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.rules import Ladder, PowerRule, Size
+from plum_jax.studies.solve import cells_of, solve
 from plum_jax.training.schedules import WarmupStableDecay
 
 DATA = DataFacts(vocab_size=100, length=8, unique_tokens=20_000, fill=0.5)
@@ -32,7 +33,7 @@ def test_flops_of_a_position_are_those_counted_by_hand():
 def test_steps_spend_the_budget_by_its_convention(convention, cost):
     batch = 4 * DATA.length
     grid = IsoFlop(budgets=(cost * batch * 300,), convention=convention)
-    (cell,) = study(sizes=ONE, grid=grid, batch_size=PowerRule(base=4)).cells(DATA)
+    (cell,) = cells_of(study(sizes=ONE, grid=grid, batch_size=PowerRule(base=4)), DATA)
     assert (cell.steps, cell.batch_tokens) == (300, batch)
     assert cell.flops(DATA.vocab_size) == 300 * batch * EXACT
     assert cell.flops_6nd(DATA.vocab_size) == 300 * batch * 6 * PARAMETERS
@@ -53,7 +54,7 @@ def test_a_cell_is_within_a_hundredth_of_its_budget_or_there_is_none(budget, bat
     )
     data = dataclasses.replace(DATA, length=length)
     try:
-        (cell,) = stated.cells(data)
+        (cell,) = cells_of(stated, data)
     except StudyError as error:
         # Steps of a fiftieth of the budget or less always come near enough.
         one_step = flops_per_position(stated.all_sizes[0].decoder, data, convention) * round(batch) * length
@@ -66,36 +67,36 @@ def test_a_cell_is_within_a_hundredth_of_its_budget_or_there_is_none(budget, bat
 def test_a_budget_that_whole_steps_miss_is_refused_with_what_to_change():
     grid = IsoFlop(budgets=(EXACT * DATA.length * 4 * 10.5,))
     with pytest.raises(StudyError, match=r"size a at .*10 steps miss the budget by -4.8%, more than 1%: lower batch"):
-        study(sizes=ONE, grid=grid, batch_size=PowerRule(base=4)).cells(DATA)
+        cells_of(study(sizes=ONE, grid=grid, batch_size=PowerRule(base=4)), DATA)
 
 
 def test_horizons_are_tokens_trained_on_or_so_many_a_parameter():
     def tokens(cell: Cell) -> float:
         return cell.steps * cell.batch_tokens * DATA.fill
 
-    one, two = study(sizes=ONE, grid=Horizons(tokens=(8_000, 16_000))).cells(DATA)
+    one, two = cells_of(study(sizes=ONE, grid=Horizons(tokens=(8_000, 16_000))), DATA)
     assert (tokens(one), tokens(two)) == (8_000, 16_000)
     assert (one.cell_id, two.cell_id, one.horizon) == ("t00-a-s0", "t01-a-s0", 8_000)
     assert two.budget == pytest.approx(two.flops(DATA.vocab_size))
-    (ratio,) = study(sizes=ONE, grid=Horizons(tokens_per_parameter=(20,))).cells(DATA)
+    (ratio,) = cells_of(study(sizes=ONE, grid=Horizons(tokens_per_parameter=(20,))), DATA)
     assert tokens(ratio) == pytest.approx(20 * PARAMETERS, rel=0.01)
 
 
 def test_places_out_of_bounds_are_left_out_and_said():
     sizes = (Size("small", decoder(16)), Size("large", decoder(64)))
     stated = study(sizes=sizes, grid=IsoFlop(budgets=(2e9, 5e10), min_steps=500, max_epochs=20))
-    left = [(p.size, p.group, p.reason) for p in stated.places(DATA) if isinstance(p, LeftOut)]
+    left = [(p.size, p.group, p.reason) for p in solve(stated, DATA) if isinstance(p, LeftOut)]
     assert left == [("large", 0, "fewer than min_steps 500"), ("small", 1, "more than max_epochs 20")]
-    assert [cell.size for cell in stated.cells(DATA)] == ["small", "large"]
+    assert [cell.size for cell in cells_of(stated, DATA)] == ["small", "large"]
     with pytest.raises(StudyError, match=r"no cell is left by the grid's bounds \(fewer than min_steps 5000000\)"):
-        study(grid=IsoFlop(budgets=(2e9,), min_steps=5_000_000)).cells(DATA)
+        cells_of(study(grid=IsoFlop(budgets=(2e9,), min_steps=5_000_000)), DATA)
 
 
 def test_at_each_budget_the_sizes_nearest_to_the_guess():
     ladder = Ladder(tuple((width, 1) for width in (8, 16, 32, 64)), head_dim=8)
     guess = PowerRule(base=3000, reference=1e10, exponent=1.0, of="flops")
     stated = study(sizes=ladder, grid=IsoFlop(budgets=(1e10, 2e10), nearest=2, optimum=guess))
-    found = {(cell.group, cell.size) for cell in stated.cells(DATA)}
+    found = {(cell.group, cell.size) for cell in cells_of(stated, DATA)}
     # total parameters with a vocabulary of 100: 1,632, 4,752, 15,456 and 54,720
     assert found == {(0, "d008x1"), (0, "d016x1"), (1, "d016x1"), (1, "d032x1")}
 
@@ -112,7 +113,7 @@ def test_rules_give_rate_and_batch_of_each_cell():
         seeds_at=((0, 1), (0,)),
         warmup_share=0.25,
     )
-    cells = stated.cells(DATA)
+    cells = cells_of(stated, DATA)
     assert [cell.cell_id for cell in cells if cell.group == 1] == ["b01-a-s0-lr0.5", "b01-a-s0", "b01-a-s0-lr2"]
     assert [cell.seed for cell in cells] == [0, 0, 0, 1, 1, 1, 0, 0, 0]
     assert [cell.learning_rate for cell in cells[:3]] == pytest.approx([1e-3, 2e-3, 4e-3])
@@ -129,7 +130,7 @@ def test_the_largest_group_is_held_out_unless_others_are_named():
 
     def held(**changes) -> set[float]:
         stated = study(sizes=ONE, grid=IsoFlop(budgets=budgets), **changes)
-        return {cell.budget for cell in stated.cells(DATA) if cell.held_out}
+        return {cell.budget for cell in cells_of(stated, DATA) if cell.held_out}
 
     assert held() == {4e10}
     assert held(held_out=()) == set()
@@ -137,8 +138,8 @@ def test_the_largest_group_is_held_out_unless_others_are_named():
 
 
 def test_a_new_budget_changes_no_old_cell():
-    before = study(sizes=ONE, grid=IsoFlop(budgets=(1e10, 4e10)), held_out=()).cells(DATA)
-    after = study(sizes=ONE, grid=IsoFlop(budgets=(1e10, 4e10, 2e10)), held_out=()).cells(DATA)
+    before = cells_of(study(sizes=ONE, grid=IsoFlop(budgets=(1e10, 4e10)), held_out=()), DATA)
+    after = cells_of(study(sizes=ONE, grid=IsoFlop(budgets=(1e10, 4e10, 2e10)), held_out=()), DATA)
     assert set(before) < set(after)
     assert [cell.cell_id for cell in after] == ["b00-a-s0", "b02-a-s0", "b01-a-s0"], "the smallest budget first"
 
@@ -147,13 +148,13 @@ def test_width_transfer_sets_optimizer_and_logits():
     stated = study(base_d_model=16, sizes=Ladder(((16, 1), (64, 1)), head_dim=8), grid=IsoFlop((1e9,)))
     base, wide = stated.all_sizes
     assert (base.decoder.logits_scale, wide.decoder.logits_scale) == (1.0, 0.5)
-    cell = stated.cells(DATA)[0]
+    cell = cells_of(stated, DATA)[0]
     assert stated.phase(cell).training.optimizer.width_transfer.base_d_model == 16
 
 
 def test_a_decay_is_its_share_of_the_steps():
     stated = study(sizes=ONE, pipeline=with_schedule(WarmupStableDecay()), decay_share=0.25)
-    cell = stated.cells(DATA)[0]
+    cell = cells_of(stated, DATA)[0]
     assert stated.phase(cell).training.optimizer.schedule.decay_steps == cell.decay_steps == round(cell.steps / 4)
 
 

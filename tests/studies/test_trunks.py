@@ -15,6 +15,7 @@ from plum_jax.studies.places import StudyError
 from plum_jax.studies.records import cell_directory
 from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.shared import shared as read_shared
+from plum_jax.studies.solve import cells_of
 from plum_jax.training.checkpoints import CheckpointMismatch, load_params
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.schedules import WarmupStableDecay
@@ -40,7 +41,7 @@ def both(study_directory):
     shared, alone = study_directory(), study_directory()
     rows = [run_cell(STATED, name, shared) for name in ("b00-d008x1-s0", "b01-d008x1-s0")]
     # Alone the longer run has a warm-up of its own, unless it is asked for the shorter one's.
-    longer = STATED.cells(read_shared(STATED, shared).data)[1]
+    longer = cells_of(STATED, read_shared(STATED, shared).data)[1]
     stated = dataclasses.replace(STATED, shared_trunks=False, warmup_share=longer.warmup_steps / longer.steps)
     return shared, alone, rows, run_cell(stated, "b01-d008x1-s0", alone)
 
@@ -79,7 +80,7 @@ def test_a_trunk_that_is_not_there_or_of_another_step_is_no_beginning(both, tmp_
 
 def test_what_is_spent_is_the_trunk_once_and_every_decay():
     stated = dataclasses.replace(STATED, grid=IsoFlop(budgets=(8e8, 3.2e9, 1.6e9)), seeds=(0, 1))
-    cells = [cell for cell in stated.cells(DATA) if cell.seed == 0]
+    cells = [cell for cell in cells_of(stated, DATA) if cell.seed == 0]
     assert [cell.cell_id for cell in cells] == ["b00-d008x1-s0", "b02-d008x1-s0", "b01-d008x1-s0"]
     trunk = [cell.steps - cell.decay_steps for cell in cells]
     assert cells[-1].branches == tuple(trunk) and cells[0].branches == (trunk[0],)
@@ -97,7 +98,7 @@ def test_the_plan_reckons_with_it(tmp_path):
             return {cell.cell_id: StepCost(1.0) for cell in cells}
 
     plan = plans.plan(STATED, tmp_path, DATA, Second())
-    cells = STATED.cells(DATA)
+    cells = cells_of(STATED, DATA)
     assert [row["train_seconds"] for row in plan["cells"]] == [cell.steps_spent for cell in cells]
     assert plan["total"]["flops_spent"] < plan["total"]["flops"]
     alone = plans.plan(dataclasses.replace(STATED, shared_trunks=False), tmp_path, DATA, Second())
@@ -120,4 +121,4 @@ def test_studies_without_a_common_trunk_are_refused(changes, message):
 def test_groups_too_near_for_a_trunk_are_refused():
     stated = dataclasses.replace(STATED, warmup_share=0.7, decay_share=0.3)
     with pytest.raises(StudyError, match="trunk d008x1-s0: runs of .* branch off at .* expected different steps"):
-        stated.cells(DATA)
+        cells_of(stated, DATA)

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from plum_jax.feeds.batches import TokenBatches
-from plum_jax.training import trainer
+from plum_jax.training import trainer, training_config
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import Constant
 
 STEPS, VOCAB, WIDTH = 40, 32, 8
-TRAINING = trainer.TrainingConfig(
+TRAINING = training_config.TrainingConfig(
     steps=STEPS,
     checkpoint_period=5,
     log_period=2,

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from plum_jax.training import trainer
+from plum_jax.training import trainer, training_config
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import Constant
 
 ROWS, WIDTH = 8, 16
-TRAINING = trainer.TrainingConfig(
+TRAINING = training_config.TrainingConfig(
     steps=60, checkpoint_period=4, log_period=3, optimizer=AdamW(Constant(1e-2)), mesh=MeshShape()
 )
 

@@ -15,12 +15,12 @@ RUN = """
 from __gin__ import dynamic_registration
 import profiled_job
 from plum_jax import run
-from plum_jax.training import trainer
+from plum_jax.training import training_config
 run.run:
   job = @profiled_job.train
   model_dir = %MODEL_DIR
-profiled_job.train.config = @trainer.TrainingConfig()
-trainer.TrainingConfig.steps = 14
+profiled_job.train.config = @training_config.TrainingConfig()
+training_config.TrainingConfig.steps = 14
 """
 
 
@@ -50,7 +50,7 @@ def test_profile_traces_the_steps_asked_for_and_makes_no_other_run(gin_file, tmp
 
 
 def test_plum_ends_with_143_when_it_was_told_to(gin_file, tmp_path, capsys):
-    stop = ["--gin.profiled_job.train.terminated=True", "--gin.trainer.TrainingConfig.evaluation_period=6"]
+    stop = ["--gin.profiled_job.train.terminated=True", "--gin.training_config.TrainingConfig.evaluation_period=6"]
     with pytest.raises(SystemExit) as stopped:
         run.main([f"--gin_file={gin_file}", f"--gin.MODEL_DIR='{tmp_path}/out'", *stop])
     assert stopped.value.code == 143

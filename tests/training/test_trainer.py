@@ -16,11 +16,12 @@ from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import Adafactor, AdamW, Muon
 from plum_jax.training.schedules import Constant, WarmupCosine
 from plum_jax.training.step import initial_state, make_train_step
+from plum_jax.training.training_config import TrainingConfig
 
 VOCAB, BATCH, LENGTH = 24, 8, 12
 CONFIG = DecoderConfig(num_layers=2, d_model=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, dropout_rate=0.1)
 DECODER = Decoder(CONFIG, VOCAB)
-TRAINING = trainer.TrainingConfig(
+TRAINING = TrainingConfig(
     steps=12, checkpoint_period=4, log_period=3, optimizer=AdamW(WarmupCosine(peak=1e-2, warmup_steps=2))
 )
 

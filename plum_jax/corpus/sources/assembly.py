@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -11,6 +13,9 @@ from plum_jax.corpus.schema import ENGAGEMENT, FOLD, Clock, Corpus, CorpusError
 from plum_jax.corpus.sources import values
 from plum_jax.corpus.sources.bad_rows import BadRows
 from plum_jax.corpus.sources.files import ROW, DataFile
+from plum_jax.corpus.sources.times import SECOND
+
+Duplicates = Literal["drop", "keep"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +109,20 @@ def assemble(
     context_features: Sequence[str] = (),
     minimum_history: int = 1,
     minimum_item_events: int = 0,
+    duplicates: Duplicates = "keep",
 ) -> Corpus:
     """Events of `read_events` with items and users of `read_side` (None: those that the events speak of).
 
     Args:
       minimum_history, minimum_item_events: users and items with fewer events are left out, again and again until none
         is (both k: the k-core). With `minimum_item_events` 0, items without any event stay.
+      duplicates: whether copies of an event (same user, item and time, in one fold) stay or go; both are counted.
     """
     events = drop_unknown(
         events, events_file, {"item_id": (item_column, items), "user_id": (user_column, users)}, bad_rows
     )
+    if clock != "order":
+        events = _without_copies(events, name, duplicates)
     events = _core(events, minimum_history, minimum_item_events)
     if not events.height:
         raise CorpusError(
@@ -128,7 +137,9 @@ def assemble(
         index = frame.select(pl.col(f"{column}_id").cast(pl.Categorical)).with_row_index(column)
         events = events.join(index, on=f"{column}_id", how="left", maintain_order="left")
     events = events.sort("time", maintain_order=True).sort("user", maintain_order=True)  # faster than at once
-    time = pl.lit(None, pl.Int64) if clock == "order" else pl.col("time")
+    if clock != "order":
+        _say_ties(events, name)
+    time = pl.lit(None, pl.Int64) if clock == "order" else pl.col("time") // SECOND
     order = [column for column in (*ENGAGEMENT, *context_features, FOLD) if column in events.columns]
     return Corpus(
         name=name,
@@ -142,6 +153,34 @@ def assemble(
         clock=clock,
         problems=bad_rows.report(name),
     )
+
+
+def _without_copies(events: pl.DataFrame, name: str, duplicates: Duplicates) -> pl.DataFrame:
+    """Events without copies of them, where these are to go. A copy in another fold stays: the split refuses it."""
+    if duplicates not in get_args(Duplicates):
+        raise CorpusError(f"duplicates must be one of {get_args(Duplicates)}, got {duplicates!r}")
+    of_event = [column for column in ("user_id", "item_id", "time", FOLD) if column in events.columns]
+    first = events.select(pl.struct(of_event).is_first_distinct()).to_series()
+    copies = events.height - int(first.sum())
+    if not copies:
+        return events
+    done = "left out" if duplicates == "drop" else "kept"
+    print(f"{name}: {done} {copies:,} copies of events (same user, item and time; duplicates={duplicates!r})")
+    return events.filter(first) if duplicates == "drop" else events
+
+
+def _say_ties(events: pl.DataFrame, name: str) -> None:
+    """How much of the order of events hangs on the order of the file; said where a corpus is read."""
+    neighbours = events.select(
+        same_user=pl.col("user") == pl.col("user").shift(), tied=pl.col("time") == pl.col("time").shift()
+    )
+    pairs = int(neighbours["same_user"].sum())
+    tied = neighbours.filter("same_user", "tied").height
+    if pairs:
+        print(
+            f"{name}: {tied / pairs:.1%} of neighbouring events of a user have the same time and keep the file's order",
+            file=sys.stderr,
+        )
 
 
 def drop_unknown(

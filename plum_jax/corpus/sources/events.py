@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 from plum_jax.corpus.schema import ENGAGEMENT, FOLD, Clock, CorpusError
-from plum_jax.corpus.sources import values
+from plum_jax.corpus.sources import times, values
 from plum_jax.corpus.sources.bad_rows import BadRows
 from plum_jax.corpus.sources.files import ROW, DataFile
 
@@ -49,8 +49,8 @@ class EventColumns:
     def __post_init__(self) -> None:
         if sum(column is not None for column in (self.time, self.gap, self.order)) > 1:
             raise CorpusError("name one of time, gap and order, not more: they all say when an event was")
-        if self.time_unit not in values.TIME_UNITS:
-            raise CorpusError(f"time_unit must be one of {list(values.TIME_UNITS)}, got {self.time_unit!r}")
+        if self.time_unit not in times.NANOSECONDS:
+            raise CorpusError(f"time_unit must be one of {list(times.NANOSECONDS)}, got {self.time_unit!r}")
 
     @property
     def clock(self) -> Clock:
@@ -70,7 +70,9 @@ class EventColumns:
 def read_events(
     file: DataFile, columns: EventColumns, layout: Layout, separator: str, bad_rows: BadRows
 ) -> pl.DataFrame:
-    """Columns `ROW`, "user_id", "item_id" (Categorical), "time" (Int64), engagement, context; in the file's order.
+    """Columns `ROW`, "user_id", "item_id" (Categorical), "time", engagement, context; in the file's order.
+
+    "time" is Int64 nanoseconds, or the number of `order`: what events are sorted by is as precise as it came.
 
     Args:
       separator: between the elements of a list, where the file has lists as text ("users" layout).
@@ -103,10 +105,12 @@ def _typed(name: str, dtype: pl.DataType, columns: EventColumns) -> pl.Expr:
     if name in ("user_id", "item_id"):
         return values.text(column).cast(pl.Categorical)
     if name == "time" and columns.order is not None:
+        if dtype.is_integer():
+            return column.cast(pl.Int64)
         value = values.number(column, dtype)
-        return pl.when(value.is_finite()).then(value).cast(pl.Int64)
+        return pl.when(value.is_finite()).then(value)
     if name == "time":
-        return values.seconds(column, dtype, columns.time_unit, columns.time_format)
+        return times.nanoseconds(column, dtype, columns.time_unit, columns.time_format)
     if columns.engagement.get(name) is not None and ENGAGEMENT[name] == pl.Float32:
         return values.number(column, dtype).cast(pl.Float32)
     if name in columns.numbers:
@@ -116,7 +120,7 @@ def _typed(name: str, dtype: pl.DataType, columns: EventColumns) -> pl.Expr:
 
 def _drop_bad_values(frame: pl.DataFrame, file: DataFile, columns: EventColumns, bad_rows: BadRows) -> pl.DataFrame:
     if columns.when is not None:
-        advice = values.TIME_ADVICE if columns.order is None else "expected a number to sort by, got {value}; mend it"
+        advice = times.ADVICE if columns.order is None else "expected a number to sort by, got {value}; mend it"
         frame = bad_rows.drop(
             frame, pl.col("time").is_null(), kind="bad time", file=file, field=columns.when, problem=advice
         )

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from plum_jax.corpus.schema import FOLD, Corpus, CorpusError
-from plum_jax.corpus.sources import assembly, values
+from plum_jax.corpus.sources import assembly, times
+from plum_jax.corpus.sources.assembly import Duplicates
 from plum_jax.corpus.sources.bad_rows import BadRows, OnBadRow
 from plum_jax.corpus.sources.events import EventColumns, Layout, read_events
 from plum_jax.corpus.sources.files import DataFile, file_hashes, open_file
@@ -39,7 +40,7 @@ class Table:
       gap: time since the user's event before (times are then relative to the user's first event); or
       order: a number to sort a user's events by. None of the three: events are in order.
       time_unit: of `time`, `gap` and `publish_time` as numbers: "s", "ms", "us", "ns".
-      time_format: strptime format of `time` and `publish_time` as dates, e.g. "%Y-%m-%d %H:%M:%S".
+      time_format: strptime format of `time` and `publish_time` as dates, e.g. "%d/%m/%Y %H:%M"; ISO 8601 needs none.
       rating, watch_ratio, watch_time, event_type: columns of engagement.
       fold: column that says which fold an event is of (`splits.Given`), where one file holds all folds.
       context_features: columns of the events file that describe the request.
@@ -55,6 +56,8 @@ class Table:
       events_encoding, items_encoding, users_encoding: of text files.
       quote: encloses fields of text files that hold a separator; None: no such thing.
       minimum_history, minimum_item_events: users and items with fewer events are left out, until none is.
+      duplicates: "drop" leaves out copies of an event (same user, item and time, in one fold), as exports make
+        them; "keep" keeps them. Both count and print. Without times there are none.
       on_bad_row: "error" or "skip" (count and print).
     """
 
@@ -98,6 +101,7 @@ class Table:
     quote: str | None = '"'
     minimum_history: int = 1
     minimum_item_events: int = 0
+    duplicates: Duplicates = "drop"
     on_bad_row: OnBadRow = "error"
 
     def inputs(self) -> dict[str, str]:
@@ -137,6 +141,7 @@ class Table:
                 context_features=tuple(columns.context),
                 minimum_history=self.minimum_history,
                 minimum_item_events=self.minimum_item_events,
+                duplicates=self.duplicates,
             )
 
     def _fold_paths(self) -> dict[str, str]:
@@ -237,7 +242,7 @@ class Table:
             for file in files:
                 file.require([self.publish_time])
             dtype = files[0].dtype(self.publish_time)
-            publish = values.seconds(pl.col("publish_time"), dtype, self.time_unit, self.time_format)
+            publish = times.seconds(pl.col("publish_time"), dtype, self.time_unit, self.time_format)
         sides = [
             assembly.read_side(
                 file,

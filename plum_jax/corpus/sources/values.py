@@ -6,13 +6,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_LATEST = 7_258_118_400  # the year 2200: what lies beyond it is a time in another unit
 _JSON_LIST = r'^\[\s*(?:["\]\-0-9]|null|true|false)'
-TIME_ADVICE = (
-    "expected a time from 1970 to 2200 in the unit asked for, got {value}; for milliseconds set time_unit='ms', "
-    "for dates set time_format, e.g. '%Y-%m-%d %H:%M:%S'"
-)
 
 
 def or_null(column: pl.Expr) -> pl.Expr:
@@ -33,20 +27,6 @@ def number(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     raw = text(column)
     value = raw.cast(pl.Float64, strict=False)
     return pl.when(raw.is_null()).then(None).when(value.is_finite()).then(value).otherwise(float("nan"))
-
-
-def seconds(column: pl.Expr, dtype: pl.DataType, unit: str, time_format: str | None) -> pl.Expr:
-    """Int64 unix seconds; null where there is no time or a wrong one (before 1970, after 2200)."""
-    if isinstance(dtype, pl.Datetime | pl.Date):
-        value = column.cast(pl.Datetime("us")).dt.epoch("s")
-    elif time_format is not None:
-        value = text(column).str.strptime(pl.Datetime("us"), time_format, strict=False).dt.epoch("s")
-    elif dtype.is_integer():
-        value = column.cast(pl.Int64) // TIME_UNITS[unit]
-    else:
-        value = (number(column, dtype) / TIME_UNITS[unit]).floor()
-        value = pl.when(value.is_between(0, _LATEST)).then(value).cast(pl.Int64)
-    return pl.when(value.is_between(0, _LATEST)).then(value)
 
 
 def elements(column: pl.Expr, dtype: pl.DataType, separator: str) -> pl.Expr:

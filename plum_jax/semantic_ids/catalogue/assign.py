@@ -12,6 +12,7 @@ from plum_jax import artifact
 from plum_jax.semantic_ids.catalogue.new_items import CatalogueError, NewItemFile
 from plum_jax.semantic_ids.catalogue.shards import ShardFacts, ShardWriter, read_facts, remove_leftovers, shard_path
 from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.table import KIND
 
 
@@ -89,7 +90,7 @@ def assign_files(
             f"expected a process index from 0 to process_count - 1, got {process_index} of {process_count} processes"
         )
     artifact.read_manifest(table_dir, KIND)
-    codec = Codec.load(table_dir)
+    codec = load_codec(table_dir)
     mine = paths[process_index::process_count]
     num_items = sum(NewItemFile(path, codec.encoder.inputs).num_rows for path in mine)
     shards = []

@@ -12,6 +12,7 @@ from plum_jax.semantic_ids.catalogue.assign import assign_file
 from plum_jax.semantic_ids.catalogue.new_items import CatalogueError
 from plum_jax.semantic_ids.catalogue.shards import shard_path
 from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.table import KIND
 
 
@@ -46,7 +47,7 @@ def assign_files_on_beam(
     artifact.read_manifest(
         table_dir, KIND
     )  # a table that is not complete, or has no codec, is told here, not by a worker
-    codec = Codec.load(table_dir)
+    codec = load_codec(table_dir)
     work = functools.partial(_assign, str(table_dir), codec.fingerprint, str(directory))
     try:
         with beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options])) as pipeline:
@@ -60,7 +61,7 @@ def assign_files_on_beam(
 @functools.lru_cache(maxsize=1)
 def _codec(table_dir: str, fingerprint: str) -> Codec:
     """The codec, read once by each worker."""
-    codec = Codec.load(table_dir)
+    codec = load_codec(table_dir)
     if codec.fingerprint != fingerprint:
         raise CatalogueError(
             f"{table_dir} holds codec {codec.fingerprint} here, {fingerprint} where the work was started"

@@ -17,6 +17,7 @@ from plum_jax.semantic_ids.catalogue.new_items import ITEM_ID, CatalogueError, N
 from plum_jax.semantic_ids.catalogue.placement import place
 from plum_jax.semantic_ids.catalogue.shards import Shard, read_shard, total
 from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.fit_statistics import FitStatistics
 from plum_jax.semantic_ids.table import KIND, SidTable
 
@@ -39,7 +40,7 @@ def extend_table(base_dir: epath.PathLike, shards: Sequence[epath.Path], directo
       ArtifactError: the base is not complete or has no codec.
       CatalogueError: a damaged shard, one of another codec or whose source was changed, or an id that occurs twice.
     """
-    base, codec, statistics = SidTable.load(base_dir), Codec.load(base_dir), FitStatistics.load(base_dir)
+    base, codec, statistics = SidTable.load(base_dir), load_codec(base_dir), FitStatistics.load(base_dir)
     in_order = sorted(shards, key=lambda path: path.name)
     read = [_checked(read_shard(path), codec) for path in tqdm(in_order, desc="shards", unit="shard", delay=1)]
     if not read:

@@ -13,10 +13,10 @@ from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.catalogue.drift import drift
 from plum_jax.semantic_ids.catalogue.placement import place
-from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.fit_statistics import FitStatistics
-from plum_jax.semantic_ids.inputs import imputed_items
-from plum_jax.semantic_ids.quantization import Quantization, QuantizerError, Settled
+from plum_jax.semantic_ids.inputs import QuantizerError, imputed_items
+from plum_jax.semantic_ids.quantization import Quantization, Settled
 from plum_jax.semantic_ids.table import KIND, SidTable
 
 ROWS_AT_ONCE = 1 << 14  # distances of the last level: 16 MB for 256 codes
@@ -43,7 +43,7 @@ class FrozenIds:
         """Fingerprints of the base table and its codec, so that another base makes the table again."""
         return {
             "table": artifact.read_manifest(self.base, KIND).fingerprint,
-            "codec": Codec.load(self.base).fingerprint,
+            "codec": load_codec(self.base).fingerprint,
         }
 
     def quantize(self, features: ItemFeatures, split: Split, work_dir: epath.PathLike) -> Quantization:
@@ -54,7 +54,7 @@ class FrozenIds:
           QuantizerError: no item of the corpus is in the base, or features unlike those the codec was made for.
         """
         del work_dir
-        base, codec, statistics = SidTable.load(self.base), Codec.load(self.base), FitStatistics.load(self.base)
+        base, codec, statistics = SidTable.load(self.base), load_codec(self.base), FitStatistics.load(self.base)
         item_ids = split.corpus.items["item_id"].to_list()
         row_of = {item: row for row, item in enumerate(base.item_ids.tolist())}
         rows = np.asarray([row_of.get(item, -1) for item in item_ids])

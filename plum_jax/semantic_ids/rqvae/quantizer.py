@@ -17,10 +17,10 @@ from plum_jax.corpus.co_watch import co_watch_pairs
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.assignment import assign
-from plum_jax.semantic_ids.codec import Codec, fitted_items, quantize_with
-from plum_jax.semantic_ids.inputs import fit_inputs, with_mean_squared_length
+from plum_jax.semantic_ids.codec import Codec, fitted_items
+from plum_jax.semantic_ids.inputs import QuantizerError, fit_inputs, with_mean_squared_length
 from plum_jax.semantic_ids.quality import code_usage
-from plum_jax.semantic_ids.quantization import Quantization, QuantizerError, check_codebook_sizes
+from plum_jax.semantic_ids.quantization import Quantization, check_codebook_sizes, quantize_with
 from plum_jax.semantic_ids.residual_kmeans import fit_codebooks
 from plum_jax.semantic_ids.rqvae.dead_codes import DeadCodeRestart
 from plum_jax.semantic_ids.rqvae.encoder import RqVaeEncoder, encode, pieces, read_inputs
@@ -31,7 +31,8 @@ from plum_jax.semantic_ids.table import number_prefixes
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupCosine
 from plum_jax.training.step import FromHost
-from plum_jax.training.trainer import TrainingConfig, train
+from plum_jax.training.trainer import train
+from plum_jax.training.training_config import TrainingConfig
 
 SAMPLE = 1 << 16  # items that usage is watched, and codebooks are started and restarted on
 

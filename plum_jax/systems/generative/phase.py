@@ -14,7 +14,7 @@ from plum_jax.model.counts import train_step_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.objectives.next_token import NextToken
 from plum_jax.objectives.objective import Objective
-from plum_jax.training import trainer
+from plum_jax.training import trainer, training_config
 from plum_jax.training.initial import initial_params
 from plum_jax.training.loop import Evaluator
 
@@ -31,7 +31,7 @@ class Phase:
       feed_shards: independent streams of records, for runs of several processes (`TokenBatches`).
     """
 
-    training: trainer.TrainingConfig = trainer.TrainingConfig()
+    training: training_config.TrainingConfig = training_config.TrainingConfig()
     batch_size: int = 64
     length: int = 128
     objective: Objective = NextToken()
@@ -92,4 +92,5 @@ def train_phase(
         tokens_per_step=phase.batch_size * phase.length,
         trunk=trunk,
         description=description,
+        described={"decoder": decoder.config, "phase": phase},
     )

@@ -23,7 +23,7 @@ from plum_jax.stages import Stages
 from plum_jax.systems.lem.network import TwoTowers
 from plum_jax.systems.lem.scoring import lem_scorer
 from plum_jax.systems.scored_items import FittedScorer, training_histories
-from plum_jax.training import trainer
+from plum_jax.training import trainer, training_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Lem:
 
     transformer: DecoderConfig = DecoderConfig()
     objective: InfoNce = InfoNce()
-    training: trainer.TrainingConfig = trainer.TrainingConfig()
+    training: training_config.TrainingConfig = training_config.TrainingConfig()
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
@@ -78,6 +78,7 @@ class Lem:
             step_flops=self.step_flops(features.shape[1]),
             tokens_per_step=self.batch_size * self.row_length,
             description=name,
+            described={"system": self},
         )
         return FittedScorer(scorer, params, self._facts(params, features.shape[1]), epath.Path(directory))
 

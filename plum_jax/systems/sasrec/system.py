@@ -18,7 +18,7 @@ from plum_jax.objectives.objective import Objective
 from plum_jax.stages import Stages
 from plum_jax.systems.sasrec.scoring import sasrec_scorer
 from plum_jax.systems.scored_items import FittedScorer, training_histories
-from plum_jax.training import trainer
+from plum_jax.training import trainer, training_config
 from plum_jax.training.initial import initial_params
 
 
@@ -41,7 +41,7 @@ class SasRec:
 
     transformer: DecoderConfig = DecoderConfig()
     objective: Objective = NextToken()
-    training: trainer.TrainingConfig = trainer.TrainingConfig()
+    training: training_config.TrainingConfig = training_config.TrainingConfig()
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
@@ -64,6 +64,7 @@ class SasRec:
             step_flops=self.step_flops(network.vocab_size),
             tokens_per_step=self.batch_size * self.row_length,
             description=name,
+            described={"system": self},
         )
         return FittedScorer(scorer, params, self._facts(network), epath.Path(directory))
 

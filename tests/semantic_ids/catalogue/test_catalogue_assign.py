@@ -25,6 +25,7 @@ from plum_jax.semantic_ids.catalogue.beam import assign_files_on_beam
 from plum_jax.semantic_ids.catalogue.new_items import CatalogueError, NewItemFile, new_item_files
 from plum_jax.semantic_ids.catalogue.shards import read_shard
 from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.random_ids import RandomIds
 from plum_jax.semantic_ids.table import SidTable
 
@@ -48,7 +49,7 @@ def contents(shards: list[pathlib.Path]) -> list[tuple]:
 @pytest.fixture(scope="module")
 def expected(base_tables, new_items) -> list[tuple]:
     """What the codec gives all new items at once."""
-    codec = Codec.load(base_tables["keep"])
+    codec = load_codec(base_tables["keep"])
     assignment = codec.assign(codec.encode(new_items.features))
     return list(zip(new_items.ids, assignment.codes.tolist(), assignment.squared_error[:, -1].tolist(), strict=True))
 
@@ -133,7 +134,7 @@ def test_absent_blocks_are_masked_and_counted(base_tables, new_items, tmp_path):
         ),
     )
     path = write_items(tmp_path / "a.parquet", items, behaviour=pa.nulls(NEW))
-    codec = Codec.load(base_tables["keep"])
+    codec = load_codec(base_tables["keep"])
     facts = assign_file(codec, path, tmp_path / "shard.parquet")
     assert (facts.items, facts.absent, facts.without_features) == (NEW, {"text": 3, "behaviour": NEW}, 3)
     codes = read_shard(epath.Path(tmp_path / "shard.parquet")).codes
@@ -231,7 +232,7 @@ def test_a_shard_does_not_replace_its_source(base_tables, in_files):
     (path,) = in_files(1)
     with pytest.raises(CatalogueError, match=r"choose another directory"):
         assign_files(base_tables["keep"], [epath.Path(path)], path.parent)
-    assert NewItemFile(epath.Path(path), Codec.load(base_tables["keep"]).encoder.inputs).num_rows == NEW
+    assert NewItemFile(epath.Path(path), load_codec(base_tables["keep"]).encoder.inputs).num_rows == NEW
 
 
 def test_a_process_that_is_not_one_of_them(base_tables, tmp_path):
@@ -251,7 +252,7 @@ def test_random_ids_say_nothing_about_new_items(old_items, in_files, tmp_path):
 
 
 def test_a_table_that_is_not_complete_is_not_read(base_tables, tmp_path):
-    Codec.load(base_tables["keep"]).write_files(epath.Path(tmp_path))
+    load_codec(base_tables["keep"]).write_files(epath.Path(tmp_path))
     with pytest.raises(artifact.ArtifactError, match=r"there is no manifest.json: run the stage that makes it"):
         assign_files(tmp_path, [], tmp_path / "shards")
     pytest.importorskip("apache_beam")
@@ -299,7 +300,7 @@ def test_a_file_of_the_same_length_and_another_codec_make_a_shard_stale(base_tab
     length = path.stat().length
     assert run(base_tables["keep"], backwards) == ids[::-1].tolist()
     assert path.stat().length == length
-    codec = Codec.load(base_tables["keep"])
+    codec = load_codec(base_tables["keep"])
     SidTable.load(base_tables["keep"]).save(tmp_path / "other")
     Codec(codec.encoder, codec.codebooks[::-1]).write_files(epath.Path(tmp_path / "other"))
     before = read_shard(tmp_path / "shards" / "a.parquet").codes
@@ -330,7 +331,7 @@ def test_a_killed_run_goes_on(base_tables, tmp_path):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     after = {path.name: path.stat().st_ino for path in shards.iterdir()}
     assert len(after) == 8 and finished.items() <= after.items()
-    codec = Codec.load(base_tables["keep"])
+    codec = load_codec(base_tables["keep"])
     codes = codec.assign(codec.encode(items.features)).codes
     assert [row[:2] for row in contents(list(shards.iterdir()))] == list(zip(items.ids, codes.tolist(), strict=True))
     absent = int((~items.features.block("behaviour").present).sum())
@@ -343,7 +344,7 @@ def test_memory_does_not_grow_with_the_file(base_tables, tmp_path, monkeypatch):
     items = draw(3000, seed=3, first=0)
     path = write_items(tmp_path / "a.parquet", items)
     monkeypatch.setattr(new_items_module, "NUMBERS_AT_ONCE", 100 * sum(DIMS.values()))
-    source = NewItemFile(epath.Path(path), Codec.load(base_tables["keep"]).encoder.inputs)
+    source = NewItemFile(epath.Path(path), load_codec(base_tables["keep"]).encoder.inputs)
     rows = [(chunk.first_row, len(chunk.item_ids)) for chunk in source.chunks()]
     assert sum(count for _, count in rows) == 3000 and max(count for _, count in rows) <= 100
     pa.default_memory_pool().release_unused()

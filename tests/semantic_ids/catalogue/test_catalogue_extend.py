@@ -16,6 +16,7 @@ from plum_jax.semantic_ids.catalogue.extend import extend_table
 from plum_jax.semantic_ids.catalogue.new_items import CatalogueError
 from plum_jax.semantic_ids.catalogue.shards import read_shard
 from plum_jax.semantic_ids.codec import Codec
+from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.fit_statistics import FIT_FILE
 from plum_jax.semantic_ids.table import SidTable
 
@@ -37,7 +38,7 @@ def test_old_items_keep_ids_and_ranks_bit_for_bit(base_tables, new_items, in_fil
     )
     assert (table.codebook_sizes, table.collision_policy) == (base.codebook_sizes, policy)
     assert table.corpus_fingerprint != base.corpus_fingerprint
-    codec = Codec.load(tmp_path / "sids")
+    codec = load_codec(tmp_path / "sids")
     codes = codec.assign(codec.encode(new_items.features)).codes
     if policy != "reassign":
         np.testing.assert_array_equal(table.codes[OLD:, : codes.shape[1]], codes)
@@ -148,7 +149,7 @@ def test_what_is_no_shard_or_of_another_codec_is_refused(base_tables, in_files, 
         extend_table(base_tables["keep"], [], tmp_path / "sids")
     other = tmp_path / "other"
     SidTable.load(base_tables["keep"]).save(other)
-    codec = Codec.load(base_tables["keep"])
+    codec = load_codec(base_tables["keep"])
     Codec(codec.encoder, codec.codebooks[::-1]).write_files(epath.Path(other))
     shards = assigned(other, [path], tmp_path / "shards")
     with pytest.raises(CatalogueError, match=r"shard .* was made by codec \w+, the table's is \w+"):

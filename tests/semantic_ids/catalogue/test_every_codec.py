@@ -15,10 +15,10 @@ from plum_jax.semantic_ids.balance import BalancedLastLevel
 from plum_jax.semantic_ids.build import build_sid_table
 from plum_jax.semantic_ids.catalogue.assign import assign_files
 from plum_jax.semantic_ids.catalogue.shards import read_shard
-from plum_jax.semantic_ids.codec import Codec, quantize_with
+from plum_jax.semantic_ids.codec import Codec
 from plum_jax.semantic_ids.inputs import fit_inputs
 from plum_jax.semantic_ids.product_quantizer import ProductQuantizer
-from plum_jax.semantic_ids.quantization import Quantization
+from plum_jax.semantic_ids.quantization import Quantization, quantize_with
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans, fit_codebooks
 from plum_jax.semantic_ids.rqvae.encoder import RqVaeEncoder, read_inputs
 from plum_jax.semantic_ids.rqvae.network import RqVaeNetwork

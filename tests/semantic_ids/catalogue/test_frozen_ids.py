@@ -13,7 +13,7 @@ from plum_jax.semantic_ids.catalogue.assign import assign_files
 from plum_jax.semantic_ids.catalogue.extend import extend_table
 from plum_jax.semantic_ids.catalogue.frozen_ids import FrozenIds
 from plum_jax.semantic_ids.fit_statistics import FIT_FILE
-from plum_jax.semantic_ids.quantization import QuantizerError
+from plum_jax.semantic_ids.inputs import QuantizerError
 from plum_jax.semantic_ids.table import SidTable
 
 

@@ -21,7 +21,7 @@ from plum_jax.training.mesh import MeshShape, batch_sharding
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupCosine
 from plum_jax.training.step import initial_state, make_train_step
-from plum_jax.training.trainer import TrainingConfig
+from plum_jax.training.training_config import TrainingConfig
 
 SMALL = DecoderConfig(num_layers=1, d_model=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, scan_layers=False)
 TRAINING = TrainingConfig(

@@ -1,0 +1,41 @@
+"""How long and how a run trains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from plum_jax import artifact
+from plum_jax.training.mesh import MeshShape
+from plum_jax.training.optimizer import AdamW, Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how a run trains.
+
+    Attributes:
+      steps: optimizer steps.
+      optimizer: AdamW, Muon or Adafactor with its schedule.
+      seed: of initialisation and dropout, folded by name and by step.
+      microbatches: a batch is cut into this many pieces whose gradients are summed (gradient accumulation).
+      checkpoint_period, evaluation_period, log_period: in steps; evaluation 0 means only at the end.
+      select_by: metric of the evaluators whose best parameters are returned; "" returns the last.
+      patience: stop when `select_by` has not improved for this many evaluations; 0 never stops early.
+      mesh: devices along each axis.
+      tensorboard: whether metrics go to TensorBoard too; its import takes seconds, which short runs had better not pay.
+      profile_steps: so many steps of this process are traced into `profile/` of the run's directory (`plum --profile`).
+    """
+
+    steps: int = 1000
+    optimizer: Optimizer = AdamW()
+    seed: int = 0
+    microbatches: int = 1
+    checkpoint_period: int = 500
+    evaluation_period: int = 0
+    log_period: int = 20
+    select_by: str = ""
+    patience: int = 0
+    # A run may go on with another mesh, and is watched or not: both are no part of what it is.
+    mesh: MeshShape = dataclasses.field(default=MeshShape(), metadata=artifact.NOT_DESCRIBED)
+    tensorboard: bool = dataclasses.field(default=True, metadata=artifact.NOT_DESCRIBED)
+    profile_steps: int = dataclasses.field(default=0, metadata=artifact.NOT_DESCRIBED)
