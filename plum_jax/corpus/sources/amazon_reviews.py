@@ -16,7 +16,8 @@ from plum_jax.corpus.schema import Corpus, CorpusError
 from plum_jax.corpus.sources import assembly
 from plum_jax.corpus.sources.bad_rows import BadRows, OnBadRow
 from plum_jax.corpus.sources.events import EventColumns, read_events
-from plum_jax.corpus.sources.files import LINE, ROW, DataFile, file_hashes, open_file, open_lines
+from plum_jax.corpus.sources.files import LINE, ROW, DataFile, open_file, open_lines
+from plum_jax.corpus.sources.parts import file_hashes
 
 _PATH_SEPARATOR = " > "
 
@@ -131,7 +132,7 @@ def _items(file: DataFile, keys: _Layout, reviewed: pl.Series, bad_rows: BadRows
         problem="expected one object a line, with " + keys.item,
     )
     schema = {keys.item if name == "item_id" else name: dtype for name, dtype in _PRODUCT.items()}
-    products_file = DataFile(file.path, "parquet", frame.rename({"item_id": keys.item}).lazy(), schema, ())
+    products_file = DataFile(file.path, file.parts, "parquet", frame.rename({"item_id": keys.item}).lazy(), schema, ())
     side = assembly.read_side(
         products_file,
         bad_rows,

@@ -45,11 +45,10 @@ class BadRows:
             row = frame.filter(mask)[ROW].min()
             assert isinstance(row, int)
             value = "" if field is None else repr(file.value(row, field))
+            part, row = file.place(row)
             many = f" ({count} rows like it)" if count > 1 else ""
             skip = "; or set on_bad_row='skip' to leave such rows out and count them"
-            raise CorpusError(
-                f"{kind}{many}: {problem.format(value=value)}{skip}", file=file.path, row=row, field=field
-            )
+            raise CorpusError(f"{kind}{many}: {problem.format(value=value)}{skip}", file=part, row=row, field=field)
         self.problems[kind] = self.problems.get(kind, 0) + count
         return frame.filter(~mask)
 

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import gzip
 import io
-import pathlib
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import cast
+
+from etils import epath
 
 from plum_jax.corpus.schema import CorpusError
+from plum_jax.corpus.sources.compressed import check_name, damage_named, open_bytes
 
 _BLOCK = 1 << 24
+_OTHER_COMPRESSION = (".bz2", ".xz", ".zst")
 
 
-def open_bytes(path: pathlib.Path) -> BinaryIO:
-    """The file's bytes, decompressed if its name ends in .gz."""
-    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
-
-
-def first_line(path: pathlib.Path) -> str:
+def first_line(path: epath.Path) -> str:
     """The first line of a UTF-8 file, without its end and without a byte order mark."""
     with open_bytes(path) as file:
         return file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
 
 @contextlib.contextmanager
-def as_utf8(path: pathlib.Path, encoding: str, replace_wrong: bool) -> Iterator[tuple[pathlib.Path, bool]]:
+def as_utf8(path: epath.Path, encoding: str, replace_wrong: bool) -> Iterator[tuple[epath.Path, bool]]:
     """A file with the same text in UTF-8 (the file itself where it is), and whether wrong bytes became U+FFFD.
 
     Raises:
@@ -39,7 +36,9 @@ def as_utf8(path: pathlib.Path, encoding: str, replace_wrong: bool) -> Iterator[
         is_utf8 = codecs.lookup(encoding).name == "utf-8"
     except LookupError:
         raise CorpusError(f"no encoding is called {encoding!r}; try 'utf-8' or 'latin-1'", file=path) from None
-    wrong = _first_row_not_in(encoding, path)
+    check_name(path)
+    with damage_named(path):
+        wrong = _first_row_not_in(encoding, path)
     if wrong and not replace_wrong:
         other = "latin-1" if is_utf8 else "utf-8"
         raise CorpusError(
@@ -59,19 +58,19 @@ def as_utf8(path: pathlib.Path, encoding: str, replace_wrong: bool) -> Iterator[
                 row=not_ascii[0],
             )
         is_utf8 = not_ascii is None
-    if is_utf8 and not wrong:
+    if is_utf8 and not wrong and path.suffix not in _OTHER_COMPRESSION and "://" not in str(path):
         yield path, False
         return
-    # Polars reads UTF-8 only. The copy is not compressed, whatever the file is.
+    # Polars reads local UTF-8, plain or as gzip. The copy is not compressed, whatever the file is.
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".utf8") as copy:
         with io.TextIOWrapper(open_bytes(path), encoding=encoding, errors="replace", newline="") as text:
             while block := text.read(_BLOCK):
                 copy.write(block)
         copy.flush()
-        yield pathlib.Path(copy.name), wrong is not None
+        yield epath.Path(copy.name), wrong is not None
 
 
-def _first_row_not_in(encoding: str, path: pathlib.Path) -> tuple[int, int] | None:
+def _first_row_not_in(encoding: str, path: epath.Path) -> tuple[int, int] | None:
     """Row (1-based) and value of the first byte that is not of this encoding."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     lines = 0

@@ -6,21 +6,24 @@ import contextlib
 import csv
 import dataclasses
 import difflib
-import hashlib
 import itertools
 import json
 import os
-import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import polars as pl
+from etils import epath
 
 from plum_jax.corpus.schema import CorpusError
 from plum_jax.corpus.sources import encodings, values
+from plum_jax.corpus.sources.compressed import SUFFIXES, inner_suffix, open_bytes
+from plum_jax.corpus.sources.parts import partitions_of, parts_of
+from plum_jax.corpus.sources.quoting import quote_of
 
 ROW = "__row"
 LINE = "__line"
+PART_ROWS = 1 << 40  # more than a part has
 _SURPLUS = "__surplus"
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t", ".data": "\t", ".dat": "::"}
 _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -45,17 +48,19 @@ _JSON = Fault(3, "not JSON", "the row is not a JSON object with any of the field
 
 @dataclasses.dataclass(frozen=True)
 class DataFile:
-    """One file of the user's.
+    """One table of the user's: a file, or parts that follow each other.
 
     Attributes:
       path: as the user named it.
+      parts: the files, in order; `ROW` of a part is behind those of the part before by `PART_ROWS`.
       format: how it is read.
       lazy: `ROW` and the columns (JSON: `ROW` and the line). All columns of text files are String.
       schema: the file's columns and their types.
       faults: the ways in which its rows can be broken.
     """
 
-    path: pathlib.Path
+    path: epath.Path
+    parts: tuple[epath.Path, ...]
     format: Format
     lazy: pl.LazyFrame
     schema: Mapping[str, pl.DataType]
@@ -107,6 +112,11 @@ class DataFile:
     def dtype(self, column: str) -> pl.DataType:
         return self.schema[column]
 
+    def place(self, row: int) -> tuple[epath.Path, int]:
+        """The file that a value of `ROW` is of, and the row in it, for messages."""
+        part, row = divmod(row, PART_ROWS)
+        return self.parts[part], row
+
     def value(self, row: int, column: str) -> Any:
         """What the file has there, for messages."""
         return self.select({"value": column}).filter(pl.col(ROW) == row).select("value").collect().item()
@@ -122,10 +132,10 @@ def open_file(
     encoding: str = "utf-8",
     quote: str | None = '"',
 ) -> DataFile:
-    """Opens Parquet, CSV, TSV, `::`-separated or JSON-lines (.gz too), told apart by the name.
+    """Opens Parquet, CSV, TSV, `::`-separated or JSON-lines (.gz, .bz2, .xz, .zst too), told apart by the name.
 
     Args:
-      path: the file.
+      path: a file, a directory of parts, or a pattern (events/*.parquet); Hive partitions become columns of text.
       stack: keeps a UTF-8 copy of a file in another encoding for as long as the file is read.
       skip_wrong_encoding: mark rows in another encoding as broken instead of raising.
       separator: of the fields; None: by the name (.csv , .tsv tab .dat ::).
@@ -133,51 +143,97 @@ def open_file(
       encoding: of a text file.
       quote: the character that encloses fields with separators inside; None: none.
     """
-    path = _existing(path)
-    suffix = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
+    parts = parts_of(path)
+    forms = {inner_suffix(part) for part in parts}
+    if len(forms) > 1:
+        raise CorpusError(
+            f"expected parts of one format, got {sorted(forms)}; name a pattern, e.g. *.parquet", file=path
+        )
+
+    def opened(part: epath.Path) -> DataFile:
+        return _open_part(part, stack, skip_wrong_encoding, separator, columns, encoding, quote)
+
+    files = [opened(part) for part in parts]
+    return files[0] if len(files) == 1 and not partitions_of(parts[0]) else _together(epath.Path(path), files)
+
+
+def _open_part(
+    path: epath.Path,
+    stack: contextlib.ExitStack,
+    skip_wrong_encoding: bool,
+    separator: str | None,
+    columns: Sequence[str],
+    encoding: str,
+    quote: str | None,
+) -> DataFile:
+    suffix = inner_suffix(path)
     if suffix == ".parquet":
-        lazy = pl.scan_parquet(path, glob=False, row_index_name=ROW, row_index_offset=1)
+        lazy = pl.scan_parquet(
+            os.fspath(path), glob=False, hive_partitioning=False, row_index_name=ROW, row_index_offset=1
+        )
         schema = {name: dtype for name, dtype in lazy.collect_schema().items() if name != ROW}
-        return DataFile(path, "parquet", lazy, schema, ())
+        return DataFile(path, (path,), "parquet", lazy, schema, ())
     utf8, replaced = stack.enter_context(encodings.as_utf8(path, encoding, skip_wrong_encoding))
     faults = (_ENCODING,) if replaced else ()
     if suffix in _JSON_SUFFIXES:
-        return DataFile(path, "json", _lines(utf8, offset=1), _json_keys(utf8, path), (*faults, _JSON))
+        return DataFile(path, (path,), "json", _lines(utf8, offset=1), _json_keys(utf8, path), (*faults, _JSON))
     separator = separator or _SEPARATORS.get(suffix)
     if separator is None:
-        raise CorpusError(f"the name does not tell the format; name the separator (known: {_SEPARATORS})", file=path)
+        known = f"known: {_SEPARATORS}, {_JSON_SUFFIXES}, .parquet, each also with {SUFFIXES} behind"
+        raise CorpusError(f"the name does not tell the format; name the separator ({known})", file=path)
+    quote = quote_of(utf8, path, separator, quote)
     header = list(columns) or _header(utf8, path, separator, quote)
     lazy = _scan_delimited(utf8, header, separator, quote, skip=0 if columns else 1)
-    return DataFile(path, "delimited", lazy, dict.fromkeys(header, pl.String()), (*faults, _FIELDS))
+    return DataFile(path, (path,), "delimited", lazy, dict.fromkeys(header, pl.String()), (*faults, _FIELDS))
+
+
+def _together(path: epath.Path, files: list[DataFile]) -> DataFile:
+    """Parts as one table, with the columns that their folders stand for.
+
+    Raises:
+      CorpusError: a part that lacks a column that the first one has, or has it of another type.
+    """
+    first, lazies = files[0], []
+    given = partitions_of(first.parts[0])
+    for number, file in enumerate(files):
+        for name, dtype in first.schema.items():
+            if first.format != "json" and file.schema.get(name) != dtype:
+                found = "none" if name not in file.schema else f"{file.schema[name]}"
+                raise CorpusError(
+                    f"expected a column of {dtype}, as {first.path.name} has it, got {found}; mend the part, or name a "
+                    "pattern that leaves it out",
+                    file=file.path,
+                    field=name,
+                )
+        partitions = partitions_of(file.parts[0])
+        if partitions.keys() != given.keys():
+            raise CorpusError(
+                f"expected folders {'/'.join(f'{name}=...' for name in given) or 'without ='}, as of "
+                f"{first.path.name}; all parts of a table have the same",
+                file=file.path,
+            )
+        kept = [LINE] if first.format == "json" else [*first.schema, *([_SURPLUS] if _FIELDS in first.faults else [])]
+        folders = {name: pl.lit(value, pl.String) for name, value in partitions.items()}
+        row = pl.col(ROW).cast(pl.Int64) + number * PART_ROWS
+        lazies.append(file.lazy.select(row.alias(ROW), *kept, **folders))
+    schema: dict[str, pl.DataType] = {}
+    for file in files:
+        schema |= file.schema
+    faults = tuple({fault: None for file in files for fault in file.faults})
+    parts = tuple(part for file in files for part in file.parts)
+    schema |= dict.fromkeys(given, pl.String())
+    return DataFile(path, parts, first.format, pl.concat(lazies), schema, faults)
 
 
 def open_lines(path: str | os.PathLike[str], stack: contextlib.ExitStack, *, skip_wrong_encoding: bool) -> DataFile:
     """Opens UTF-8 text (.gz too) as one column `LINE`, for those who take the lines apart themselves."""
-    path = _existing(path)
+    (path,) = parts_of(path)
     utf8, replaced = stack.enter_context(encodings.as_utf8(path, "utf-8", skip_wrong_encoding))
     lines = _lines(utf8, offset=1).with_columns(values.or_null(pl.col(LINE)).alias(LINE))
-    return DataFile(path, "delimited", lines, {LINE: pl.String()}, (_ENCODING,) if replaced else ())
+    return DataFile(path, (path,), "delimited", lines, {LINE: pl.String()}, (_ENCODING,) if replaced else ())
 
 
-def file_hashes(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """Path of each file -> hash (16 hex characters) of its content."""
-    hashes = {}
-    for path in map(_existing, paths):
-        with open(path, "rb") as file:
-            hashes[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return hashes
-
-
-def _existing(path: str | os.PathLike[str]) -> pathlib.Path:
-    path = pathlib.Path(path).expanduser()
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1) if path.parent.is_dir() else []
-        hint = f"did you mean {near[0]!r}?" if near else "give the path of a file that is there"
-        raise CorpusError(f"there is no such file; {hint}", file=path)
-    return path
-
-
-def _header(utf8: pathlib.Path, path: pathlib.Path, separator: str, quote: str | None) -> list[str]:
+def _header(utf8: epath.Path, path: epath.Path, separator: str, quote: str | None) -> list[str]:
     line = encodings.first_line(utf8)
     if not line:
         raise CorpusError("the file is empty, expected a header and rows", file=path, row=1)
@@ -194,18 +250,16 @@ def _header(utf8: pathlib.Path, path: pathlib.Path, separator: str, quote: str |
     return header
 
 
-def _lines(path: pathlib.Path, offset: int) -> pl.LazyFrame:
-    lazy = pl.scan_lines(path, name=LINE, row_index_name=ROW, row_index_offset=offset, glob=False)
+def _lines(path: epath.Path, offset: int) -> pl.LazyFrame:
+    lazy = pl.scan_lines(os.fspath(path), name=LINE, row_index_name=ROW, row_index_offset=offset, glob=False)
     return lazy.with_columns(pl.col(LINE).str.strip_chars_end("\r"))
 
 
-def _scan_delimited(
-    path: pathlib.Path, header: list[str], separator: str, quote: str | None, skip: int
-) -> pl.LazyFrame:
+def _scan_delimited(path: epath.Path, header: list[str], separator: str, quote: str | None, skip: int) -> pl.LazyFrame:
     """All columns as String, and `_SURPLUS`: the first field beyond the header, null in good rows."""
     if len(separator) == 1:
         return pl.scan_csv(
-            path,
+            os.fspath(path),
             has_header=False,
             skip_rows=skip,
             schema=dict.fromkeys([*header, _SURPLUS], pl.String),
@@ -223,9 +277,9 @@ def _scan_delimited(
     return lines.select(ROW, __fields=pl.col(LINE).str.split(separator)).select(ROW, **cells)
 
 
-def _json_keys(utf8: pathlib.Path, path: pathlib.Path) -> dict[str, pl.DataType]:
+def _json_keys(utf8: epath.Path, path: epath.Path) -> dict[str, pl.DataType]:
     keys: dict[str, pl.DataType] = {}
-    with encodings.open_bytes(utf8) as file:
+    with open_bytes(utf8) as file:
         for line in itertools.islice(file, _KEYS_SEEN_IN):
             with contextlib.suppress(json.JSONDecodeError):
                 row = json.loads(line)

@@ -14,7 +14,8 @@ from plum_jax.corpus.schema import Corpus, CorpusError
 from plum_jax.corpus.sources import assembly, movielens_download
 from plum_jax.corpus.sources.bad_rows import BadRows, OnBadRow
 from plum_jax.corpus.sources.events import EventColumns, read_events
-from plum_jax.corpus.sources.files import DataFile, file_hashes, open_file
+from plum_jax.corpus.sources.files import DataFile, open_file
+from plum_jax.corpus.sources.parts import file_hashes
 
 Variant = Literal["100k", "1m", "latest", "latest-small", "25m"]
 

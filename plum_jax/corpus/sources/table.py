@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import polars as pl
+from etils import epath
 
 from plum_jax.corpus.schema import FOLD, Corpus, CorpusError
 from plum_jax.corpus.sources import assembly, times
 from plum_jax.corpus.sources.assembly import Duplicates
 from plum_jax.corpus.sources.bad_rows import BadRows, OnBadRow
 from plum_jax.corpus.sources.events import EventColumns, Layout, read_events
-from plum_jax.corpus.sources.files import DataFile, file_hashes, open_file
+from plum_jax.corpus.sources.files import DataFile, open_file
+from plum_jax.corpus.sources.parts import file_hashes, table_name
 
 Columns = Mapping[str, str] | Sequence[str]
 _RESERVED = {"user", "item", "time", "event", "user_id", "item_id", "publish_time", "fold"}
@@ -24,8 +25,9 @@ _RESERVED = {"user", "item", "time", "event", "user_id", "item_id", "publish_tim
 class Table:
     """Files of the user's: events, and if there are any, items and users.
 
-    Formats are told by the name: .parquet, .csv, .tsv, .dat (`::`), .jsonl/.json/.ndjson; text may be .gz. Columns are
-    named as in the files. A feature or text field is a column's name, or {its name in the corpus: the column}.
+    Formats are told by the name: .parquet, .csv, .tsv, .dat (`::`), .jsonl/.json/.ndjson; text may be .gz, .bz2, .xz or
+    .zst. A path may be a directory of parts or a pattern. Columns are named as in the files. A feature or text field
+    is a column's name, or {its name in the corpus: the column}.
 
     Attributes:
       events_path: one event a row, or one user a row (`layout`); or {fold: path} where there is a file for each fold,
@@ -107,7 +109,7 @@ class Table:
     def inputs(self) -> dict[str, str]:
         """Hashes of the files, so that a stage knows when one of them has changed."""
         paths = (*self._fold_paths().values(), self.items_path, self.users_path)
-        return file_hashes(pathlib.Path(self.data_dir, path) for path in paths if path is not None)
+        return file_hashes(_path(self.data_dir, path) for path in paths if path is not None)
 
     def read(self) -> Corpus:
         """Reads the files.
@@ -129,7 +131,7 @@ class Table:
             users = self._users(stack, list(events_files.values()), bad_rows)
             first = next(iter(events_files.values()))
             return assembly.assemble(
-                self.name or first.path.stem,
+                self.name or table_name(first.path),
                 self._events(events_files, columns, items, users, bad_rows),
                 first,
                 user_column=self.user_id,
@@ -217,7 +219,7 @@ class Table:
         encoding: str,
     ) -> DataFile:
         return open_file(
-            pathlib.Path(self.data_dir, path),
+            _path(self.data_dir, path),
             stack,
             skip_wrong_encoding=self.on_bad_row == "skip",
             separator=separator,
@@ -284,6 +286,10 @@ class Table:
             for file in files
         ]
         return assembly.first_of_each(sides, "user_id")
+
+
+def _path(data_dir: str, path: str) -> epath.Path:
+    return epath.Path(data_dir) / path if data_dir else epath.Path(path)
 
 
 def _by_name(columns: Columns) -> dict[str, str]:
