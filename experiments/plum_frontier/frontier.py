@@ -13,7 +13,7 @@ import numpy as np
 from plum_jax.scaling.best_size import BestSize, best_sizes
 from plum_jax.scaling.iso_flop import Gates, IsoFlopFit, IsoFlopPoints, fit_iso_flop
 from plum_jax.scaling.loss_analysis import iso_flop_points
-from plum_jax.scaling.runs import read_runs
+from plum_jax.scaling.run_tables import read_runs
 
 COLUMNS = {
     "N": "model",

@@ -11,14 +11,17 @@ from plum_jax.scaling import forecast, forecast_score
 from plum_jax.scaling.analyse import analyse, write_analysis
 from plum_jax.scaling.fits_table import fits_text
 from plum_jax.scaling.loss_analysis import Settings
-from plum_jax.scaling.runs import FLOPS_PER_ND, read_runs
+from plum_jax.scaling.run_fields import FLOPS_PER_ND
+from plum_jax.scaling.run_tables import Columns, read_runs
+from plum_jax.scaling.run_values import OnBadRow
 
 
 def fit_runs(
     model_dir: str,
     runs: str,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     flops_per_nd: float = FLOPS_PER_ND,
+    on_bad_row: OnBadRow = "error",
     settings: Settings | None = None,
 ) -> None:
     """Fits any table of runs and writes `fits.json` into the directory of the job.
@@ -26,11 +29,13 @@ def fit_runs(
     Args:
       model_dir: where `fits.json` goes.
       runs: .csv, .jsonl or .parquet.
-      columns: field of `plum_jax.scaling.runs.FIELDS` -> the table's column; None for the rows of a study of ours.
+      columns: field of `plum_jax.scaling.run_fields.FIELDS` -> the table's column, or (column, unit) with a unit
+        ("millions") or a factor (1e6); None for the rows of a study of ours.
       flops_per_nd: gives the third of N, D and C where the table has two.
+      on_bad_row: "error", or "skip" to count rows with a value that cannot be one and fit the others.
       settings: of the analysis.
     """
-    analysis = analyse(read_runs(runs, columns, flops_per_nd), settings)
+    analysis = analyse(read_runs(runs, columns, flops_per_nd, on_bad_row), settings)
     path = write_analysis(analysis, model_dir)
     print(fits_text(analysis))
     print(f"fits: {path}")

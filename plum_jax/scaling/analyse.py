@@ -140,6 +140,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
             "C": runs.flops_convention,
             "flops_per_nd": runs.flops_per_nd,
         },
+        "notes": runs.notes,
         "points": runs.table.to_dicts(),
         # (log A, log B, log E, alpha, beta) of each draw: how the parameters move together.
         "law_draws": analysis.loss.law.draws if analysis.loss.law else None,

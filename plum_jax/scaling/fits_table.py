@@ -16,6 +16,7 @@ def fits_text(analysis: Analysis) -> str:
     runs, settings = analysis.runs, analysis.settings
     counted = ", ".join(f"{count} {fate}" for fate, count in analysis.ledger.runs.items())
     parts = [
+        *(f"warning: {runs.source}: {note}" for note in runs.notes),
         f"{runs.source}: {counted}. N is {runs.parameter_convention}, C is {runs.flops_convention}; "
         f"intervals are {100 * settings.confidence:g}%, {settings.draws} draws",
         _table(

@@ -23,7 +23,8 @@ from plum_jax.scaling.analyse import analyse_both, plain
 from plum_jax.scaling.bounded_metrics import RateFit
 from plum_jax.scaling.loss_analysis import Interval, LawFit, Settings
 from plum_jax.scaling.power_line import tails
-from plum_jax.scaling.runs import Runs, read_runs
+from plum_jax.scaling.run_tables import read_runs
+from plum_jax.scaling.runs import Runs
 
 FORECAST = "forecast.json"
 RESULTS = "results.jsonl"

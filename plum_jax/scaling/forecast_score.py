@@ -12,7 +12,7 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.scaling.analyse import plain
 from plum_jax.scaling.forecast import METRICS, RESULTS, ForecastError, held_out_cells, read_forecast, rows_sha256
-from plum_jax.scaling.runs import read_runs
+from plum_jax.scaling.run_tables import read_runs
 
 SCORE = "forecast_score.json"
 

@@ -14,7 +14,8 @@ import polars as pl
 from plum_jax.scaling.iso_flop import fit_iso_flop
 from plum_jax.scaling.loss_analysis import EVERY_START, Settings, iso_flop_points
 from plum_jax.scaling.parametric_law import chinchilla_starts, fit_parametric
-from plum_jax.scaling.runs import Runs, RunsError
+from plum_jax.scaling.run_fields import RunsError
+from plum_jax.scaling.runs import Runs
 
 OTHER_PARAMETERS = ("N_non_embedding", "N_activated", "N_activated_non_embedding")
 OTHER_DELTAS = (1e-4, 1e-2, float("inf"))

@@ -11,7 +11,8 @@ import polars as pl
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.scaling.runs import FINISHED, OURS, RunsError, read_runs
+from plum_jax.scaling.run_fields import FINISHED, OURS, RunsError
+from plum_jax.scaling.run_tables import read_runs
 
 # Of best_possible_<name> in the rows of a study whose source knows the best model there can be.
 BEST_POSSIBLE = {"loss": "best_possible_loss", "recall": "best_possible_recall@10"}
@@ -24,7 +25,7 @@ class StudyResults:
     Attributes:
       directory: where they lie.
       rows: of results.jsonl as they are; [] for other people's runs.
-      points: runs in the fields of `scaling.runs`, held-out and failed ones, too; no rows when there are none.
+      points: runs in the fields of `scaling.run_fields`, held-out and failed ones, too; no rows when there are none.
       fits: content of fits.json; None without.
       forecast: content of forecast.json; None without.
       score: content of forecast_score.json; None without.

@@ -25,7 +25,7 @@ from plum_jax.scaling.loss_analysis import _of_lines as method_of_lines
 from plum_jax.scaling.parametric_law import ParametricFit
 from plum_jax.scaling.rate_analysis import FormAnalysis, RateAnalysis, rate_points
 from plum_jax.scaling.rate_selection import Trial
-from plum_jax.scaling.runs import make_runs
+from plum_jax.scaling.run_tables import make_runs
 from plum_jax.scaling.sensitivity import Row
 from tests.scaling.planted_study import LAW, planted_rows, recall_of
 

@@ -10,7 +10,8 @@ from plum_jax.scaling import design
 from plum_jax.scaling.analyse import analyse, as_json, write_analysis
 from plum_jax.scaling.fits_table import fits_text
 from plum_jax.scaling.loss_analysis import Settings
-from plum_jax.scaling.runs import RunsError, make_runs
+from plum_jax.scaling.run_fields import RunsError
+from plum_jax.scaling.run_tables import make_runs
 from tests.scaling.planted_study import LAW, planted_rows, recall_of
 
 SETTINGS = Settings(draws=60, chance=0.003)

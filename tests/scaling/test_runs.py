@@ -5,8 +5,9 @@ import json
 import polars as pl
 import pytest
 
-from plum_jax.scaling import runs as runs_module
-from plum_jax.scaling.runs import RunsError, make_runs, read_runs
+from plum_jax.scaling import run_fields
+from plum_jax.scaling.run_fields import RunsError
+from plum_jax.scaling.run_tables import make_runs, read_runs
 
 ROWS = [
     {"params": 1e6, "toks": 1e8, "final": 3.0, "lr": 1e-3, "who": "a"},
@@ -141,4 +142,4 @@ def test_clear_errors_of_files(tmp_path):
 
 
 def test_every_field_of_ours_is_a_field():
-    assert set(runs_module.OURS) == set(runs_module.FIELDS)
+    assert set(run_fields.OURS) == set(run_fields.FIELDS)

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from plum_jax.scaling.loss_analysis import Settings
-from plum_jax.scaling.runs import make_runs
+from plum_jax.scaling.run_tables import make_runs
 from plum_jax.scaling.sensitivity import sensitivity
 from tests.scaling.planted_study import LAW, planted_rows
 

@@ -28,7 +28,7 @@ def iso_flop_curves(
     has no optimum.
 
     Args:
-      points: runs (fields of `scaling.runs`), all of them.
+      points: runs (fields of `scaling.run_fields`), all of them.
       parabolas: `StudyResults.parabolas`.
       value: column of points.
       label: of the vertical axis.
