@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/reading.py [--quick]
 
-20 million events (--quick: 5 million) of 400,000 users and 100,000 items in 16 parts, in no order of time, are made in a
-temporary directory. Each side reads them in a process of its own, threads bounded alike: `Table(...).read()`, which makes
-indexes of ids, checks every row and puts events in order; and `scan_parquet(...).sort("user", "time")`, collected. Peak
-memory is the process's. The last line is JSON: `events_per_second`, `polars_scan_ratio` (our seconds over Polars').
+20 million events (--quick: 5 million) of 400,000 users and 100,000 items in 16 parts, in no order of time, are made in
+a temporary directory. Each side reads them in a process of its own, threads bounded alike: `Table(...).read()`, which
+makes indexes of ids, checks every row and puts events in order; and `scan_parquet(...).sort("user", "time")`,
+collected. Peak memory is the process's. The last line is JSON: `events_per_second`, `polars_scan_ratio` (our seconds
+over Polars').
 """
 
 from __future__ import annotations

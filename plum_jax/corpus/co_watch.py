@@ -39,7 +39,7 @@ def co_watch_pairs(split: Split, window: int) -> pl.DataFrame:
     bounds = _key_ranges(user, item, window, num_items)
     starts = range(0, len(user), EVENTS_PER_CHUNK)
     counted = [_counted(np.empty(0, np.int64), num_items)]
-    with tqdm(total=len(starts) * (len(bounds) - 1), desc="co-watch pairs", unit="chunk", delay=1) as progress:
+    with tqdm(total=len(starts) * (len(bounds) - 1), desc="co-watch pairs", unit=" chunks", delay=1) as progress:
         for low, high in itertools.pairwise(bounds):
             in_range = [np.empty(0, np.int64)]
             for start in starts:

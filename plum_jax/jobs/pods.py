@@ -97,7 +97,7 @@ def _fitting(
     tried: list[dict[str, Any]] = []
     compiled = None
     settings = [asked, *_alternatives(asked, len(devices))][: 1 + most]
-    for setting in tqdm(settings, desc="settings tried", unit="setting", disable=len(settings) == 1):
+    for setting in tqdm(settings, desc="settings tried", unit=" settings", disable=len(settings) == 1):
         fact: dict[str, Any] = {"setting": setting.text(asked), "fits": False, "peak_bytes": None}
         try:
             compiled = compile_train_step(setting.decoder, vocab_size, setting.phase, setting.mesh.build(devices))

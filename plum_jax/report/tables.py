@@ -12,6 +12,8 @@ Row = Mapping[str, Any]
 LABELS = {
     "popularity": "Most popular",
     "item_knn": "Item-kNN",
+    "sasrec": "SASRec",
+    "lem": "LEM",
     "without_cpt": "Model without CPT",
     "with_cpt": "Model with CPT",
 }

@@ -188,7 +188,7 @@ class Recommender:
         users = len(prompts.lengths)
         codes = np.full((users, width, self.table.num_levels), NOTHING, np.int32)
         log_probs = np.full((users, width), -np.inf, np.float32)
-        with tqdm(total=users, desc=description, unit="user", disable=users < 1000) as progress:
+        with tqdm(total=users, desc=description, unit=" users", disable=users < 1000) as progress:
             for rows, length in length_batches(prompts.lengths, self.batch_size, self.num_buckets):
                 # The last batch of a length is filled up with its first row: a shape of its own would compile again.
                 filled = np.concatenate([rows, np.repeat(rows[:1], self.batch_size - len(rows))])

@@ -80,7 +80,7 @@ class ShardedTable:
         own = range(worker.index, self._count, worker.count)
         there = self._there()
         missing = [number for number in own if number not in there]
-        for number in tqdm(missing, desc=description, unit="shard"):
+        for number in tqdm(missing, desc=description, unit=" shards"):
             start = number * self.rows_per_shard
             self._write(number, make_rows(start, min(start + self.rows_per_shard, self.rows)))
         if worker.index:
@@ -143,7 +143,7 @@ class ShardedTable:
     def _wait_for_others(self, worker: Worker) -> None:
         there, since = self._there(), time.monotonic()
         left = self._count - len(there)
-        with tqdm(total=left, desc="other processes", unit="shard", disable=not left) as progress:
+        with tqdm(total=left, desc="other processes", unit=" shards", disable=not left) as progress:
             while len(there) < self._count:
                 if time.monotonic() - since > PATIENCE_SECONDS:
                     self._give_up(there, worker)

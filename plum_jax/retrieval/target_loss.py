@@ -52,7 +52,7 @@ class TargetLoss:
         targets = codes + np.asarray(recommender.vocabulary.sid_offsets)
         losses = np.empty(codes.shape, np.float32)
         batch_size = recommender.batch_size
-        with tqdm(total=len(rows), desc="held-out loss", unit="user", disable=len(rows) < 1000) as progress:
+        with tqdm(total=len(rows), desc="held-out loss", unit=" users", disable=len(rows) < 1000) as progress:
             for users, length in length_batches(prompts.lengths, batch_size, recommender.num_buckets):
                 filled = np.concatenate([users, np.repeat(users[:1], batch_size - len(users))])
                 found = target_nats(

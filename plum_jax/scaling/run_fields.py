@@ -1,4 +1,4 @@
-"""What a table of runs may say of a run: names of fields, which of them are numbers, and what a study of ours calls them."""
+"""What a table of runs may say of a run: names of fields, which are numbers, what a study of ours calls them."""
 
 from __future__ import annotations
 

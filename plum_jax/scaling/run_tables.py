@@ -64,7 +64,7 @@ def make_runs(
     table = table.with_row_index("row", offset=1).with_columns(pl.col("row").cast(pl.Int64))
     bad = BadRuns(on_bad_row, mapping, source)
     table = bad.checked(bad.typed(table))
-    table = table.with_columns(factor * pl.col(field) for field, factor in factors.items())
+    table = table.with_columns(pl.col(field) * factor for field, factor in factors.items())
     of_parameters = mapping.get("N", f"C / ({flops_per_nd:g} D)")
     of_flops = mapping.get("C", f"{flops_per_nd:g} N D")
     table = _completed(table, flops_per_nd)
@@ -98,7 +98,7 @@ def _mapping(frame: pl.DataFrame, columns: Columns | None, source: str) -> tuple
             near = difflib.get_close_matches(field, FIELDS, n=2)
             hint = f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(FIELDS)}"
             raise RunsError(f"the mapping of columns has the unknown field {field!r}: {hint}")
-        column = asked if isinstance(asked, str) else asked[0] if len(asked) else ""
+        column = asked if isinstance(asked, str) else str(asked[0]) if len(asked) else ""
         if column not in frame.columns:
             near = difflib.get_close_matches(column, frame.columns, n=2)
             hint = f"did you mean {' or '.join(near)}? " if near else ""

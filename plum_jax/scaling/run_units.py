@@ -79,7 +79,7 @@ def unlikely_units(table: pl.DataFrame, mapping: Mapping[str, str]) -> tuple[str
     if not found and {"N", "D", "C"} <= mapping.keys() and not low <= ratio <= high:
         column = mapping["C"]
         found.append(
-            f"column {column!r} has {ratio:.2g} N D of FLOPs (C), where about 6 N D are usual: if one of N, D and C is in "
-            f"another unit, give it in COLUMNS, e.g. 'C': ({column!r}, 1e15)"
+            f"column {column!r} has {ratio:.2g} N D of FLOPs (C), where about 6 N D are usual: if one of N, D and C is "
+            f"in another unit, give it in COLUMNS, e.g. 'C': ({column!r}, 1e15)"
         )
     return tuple(found)

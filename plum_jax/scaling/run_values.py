@@ -1,4 +1,4 @@
-"""Values of a table of runs that cannot be one: an error that names the row, or a row that is counted and not fitted."""
+"""Values of a table of runs that cannot be one: an error that names the row, or a row that is counted, not fitted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class BadRuns:
             if field in POSITIVE or field.startswith("N_"):
                 table = self._refused(table, ~((value > 0) & value.is_finite()), field, "a positive number")
             elif field in MAY_BE_ZERO:
-                table = self._refused(table, ~((value >= 0) & value.is_finite()), field, "a number that is not negative")
+                table = self._refused(
+                    table, ~((value >= 0) & value.is_finite()), field, "a number that is not negative"
+                )
         if "recall" in self.mapping:
             table = self._refused(table, pl.col("recall") > 1, "recall", "a rate of at most 1")
         if "hits" in self.mapping and "users" in self.mapping:
@@ -68,9 +70,7 @@ class BadRuns:
         bad = table.select(rule.fill_null(False)).to_series()
         return self._without(table, bad, field, expected, table[field])
 
-    def _without(
-        self, table: pl.DataFrame, bad: pl.Series, field: str, expected: str, read: pl.Series
-    ) -> pl.DataFrame:
+    def _without(self, table: pl.DataFrame, bad: pl.Series, field: str, expected: str, read: pl.Series) -> pl.DataFrame:
         """The table with bad rows marked; `read` has the values as the file has them."""
         if not bad.any():
             return table
@@ -80,9 +80,9 @@ class BadRuns:
             shown = f"{value:g}" if isinstance(value, float) else repr(value)
             many = f" ({bad.sum()} rows like it)" if bad.sum() > 1 else ""
             raise RunsError(
-                f"{self.source}, row {row}: expected {expected} in column {column!r} ({field}), got {shown}{many}: mend "
-                "or leave out the row, give it a status other than 'finished', or set on_bad_row='skip' to leave such "
-                "rows out of the fits and count them"
+                f"{self.source}, row {row}: expected {expected} in column {column!r} ({field}), got {shown}{many}: "
+                "mend or leave out the row, give it a status other than 'finished', or set on_bad_row='skip' to leave "
+                "such rows out of the fits and count them"
             )
         marks = {
             "status": pl.lit(f"skipped: bad {field}"),

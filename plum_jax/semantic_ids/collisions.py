@@ -85,7 +85,7 @@ def _reassign(quantization: Quantization, popularity: np.ndarray) -> Resolution:
         zip(crowded, np.split(displaced, first[1:]), strict=False),
         total=len(crowded),
         desc="reassigning",
-        unit="prefix",
+        unit=" prefixs",
         delay=1,
     ):
         members = by_prefix[starts[number] : starts[number + 1]]

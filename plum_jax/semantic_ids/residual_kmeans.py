@@ -74,7 +74,7 @@ def fit_codebooks(
     """Residual k-means codebooks, L arrays float32 [W_l, D], of vectors [N, D] with N >= W_l."""
     residual = np.array(vectors, np.float32, order="C")
     codebooks = []
-    for level, size in enumerate(tqdm(codebook_sizes, desc="residual k-means", unit="level", delay=1)):
+    for level, size in enumerate(tqdm(codebook_sizes, desc="residual k-means", unit=" levels", delay=1)):
         codebook = fit_codebook(
             residual,
             size,

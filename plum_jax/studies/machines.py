@@ -114,7 +114,7 @@ class Pod:
         known = json.loads(path.read_text()) if path.exists() else {}
         keys = {size: self._key(study, cell, data) for size, cell in largest.items()}
         missing = {size: cell for size, cell in largest.items() if keys[size] not in known}
-        for size, cell in tqdm(missing.items(), desc=f"compiling for {self.name}", unit="size", disable=not missing):
+        for size, cell in tqdm(missing.items(), desc=f"compiling for {self.name}", unit=" sizes", disable=not missing):
             known[keys[size]] = dataclasses.asdict(self._compiled(study, cell, data))
             artifact.write_json(path, known)
         return {cell.cell_id: _scaled(known[keys[cell.size]], cell, largest[cell.size]) for cell in cells}

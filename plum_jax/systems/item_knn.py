@@ -45,7 +45,7 @@ class ItemKnn:
         place = np.argsort(order)  # column of each item
         blocks = []
         starts = range(0, len(evaluation), _USER_BLOCK)
-        for start in tqdm(starts, desc="item-kNN: scores", unit="block", disable=len(starts) < 8):
+        for start in tqdm(starts, desc="item-kNN: scores", unit=" blocks", disable=len(starts) < 8):
             stop = min(start + _USER_BLOCK, len(evaluation))
             histories = _history_matrix(evaluation, start, stop, len(order), self.history_length)
             scores = (histories @ similarity).toarray()
@@ -66,7 +66,7 @@ class ItemKnn:
         by_item = taken.T.tocsr()
         blocks = []
         starts = range(0, shape[1], _ITEM_BLOCK)
-        for start in tqdm(starts, desc="item-kNN: similarities", unit="block", disable=len(starts) < 8):
+        for start in tqdm(starts, desc="item-kNN: similarities", unit=" blocks", disable=len(starts) < 8):
             together = (by_item[start : start + _ITEM_BLOCK] @ taken).tocoo()
             first, second = together.row + start, together.col
             value = together.data / (norm[first] * norm[second] + np.float32(self.shrinkage))

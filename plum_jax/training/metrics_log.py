@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -102,6 +103,8 @@ class _Board:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
+            if not math.isfinite(value):
+                continue  # a figure that is missing; TensorBoard would warn of it in the middle of the run
             event = self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
             self._events.write_event(event)
         if time.time() - self._flushed > BOARD_PERIOD:

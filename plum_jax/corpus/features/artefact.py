@@ -124,7 +124,7 @@ def build_features(split: Split, builders: Sequence[FeatureBuilder], directory: 
         return ItemFeatures.load(directory)
     (directory / artifact.MANIFEST).unlink(missing_ok=True)  # until all blocks are there, nothing is
     blocks = []
-    for builder in tqdm(builders, desc="item features", unit="block", delay=1):
+    for builder in tqdm(builders, desc="item features", unit=" blocks", delay=1):
         if not artifact.is_current(
             directory / builder.name, kind=BLOCK_KIND, config=builder, inputs=inputs[builder.name]
         ):

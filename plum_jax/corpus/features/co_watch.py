@@ -67,7 +67,9 @@ def scaled_eigenvectors(matrix: scipy.sparse.csr_array, dim: int) -> np.ndarray:
     else:
         generator = np.random.default_rng(0)  # also for ARPACK's restarts, which equal eigenvalues need
         start = generator.standard_normal(size)
-        with tqdm(desc="co-watch embedding", unit="product", delay=1) as progress:
+        with tqdm(
+            desc="co-watch embedding: matrix products (as many as it takes)", unit=" products", delay=1
+        ) as progress:
 
             def multiply(vector: np.ndarray) -> np.ndarray:
                 progress.update()

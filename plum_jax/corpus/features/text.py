@@ -58,7 +58,7 @@ class TextEmbedding:
             raise FeatureError(f"block {self.name!r}: expected dim in 1..{weights.shape[1]}, got {self.dim}")
         weights = weights[:, : self.dim].astype(np.float32)
         values = np.zeros((len(texts), self.dim), np.float32)
-        with tqdm(total=len(texts), desc=f"text embedding {self.name!r}", unit="item", delay=1) as progress:
+        with tqdm(total=len(texts), desc=f"text embedding {self.name!r}", unit=" items", delay=1) as progress:
             for start in range(0, len(texts), TEXTS_PER_BATCH):
                 batch = texts[start : start + TEXTS_PER_BATCH]
                 encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=False)

@@ -119,7 +119,7 @@ def _items(file: DataFile, keys: _Layout, reviewed: pl.Series, bad_rows: BadRows
         product = pl.col("line").str.json_path_match(f"$.{keys.item}")
     lines = file.select({"line": LINE}).filter(product.is_null() | product.is_in(reviewed.cast(pl.String).implode()))
     frame = bad_rows.drop_broken(lines.collect(engine="streaming"), file)
-    parsed = [_parse(line, keys) for line in tqdm(frame["line"], desc="metadata", unit="product")]
+    parsed = [_parse(line, keys) for line in tqdm(frame["line"], desc="metadata", unit=" products")]
     kind = "not a Python literal" if keys.python_literals else "not JSON"
     frame = frame.select(ROW, ok=pl.Series([product is not None for product in parsed], dtype=pl.Boolean))
     products = pl.DataFrame([product or {} for product in parsed], schema=_PRODUCT)

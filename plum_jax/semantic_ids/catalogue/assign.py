@@ -94,7 +94,7 @@ def assign_files(
     mine = paths[process_index::process_count]
     num_items = sum(NewItemFile(path, codec.encoder.inputs).num_rows for path in mine)
     shards = []
-    with tqdm(total=num_items, desc="assigning new items", unit="item", unit_scale=True) as bar:
+    with tqdm(total=num_items, desc="assigning new items", unit=" items", unit_scale=True) as bar:
         for path in mine:
             shards.append(shard_path(directory, path))
             remove_leftovers(shards[-1])

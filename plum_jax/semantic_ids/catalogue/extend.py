@@ -42,7 +42,7 @@ def extend_table(base_dir: epath.PathLike, shards: Sequence[epath.Path], directo
     """
     base, codec, statistics = SidTable.load(base_dir), load_codec(base_dir), FitStatistics.load(base_dir)
     in_order = sorted(shards, key=lambda path: path.name)
-    read = [_checked(read_shard(path), codec) for path in tqdm(in_order, desc="shards", unit="shard", delay=1)]
+    read = [_checked(read_shard(path), codec) for path in tqdm(in_order, desc="shards", unit=" shards", delay=1)]
     if not read:
         raise CatalogueError("expected one or more shards of new items, got none: run gin/run/assign_new_items.gin")
     inputs = {"base": base.fingerprint, "codec": codec.fingerprint}
@@ -142,7 +142,7 @@ def _require_unique(ids: pl.Series, shards: list[Shard], bounds: np.ndarray) -> 
 def _distances(codec: Codec, arrived: _Arrived, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reads the sources of these rows (ascending) again, chunk by chunk, and measures their last level."""
     first = 0
-    with tqdm(total=len(rows), desc="reassigning", unit="item", unit_scale=True, delay=1) as bar:
+    with tqdm(total=len(rows), desc="reassigning", unit=" items", unit_scale=True, delay=1) as bar:
         for shard, kept in zip(arrived.shards, arrived.kept, strict=True):
             wanted = rows[(rows >= first) & (rows < first + len(kept))]
             for piece in _distances_of_shard(codec, shard, kept, first, wanted) if len(wanted) else ():
