@@ -9,8 +9,9 @@ import polars as pl
 
 from plum_jax.corpus.schema import FOLD, Corpus
 from plum_jax.corpus.splits import Split
+from plum_jax.semantic_ids.field_tokens import Buckets, Categories, FieldTokens
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.semantic_ids.vocabulary import Buckets, Categories, FieldTokens, SidVocabulary
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks import ragged
 from tasks.templates import SID, Rows
 

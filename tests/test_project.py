@@ -255,3 +255,9 @@ def test_every_package_that_is_imported_is_declared_and_no_other_is():
     used = {canonicalize_name(name) for package in imported for name in homes.get(package, [])}
     indirect = {"importlib-resources", "wordllama"}  # see setup.py; the files in its wheel are read
     assert not declared - used - indirect, f"{sorted(declared - used - indirect)} are declared and nowhere imported"
+
+
+def test_no_file_of_the_packages_is_over_three_hundred_lines():
+    files = [file for package in ("plum_jax", "tasks") for file in (REPOSITORY / package).glob("**/*.py")]
+    long = {str(file.relative_to(REPOSITORY)): len(file.read_text().splitlines()) for file in files}
+    assert not {name: lines for name, lines in long.items() if lines > 300}, "split by what they do"

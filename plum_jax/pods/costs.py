@@ -12,9 +12,9 @@ import math
 import re
 from collections.abc import Callable
 
-import numpy as np
-
 from plum_jax.pods.hlo import Computation, Instruction, Program
+from plum_jax.pods.product_flops import convolution_flops, dot_flops
+from plum_jax.pods.trip_count import trip_count
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # These move no data: names for what is already there, or halves of a pair whose other half is counted.
@@ -217,46 +217,6 @@ def _bytes_written(instruction: Instruction, inside: Computation) -> int:
     return _off_chip(instruction)
 
 
-def dot_flops(instruction: Instruction, computation: Computation) -> float:
-    """2 x elements of the result x length of the contracted axes."""
-    left = computation.instructions[instruction.operands[0]].arrays[0]
-    axes = [int(a) for a in re.findall(r"\d+", instruction.attribute("lhs_contracting_dims") or "")]
-    return 2.0 * instruction.arrays[0].elements * math.prod(left.shape[a] for a in axes)
-
-
-def convolution_flops(instruction: Instruction, computation: Computation) -> float:
-    """2 x multiply-adds, those with padding or dilation left out: a TPU writes a batched product as such a window."""
-    left, right = (computation.instructions[name].arrays[0] for name in instruction.operands[:2])
-    labels = instruction.attribute("dim_labels") or ""
-    left_labels, right_labels, out_labels = re.split(r"_|->", labels)
-    window = _window(instruction.attribute("window") or "{}")
-    out = instruction.arrays[0]
-    total = 2.0 * right.shape[right_labels.index("i")] * right.shape[right_labels.index("o")]
-    groups = int(instruction.attribute("batch_group_count") or 1)
-    total *= left.shape[left_labels.index("b")] / groups
-    for axis in (label for label in out_labels if label.isdigit()):
-        number = int(axis)
-        total *= _valid_positions(
-            left.shape[left_labels.index(axis)],
-            right.shape[right_labels.index(axis)],
-            out.shape[out_labels.index(axis)],
-            {name: values[number] for name, values in window.items() if number < len(values)},
-        )
-    return total
-
-
-def _window(text: str) -> dict[str, list[str]]:
-    return {name: values.split("x") for name, values in re.findall(r"(\w+)=([\w\-]+)", text)}
-
-
-def _valid_positions(left: int, kernel: int, out: int, window: dict[str, str]) -> int:
-    """Pairs of an output place and a kernel place that meet a real element of the left side."""
-    stride, dilation = int(window.get("stride", 1)), int(window.get("lhs_dilate", 1))
-    spread, low = int(window.get("rhs_dilate", 1)), int(window.get("pad", "0_0").partition("_")[0])
-    places = np.arange(out)[:, None] * stride - low + np.arange(kernel)[None, :] * spread
-    return int(np.sum((places >= 0) & (places < (left - 1) * dilation + 1) & (places % dilation == 0)))
-
-
 def kernel_name(instruction: Instruction) -> str | None:
     """The name of a Pallas kernel; None for the compiler's own custom calls."""
     if instruction.attribute("custom_call_target") != '"tpu_custom_call"':
@@ -297,59 +257,3 @@ def group_size(instruction: Instruction) -> int:
         parts = re.findall(r"'([\w.]+)'(?::\(\d+\)(\d+))?", named.group(2))
         return math.prod(int(part) if part else sizes[name] for name, part in parts)
     return 2
-
-
-def trip_count(program: Program, instruction: Instruction, computation: Computation) -> int | None:
-    """How often a loop turns: as the compiler noted it, or from its counter's start, step and bound."""
-    noted = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', instruction.attributes)
-    if noted:
-        return int(noted.group(1))
-    condition = program.computations[instruction.called("condition") or ""]
-    body = program.computations[instruction.called("body") or ""]
-    bounded = _bound(condition, program)
-    if bounded is None:
-        return None
-    bound, place = bounded
-    start, step = 0, 1
-    carried = computation.instructions.get(instruction.operands[0])
-    if carried is not None and carried.opcode == "tuple":
-        start = _constant(computation, carried.operands[place], program) or 0
-    if body.root.opcode == "tuple":
-        step = _step(body, body.root.operands[place], program) or 1
-    return max(0, math.ceil((bound - start) / step))
-
-
-def _bound(condition: Computation, program: Program) -> tuple[int, int] | None:
-    """The bound of `counter < bound`, and the counter's place in the loop's tuple."""
-    root = condition.root
-    if root.opcode != "compare" or "direction=LT" not in root.attributes:
-        return None
-    counter = condition.instructions[root.operands[0]]
-    bound = _constant(condition, root.operands[1], program)
-    while counter.opcode in ("copy", "bitcast"):
-        counter = condition.instructions[counter.operands[0]]
-    place = counter.attribute("index") if counter.opcode == "get-tuple-element" else None
-    return None if bound is None or place is None else (bound, int(place))
-
-
-def _constant(computation: Computation, name: str, program: Program) -> int | None:
-    instruction = computation.instructions.get(name)
-    while instruction is not None and instruction.opcode in ("copy", "bitcast", "copy-done", "copy-start"):
-        instruction = computation.instructions.get(instruction.operands[0])
-    if instruction is not None and instruction.opcode == "constant" and re.fullmatch(r"-?\d+", instruction.text):
-        return int(instruction.text)
-    return None
-
-
-def _step(body: Computation, name: str, program: Program) -> int | None:
-    """k of `counter + k`, inside a fusion or not."""
-    instruction = body.instructions[name]
-    while instruction.opcode in ("copy", "bitcast"):
-        instruction = body.instructions[instruction.operands[0]]
-    if instruction.opcode == "fusion":
-        inside = program.computations[instruction.called("calls") or ""]
-        return _step(inside, inside.root.name, program)
-    if instruction.opcode != "add":
-        return None
-    constants = [_constant(body, operand, program) for operand in instruction.operands]
-    return next((value for value in constants if value is not None), None)

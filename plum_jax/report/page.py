@@ -6,11 +6,8 @@ Reads only what the stages left in the run's directory. What is not there is nam
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +20,7 @@ from plum_jax.corpus.schema import Corpus
 from plum_jax.evaluation.files import read_evaluation
 from plum_jax.evaluation.metrics import compare_per_user
 from plum_jax.report import charts
+from plum_jax.report.provenance import provenance
 from plum_jax.report.tables import (
     COMPARED,
     label,
@@ -35,7 +33,6 @@ from plum_jax.report.tables import (
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.training.metrics_log import read_metrics
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "seqio", "tensorflow", "faiss-cpu", "numpy")
 _SAMPLED_HISTORY = 10  # the last items of a user's history that a sample shows
 
 Section = dict[str, Any]
@@ -58,7 +55,7 @@ def write_report(run_directory: epath.PathLike) -> epath.Path:
         training=_section(_training, run),
         semantic_ids=_section(_semantic_ids, run),
         samples=_section(_samples, run),
-        provenance=_section(_provenance, run, rows),
+        provenance=_section(provenance, run, rows),
     )
     artifact.write_text(run / "report.html", page)
     return run / "report.html"
@@ -269,47 +266,6 @@ def _samples(run: epath.Path) -> Section:
         sample["left_out"] = max(0, len(sample["history"]) - _SAMPLED_HISTORY)
         sample["history"] = sample["history"][-_SAMPLED_HISTORY:]
     return {"users": samples}
-
-
-def _provenance(run: epath.Path, rows: Sequence[Mapping[str, Any]]) -> Section:
-    """All that is needed to get the same figures: commands, commits, seeds, artefacts, configuration, versions."""
-    config = run / "config.gin"
-    records = ("seed", "parameters", "wall_seconds", "commit", "config", "machine", "python", "jax")
-    return {
-        "commands": list(dict.fromkeys(row["command"] for row in rows if row.get("command"))),
-        "records": [{"name": label(row, rows), **{key: row.get(key) for key in records}} for row in rows],
-        "artifacts": _artifacts(run),
-        "config": config.read_text() if config.exists() else None,
-        "environment": {
-            "Python": platform.python_version(),
-            "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-            **{package: _version(package) for package in PACKAGES},
-        },
-    }
-
-
-def _artifacts(run: epath.Path) -> list[dict[str, Any]]:
-    """What each artefact's manifest says; an input that is one of these artefacts goes by its directory."""
-    paths = [path for depth in ("*", "*/*", "*/*/*") for path in sorted(run.glob(f"{depth}/{artifact.MANIFEST}"))]
-    found = {str(path.parent.relative_to(run)): json.loads(path.read_text()) for path in paths}
-    found = {name: manifest for name, manifest in found.items() if not any(p.startswith(".") for p in name.split("/"))}
-    homes = {manifest["fingerprint"]: name for name, manifest in reversed(found.items())}
-    return [
-        {
-            "directory": name,
-            "kind": manifest["kind"],
-            "fingerprint": manifest["fingerprint"],
-            "inputs": {key: homes.get(value, value) for key, value in manifest["inputs"].items()},
-        }
-        for name, manifest in found.items()
-    ]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _words(name: str) -> str:

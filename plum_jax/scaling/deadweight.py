@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from plum_jax.scaling.design import Law, loss, optimum
-from plum_jax.scaling.loss_analysis import Interval, LawFit
+from plum_jax.scaling.loss_results import Interval, LawFit
 from plum_jax.scaling.power_line import tails
 
 HALVINGS = 50

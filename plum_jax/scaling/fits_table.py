@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from plum_jax.scaling.analyse import Analysis
-from plum_jax.scaling.loss_analysis import Interval, Method
+from plum_jax.scaling.loss_results import Interval, Method
 from plum_jax.scaling.rate_analysis import FormAnalysis, RateAnalysis
 
 

@@ -21,7 +21,8 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.scaling.analyse import analyse_both, plain
 from plum_jax.scaling.bounded_metrics import RateFit
-from plum_jax.scaling.loss_analysis import Interval, LawFit, Settings
+from plum_jax.scaling.loss_analysis import Settings
+from plum_jax.scaling.loss_results import Interval, LawFit
 from plum_jax.scaling.power_line import tails
 from plum_jax.scaling.run_tables import read_runs
 from plum_jax.scaling.runs import Runs

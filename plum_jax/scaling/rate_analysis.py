@@ -19,7 +19,8 @@ from plum_jax.scaling.bounded_metrics import (
     rate_errors,
 )
 from plum_jax.scaling.iso_flop import IsoFlopFit, fit_iso_flop
-from plum_jax.scaling.loss_analysis import LawFit, Settings, cells_of, iso_flop_points
+from plum_jax.scaling.loss_analysis import Settings, cells_of, iso_flop_points
+from plum_jax.scaling.loss_results import LawFit
 from plum_jax.scaling.noise import replicate_noise
 from plum_jax.scaling.parametric_law import ParametricFit, fit_parametric
 from plum_jax.scaling.power_line import tails

@@ -6,13 +6,10 @@ the other kinds: those are emitted as ids by the task templates and by the model
 
 from __future__ import annotations
 
-import bisect
 import collections
-import dataclasses
 import functools
 import itertools
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,71 +18,15 @@ import numpy as np
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.semantic_ids.field_tokens import FieldTokens, field_from_json
 from plum_jax.semantic_ids.table import LEVEL_LETTERS
-from plum_jax.text.files import TextPieces, read_text, text_fingerprint, text_from_description
+from plum_jax.text.files import TextPieces, text_fingerprint, text_from_description
 from plum_jax.text.special_ids import VocabularyError
 
 KIND = "vocabulary"
 CONTROL_TOKENS = ("<history>", "<user>", "<context>", "<target>")
 _TOKENS_FILE = "tokens.json"
 _SID_NAME = re.compile(r"<[A-Z]\d+>")
-
-
-@dataclasses.dataclass(frozen=True)
-class Buckets:
-    """One token for each range of a number: bucket b holds edges[b - 1] <= value < edges[b]; missing is "none".
-
-    Attributes:
-      name: the field, e.g. "watch_ratio"; its tokens are <watch_ratio:0> ... and <watch_ratio:none>.
-      edges: rising limits between buckets; k edges make k + 1 buckets.
-    """
-
-    name: str
-    edges: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        edges = list(self.edges)
-        if not edges or any(not b > a for a, b in itertools.pairwise(edges)) or not all(map(math.isfinite, edges)):
-            raise VocabularyError(f"field {self.name!r}: expected finite edges that rise, got {tuple(edges)}")
-
-    def labels(self) -> tuple[str, ...]:
-        return (*map(str, range(len(self.edges) + 1)), "none")
-
-    def place(self, value: Any) -> int:
-        if _is_missing(value):
-            return len(self.edges) + 1
-        return bisect.bisect_right(self.edges, float(value))
-
-
-@dataclasses.dataclass(frozen=True)
-class Categories:
-    """One token for each value of a category; other values are "other", missing ones "none".
-
-    Attributes:
-      name: the field, e.g. "gender"; its tokens are <gender:F>, <gender:M>, <gender:other>, <gender:none>.
-      values: the values that have a token.
-    """
-
-    name: str
-    values: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        reserved = {"other", "none"} & set(self.values)
-        if len(set(self.values)) != len(self.values) or reserved:
-            raise VocabularyError(
-                f"field {self.name!r}: expected different values, none of them 'other' or 'none', got {self.values}"
-            )
-
-    def labels(self) -> tuple[str, ...]:
-        return (*self.values, "other", "none")
-
-    def place(self, value: Any) -> int:
-        if _is_missing(value):
-            return len(self.values) + 1
-        return _places(self.values).get(str(value), len(self.values))
-
-
-FieldTokens = Buckets | Categories
 
 
 class SidVocabulary:
@@ -128,17 +69,6 @@ class SidVocabulary:
         self.unk_id = self._special_id("<unk>", text.special_ids.unk)
         starts = (text.special_ids.bos, text.special_ids.pad, text.special_ids.eos, self.pad_id)
         self.start_id = next(i for i in starts if i is not None)
-
-    @classmethod
-    def from_model_file(
-        cls,
-        path: epath.PathLike,
-        codebook_sizes: Sequence[int],
-        control_tokens: Sequence[str] = CONTROL_TOKENS,
-        field_tokens: Sequence[FieldTokens] = (),
-    ) -> SidVocabulary:
-        """A vocabulary over a SentencePiece `.model`, a `tokenizer.json` or a directory that has one."""
-        return cls(read_text(path), codebook_sizes, control_tokens, field_tokens)
 
     def _number_tokens(self) -> tuple[dict[str, int], dict[str, tuple[FieldTokens, int]]]:
         """Ids of control and field tokens by name, and for each field its definition and first id."""
@@ -287,7 +217,7 @@ class SidVocabulary:
             text_from_description(tokens["text"], (directory / tokens["text"]["file"]).read_bytes()),
             tokens["codebook_sizes"],
             tokens["control_tokens"],
-            [_field_from_json(field) for field in tokens["field_tokens"]],
+            [field_from_json(field) for field in tokens["field_tokens"]],
         )
         if vocabulary.fingerprint != manifest.fingerprint:
             raise artifact.ArtifactError(
@@ -314,18 +244,3 @@ def _missing_specials(text: TextPieces) -> list[str]:
 
 def _repeated(names: Sequence[str]) -> list[str]:
     return [name for name, count in collections.Counter(names).items() if count > 1]
-
-
-def _field_from_json(field: dict[str, Any]) -> FieldTokens:
-    if field["type"] == Buckets.__name__:
-        return Buckets(field["name"], tuple(field["edges"]))
-    return Categories(field["name"], tuple(field["values"]))
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
-
-
-@functools.lru_cache(maxsize=256)
-def _places(values: tuple[str, ...]) -> dict[str, int]:
-    return {value: place for place, value in enumerate(values)}

@@ -9,8 +9,8 @@ from tiny_decoder import bigram_log_probs, bigram_of
 
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.text.sentence_piece import train_sentencepiece
+from tests.made_vocabulary import vocabulary_of
 
 NUM_ITEMS, NUM_USERS = 20, 30
 SIZES = (3, 4)
@@ -42,7 +42,7 @@ def make_world(directory: pathlib.Path) -> World:
     table = SidTable.create(codes, SIZES, [f"item-{n}" for n in range(NUM_ITEMS)])
     model = directory / "pieces.model"
     train_sentencepiece(["a few words", "for a small model"], 300, model)
-    vocabulary = SidVocabulary.from_model_file(model, SIZES)
+    vocabulary = vocabulary_of(model, SIZES)
     decoder, params = bigram_of(vocabulary.vocab_size)
     prompts = pl.DataFrame(
         {

@@ -12,16 +12,9 @@ from plum_jax.scaling.bounded_metrics import Profile as MissProfile
 from plum_jax.scaling.deadweight import Deadweight
 from plum_jax.scaling.iso_flop import fit_iso_flop
 from plum_jax.scaling.likelihood import Profile
-from plum_jax.scaling.loss_analysis import (
-    Interval,
-    LawFit,
-    LossAnalysis,
-    Method,
-    Settings,
-    frontier_of_law,
-    iso_flop_points,
-)
+from plum_jax.scaling.loss_analysis import LossAnalysis, Settings, frontier_of_law, iso_flop_points
 from plum_jax.scaling.loss_analysis import _of_lines as method_of_lines
+from plum_jax.scaling.loss_results import Interval, LawFit, Method
 from plum_jax.scaling.parametric_law import ParametricFit
 from plum_jax.scaling.rate_analysis import FormAnalysis, RateAnalysis, rate_points
 from plum_jax.scaling.rate_selection import Trial

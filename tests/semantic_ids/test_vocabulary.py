@@ -10,9 +10,11 @@ import sentencepiece
 from hypothesis import strategies as st
 
 from plum_jax import artifact
-from plum_jax.semantic_ids.vocabulary import Buckets, Categories, SidVocabulary
+from plum_jax.semantic_ids.field_tokens import Buckets, Categories
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.text.sentence_piece import SentencePieceText, train_sentencepiece
 from plum_jax.text.special_ids import VocabularyError
+from tests.made_vocabulary import vocabulary_of
 
 settings = hypothesis.settings(max_examples=60, deadline=None)
 TEXTS = [f"Toy Story {i}: the adventure of <A12> and friends" for i in range(60)] + ["Amélie — le film", "七人の侍"]
@@ -29,7 +31,7 @@ def model_path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vocabulary(model_path) -> SidVocabulary:
-    return SidVocabulary.from_model_file(model_path, SIZES, field_tokens=FIELDS)
+    return vocabulary_of(model_path, SIZES, field_tokens=FIELDS)
 
 
 def test_ids_and_names_are_a_bijection(vocabulary):
@@ -117,7 +119,7 @@ def test_special_ids_of_a_trained_model(vocabulary):
     ],
 )
 def test_models_of_others_work(shared_data, file, pad, eos, unk, start, size):
-    vocabulary = SidVocabulary.from_model_file(shared_data / "weights" / file, SIZES, field_tokens=FIELDS)
+    vocabulary = vocabulary_of(shared_data / "weights" / file, SIZES, field_tokens=FIELDS)
     assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id, vocabulary.start_id) == (pad, eos, unk, start)
     assert vocabulary.num_pieces == size
     text = "the book of the old man"
@@ -147,7 +149,7 @@ def test_changed_files_are_refused(vocabulary, tmp_path):
 
 
 def test_fingerprint_depends_on_what_decides_an_id(vocabulary, model_path):
-    make = SidVocabulary.from_model_file
+    make = vocabulary_of
     others = [
         make(model_path, (16, 8, 5), field_tokens=FIELDS),
         make(model_path, SIZES),
@@ -164,7 +166,7 @@ def test_training_is_deterministic(model_path, tmp_path):
 
 def test_long_texts_are_not_left_out(tmp_path):
     train_sentencepiece([*TEXTS, "zebra " * 2000], 600, tmp_path / "long.model")
-    vocabulary = SidVocabulary.from_model_file(tmp_path / "long.model", SIZES)
+    vocabulary = vocabulary_of(tmp_path / "long.model", SIZES)
     assert [vocabulary.token_name(i) for i in vocabulary.encode("zebra")] == ["▁zebra"]
 
 
@@ -173,7 +175,7 @@ def test_errors_say_what_to_do(vocabulary, model_path, tmp_path):
         with pytest.raises(VocabularyError, match=message):
             function(*args, **kwargs)
 
-    fails("no such file", SidVocabulary.from_model_file, tmp_path / "none.model", SIZES)
+    fails("no such file", vocabulary_of, tmp_path / "none.model", SIZES)
     fails("expected a serialised SentencePiece model", SentencePieceText, b"nonsense")
     fails("no control token '<x>'; there are <history>, <user>", vocabulary.control_id, "<x>")
     fails("field 'age' has no tokens; there are rating, gender", vocabulary.encode_field, "age", 3)
@@ -184,6 +186,6 @@ def test_errors_say_what_to_do(vocabulary, model_path, tmp_path):
     fails("expected an id from 0", vocabulary.token_name, vocabulary.vocab_size)
     fails("finite edges that rise", Buckets, "x", (2.0, 1.0))
     fails("none of them 'other' or 'none'", Categories, "x", ("a", "none"))
-    fails("field 'x' is given twice", SidVocabulary.from_model_file, model_path, SIZES, (), (Buckets("x", (1.0,)),) * 2)
-    fails("from SIDs such as <A12>: <B3>", SidVocabulary.from_model_file, model_path, SIZES, ("<B3>",))
-    fails("expected 1 to 26 codebook sizes", SidVocabulary.from_model_file, model_path, ())
+    fails("field 'x' is given twice", vocabulary_of, model_path, SIZES, (), (Buckets("x", (1.0,)),) * 2)
+    fails("from SIDs such as <A12>: <B3>", vocabulary_of, model_path, SIZES, ("<B3>",))
+    fails("expected 1 to 26 codebook sizes", vocabulary_of, model_path, ())

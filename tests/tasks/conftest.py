@@ -13,6 +13,7 @@ from plum_jax.corpus.splits import LeaveOneOut, Split
 from plum_jax.semantic_ids import vocabulary
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.text.sentence_piece import train_sentencepiece
+from tests.made_vocabulary import vocabulary_of
 
 TITLES = ["Song Mix", "Dance Music Vol. 3", "Night Drive", None, "Café del Mar", "Rain on the roof"]
 CHANNELS = ["Radio One", "Sweetnotes", "Radio One", "Sweetnotes", "Ibiza", "Weather"]
@@ -101,7 +102,7 @@ def sentencepiece_model(tmp_path_factory) -> str:
 def make_world(sentencepiece_model):
     def make(histories: list[list[int]], field_tokens: tuple[vocabulary.FieldTokens, ...] = ()) -> World:
         corpus = make_corpus(histories)
-        words = vocabulary.SidVocabulary.from_model_file(sentencepiece_model, (4, 4, 4), CONTROL_TOKENS, field_tokens)
+        words = vocabulary_of(sentencepiece_model, (4, 4, 4), CONTROL_TOKENS, field_tokens)
         return World(LeaveOneOut().split(corpus), make_table(corpus), words)
 
     return make

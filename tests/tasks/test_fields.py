@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from plum_jax.corpus.splits import LeaveOneOut
-from plum_jax.semantic_ids.vocabulary import Buckets, Categories
+from plum_jax.semantic_ids.field_tokens import Buckets, Categories
 from tasks.fields import SINCE_FINAL, SINCE_PREVIOUS, EventColumns, FieldTokenizer, TemplateRows
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from gin import config as gin
 from plum_jax import run
-from plum_jax.semantic_ids.vocabulary import Buckets, Categories
+from plum_jax.semantic_ids.field_tokens import Buckets, Categories
 from plum_jax.systems.generative.pipeline import VocabularyConfig
 from tasks.retrieval import Retrieval
 from tasks.sid_text import SidText

@@ -8,10 +8,12 @@ import seqio
 import tensorflow as tf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from plum_jax.semantic_ids.vocabulary import Buckets, SidVocabulary
+from plum_jax.semantic_ids.field_tokens import Buckets
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.text.files import text_from_files
 from plum_jax.text.sentence_piece import train_sentencepiece
 from tasks.seqio_vocabulary import SeqioSidVocabulary
+from tests.made_vocabulary import vocabulary_of
 
 TEXTS = [f"Toy Story {i}: the adventure of <A12> and friends" for i in range(60)]
 
@@ -20,7 +22,7 @@ TEXTS = [f"Toy Story {i}: the adventure of <A12> and friends" for i in range(60)
 def base(tmp_path_factory) -> SidVocabulary:
     path = tmp_path_factory.mktemp("sentencepiece") / "text.model"
     train_sentencepiece(TEXTS, 400, path)
-    return SidVocabulary.from_model_file(path, (16, 8, 4), field_tokens=(Buckets("rating", (3.0,)),))
+    return vocabulary_of(path, (16, 8, 4), field_tokens=(Buckets("rating", (3.0,)),))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_encode_tf_works_in_a_dataset(vocabulary):
 
 def test_models_of_others_agree_too(shared_data):
     for file in ("t5_spiece.model", "llama2_tokenizer.model"):
-        wrapped = SeqioSidVocabulary(SidVocabulary.from_model_file(shared_data / "weights" / file, (4, 4)))
+        wrapped = SeqioSidVocabulary(vocabulary_of(shared_data / "weights" / file, (4, 4)))
         text = "An old <A3> text ☃"
         assert wrapped.encode_tf(tf.constant(text)).numpy().tolist() == wrapped.encode(text)
         theirs = seqio.SentencePieceVocabulary(str(shared_data / "weights" / file))

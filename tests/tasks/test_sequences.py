@@ -11,7 +11,7 @@ import pytest
 from plum_jax import artifact
 from plum_jax.corpus.leaks import LeakError
 from plum_jax.corpus.splits import LeaveOneOut
-from plum_jax.semantic_ids.vocabulary import Buckets, Categories
+from plum_jax.semantic_ids.field_tokens import Buckets, Categories
 from tasks.retrieval import Retrieval, Reward, read_prompts, write_prompts
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from plum_jax.semantic_ids.vocabulary import Buckets, Categories
+from plum_jax.semantic_ids.field_tokens import Buckets, Categories
 from tasks import ragged, templates
 from tasks.fields import TemplateRows
 

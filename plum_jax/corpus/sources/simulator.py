@@ -20,11 +20,10 @@ import numpy as np
 import polars as pl
 
 from plum_jax.corpus.schema import Corpus, CorpusError
+from plum_jax.corpus.sources.simulator_words import WORDS_PER_NODE, node_words, numbered_ids
 
 _START = 1_577_836_800  # 2020-01-01
 _DAY = 86_400
-_SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
-_WORDS_PER_NODE = 12
 _CHANNELS_PER_TOPIC = 5
 
 
@@ -94,7 +93,7 @@ class Simulator:
             items=self._items(),
             users=pl.DataFrame(
                 {
-                    "user_id": _names("u", self.num_users),
+                    "user_id": numbered_ids("u", self.num_users),
                     "favourite": self._words[0][self._favourite, 0],
                 }
             ),
@@ -280,15 +279,7 @@ class Simulator:
     @functools.cached_property
     def _words(self) -> list[np.ndarray]:
         """For each depth the words of its nodes, [nodes, words]; no two nodes share a word."""
-        nodes = np.cumprod(self.branching)
-        count = int(nodes.sum()) * _WORDS_PER_NODE
-        syllables = 3
-        while len(_SYLLABLES) ** syllables < 4 * count:
-            syllables += 1
-        codes = self._random("words").choice(len(_SYLLABLES) ** syllables, size=count, replace=False)
-        parts = [np.array(_SYLLABLES)[codes // len(_SYLLABLES) ** i % len(_SYLLABLES)] for i in range(syllables)]
-        words = functools.reduce(np.char.add, parts).reshape(-1, _WORDS_PER_NODE)
-        return np.split(words, np.cumsum(nodes)[:-1])
+        return node_words(self.branching, self._random("words"))
 
     def _items(self) -> pl.DataFrame:
         """Titles of one word of each node from the branch down, and one more of the leaf; "topics" names the nodes."""
@@ -296,17 +287,13 @@ class Simulator:
         nodes = [self._topic_of_item // (self.num_topics // int(size)) for size in np.cumprod(self.branching)]
         names = [pl.Series(words[node, 0]) for words, node in zip(self._words, nodes, strict=True)]
         picked = [
-            pl.Series(words[node, random.integers(_WORDS_PER_NODE, size=self.num_items)])
+            pl.Series(words[node, random.integers(WORDS_PER_NODE, size=self.num_items)])
             for words, node in zip([*self._words, self._words[-1]], [*nodes, nodes[-1]], strict=True)
         ]
         channel = self._words[-1][nodes[-1], random.integers(_CHANNELS_PER_TOPIC, size=self.num_items)]
         return pl.select(
-            item_id=_names("i", self.num_items),
+            item_id=numbered_ids("i", self.num_items),
             title=pl.concat_str(picked, separator=" "),
             topics=pl.concat_list(names),
             channel=pl.concat_str(pl.Series(channel), pl.lit(" channel")),
         )
-
-
-def _names(letter: str, count: int) -> pl.Series:
-    return pl.select(pl.concat_str(pl.lit(letter), pl.int_range(1, count + 1))).to_series()

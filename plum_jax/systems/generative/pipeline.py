@@ -12,7 +12,6 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus import splits
-from plum_jax.corpus.features import ItemFeatures
 from plum_jax.corpus.schema import Corpus
 from plum_jax.evaluation.judge import catalogue_of
 from plum_jax.evaluation.metrics import Catalogue
@@ -20,8 +19,9 @@ from plum_jax.interop.pretrained import Pretrained
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
 from plum_jax.retrieval.recommend import Recommender
+from plum_jax.semantic_ids.field_tokens import FieldTokens
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.semantic_ids.vocabulary import CONTROL_TOKENS, FieldTokens, SidVocabulary
+from plum_jax.semantic_ids.vocabulary import CONTROL_TOKENS, SidVocabulary
 from plum_jax.semantic_ids.vocabulary import KIND as VOCABULARY_KIND
 from plum_jax.stages import Data, Stages
 from plum_jax.systems.generative.evaluator import RetrievalEvaluator
@@ -130,10 +130,6 @@ class GenerativeStages:
     @property
     def split(self) -> splits.Split:
         return self.shared.split
-
-    @property
-    def features(self) -> ItemFeatures:
-        return self.shared.features
 
     @property
     def table(self) -> SidTable:
