@@ -62,7 +62,7 @@ def test_a_worker_s_command_with_a_cell_behind_it_runs_that_cell(monkeypatch, tm
     monkeypatch.setattr(run, "_arguments", arguments)
     for launcher in ([], POD):
         command = Commands(tuple([*run.own_command(), *launcher])).cell("b00-d008x2-s0-lr1e+09")
-        files, bindings, _ = run._parse_arguments(command[3:])
+        files, bindings, *_ = run._parse_arguments(command[3:])
         run.configure(files, bindings)
         assert gin.query_parameter("plum_jax.run.run.job").selector == "studies.run_cell"
         cell_directory = gin.get_configurable("plum_jax.studies.records.cell_directory")()
@@ -72,6 +72,6 @@ def test_a_worker_s_command_with_a_cell_behind_it_runs_that_cell(monkeypatch, tm
 def test_a_worker_of_a_pod_works_on_its_own_machine(monkeypatch, tmp_path):
     arguments = [*(f"--gin_file={file}" for file in FILES), *POD, f"--gin.STUDY_DIR={str(tmp_path)!r}"]
     monkeypatch.setattr(run, "_arguments", arguments)
-    files, bindings, _ = run._parse_arguments(Commands(tuple(run.own_command())).worker()[3:])
+    files, bindings, *_ = run._parse_arguments(Commands(tuple(run.own_command())).worker()[3:])
     run.configure(files, bindings)
     assert gin.query_parameter("LAUNCHER/gin.macro.value").scoped_configurable_fn() == Local()
