@@ -24,7 +24,7 @@ from plum_jax.pods.programs import compile_train_step
 from plum_jax.pods.report import as_row
 from plum_jax.pods.topology import topology_devices
 from plum_jax.run import configure
-from plum_jax.systems.generative.phase import Phase
+from plum_jax.systems.generative.phase import Phase, step_recipe
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.training_config import TrainingConfig
 
@@ -43,7 +43,7 @@ def compiled_training(models: Sequence[str] = LADDER, topology: str = "v6e:16x16
     for name in models:
         config = _with_pod_settings(REFERENCE if name == "reference" else _from_gin(name))
         phase = Phase(TrainingConfig(mesh=MeshShape(data=1, fsdp=-1)), ROWS_A_CHIP * len(devices), LENGTH)
-        compiled = compile_train_step(config, VOCAB_SIZE, phase, phase.training.mesh.build(devices))
+        compiled = compile_train_step(step_recipe(phase, config, VOCAB_SIZE), phase.training.mesh.build(devices))
         rows[name] = as_row(compiled, chip, len(devices))
         print(_line(name, rows[name]), flush=True)
     ratios = [row["flops"]["compiled_over_model"] for row in rows.values()]

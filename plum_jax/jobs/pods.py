@@ -14,7 +14,7 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.pods.programs import Compiled, DoesNotFit, Search, compile_beam_search, compile_train_step
 from plum_jax.pods.report import as_row, as_text
 from plum_jax.pods.topology import topology_devices
-from plum_jax.systems.generative.phase import Phase
+from plum_jax.systems.generative.phase import Phase, step_recipe
 from plum_jax.systems.generative.pipeline import Pipeline
 from plum_jax.training.mesh import MeshShape
 
@@ -100,7 +100,9 @@ def _fitting(
     for setting in tqdm(settings, desc="settings tried", unit=" settings", disable=len(settings) == 1):
         fact: dict[str, Any] = {"setting": setting.text(asked), "fits": False, "peak_bytes": None}
         try:
-            compiled = compile_train_step(setting.decoder, vocab_size, setting.phase, setting.mesh.build(devices))
+            compiled = compile_train_step(
+                step_recipe(setting.phase, setting.decoder, vocab_size), setting.mesh.build(devices)
+            )
         except DoesNotFit as error:
             fact["compiler"] = str(error)
         else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from etils import epath
 
+from plum_jax.evaluation.scalable import DataFacts
 from plum_jax.studies import cell as cells
-from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.machines import Machine
 from plum_jax.studies.plan import Assumptions, plan, write_plan
 from plum_jax.studies.plan_table import plan_text

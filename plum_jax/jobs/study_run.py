@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from plum_jax.evaluation.scalable import DataFacts
 from plum_jax.studies.commands import Commands
-from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan import cell_fingerprint, read_plan
 from plum_jax.studies.progress import LiveTable

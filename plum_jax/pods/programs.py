@@ -12,19 +12,18 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from plum_jax.feeds.packing import COLUMNS
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.counts import search_flops, train_step_flops
+from plum_jax.model.counts import search_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.splash_attention import computed_share
 from plum_jax.pods.costs import Costs, program_costs
 from plum_jax.pods.hlo import Computation, Instruction, parse
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.trie import SidTrie
-from plum_jax.systems.generative.phase import Phase
 from plum_jax.training.initial import initial_params
 from plum_jax.training.mesh import batch_sharding, logical_axes, replicated
 from plum_jax.training.step import abstract_state, make_train_step
+from plum_jax.training.step_recipe import StepRecipe
 
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 # Matrix products of length x length x head width in each Pallas kernel of splash attention.
@@ -66,31 +65,25 @@ class Compiled:
         return sum(self.memory.values())
 
 
-def compile_train_step(config: DecoderConfig, vocab_size: int, phase: Phase, mesh: Mesh) -> Compiled:
-    """The step that `Stages` trains with, for the devices of `mesh`.
+def compile_train_step(recipe: StepRecipe, mesh: Mesh) -> Compiled:
+    """The step that the trainer takes, for the devices of `mesh`.
 
     Raises:
       DoesNotFit: the compiler says that it needs more memory than there is.
     """
-    training = phase.training
-    decoder = Decoder(config, vocab_size)
+    training = recipe.training
     optimizer = training.optimizer.build(training.steps)
     key = jax.random.key(training.seed)
-    init = initial_params(decoder)
+    init = recipe.init_params
     assert callable(init)
     state = abstract_state(init, optimizer, key, mesh)
-    step = make_train_step(phase.objective.on(decoder, mesh), optimizer, training.microbatches, key, mesh, state)
-    batch = abstract_batch(phase, mesh)
+    step = make_train_step(recipe.objective(mesh), optimizer, training.microbatches, key, mesh, state)
+    batch = abstract_batch(recipe, mesh)
     given = {"parameters": state.params, "optimizer state": state.optimizer_state, "batch": batch}
-    kernels = _kernel_flops(config, phase.length)
-    return _compiled(
-        "train step",
-        step.lower(state, batch),  # type: ignore[attr-defined]
-        given,
-        train_step_flops(config, vocab_size, phase.batch_size, phase.length, causal=True),
-        phase.batch_size * phase.length,
-        kernels,
-    )
+    kernels = _kernel_flops(recipe.transformer, recipe.length)
+    tokens = recipe.batch_size * recipe.length
+    lowered = step.lower(state, batch)  # type: ignore[attr-defined]
+    return _compiled("train step", lowered, given, recipe.flops, tokens, kernels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,17 +149,19 @@ def compile_beam_search(config: DecoderConfig, vocab_size: int, search: Search, 
     return _compiled("beam search", lowered, given, search.flops(config, vocab_size), tokens, None)
 
 
-def abstract_batch(phase: Phase, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `TokenBatches` gives, split over the mesh."""
+def abstract_batch(recipe: StepRecipe, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the feed gives, split over the mesh."""
     ways = int(np.prod([mesh.shape[axis] for axis in batch_sharding(mesh).spec[0]]))
-    if phase.batch_size % (ways * phase.training.microbatches):
+    if recipe.batch_size % (ways * recipe.training.microbatches):
         raise ValueError(
             f"expected batch_size to be a multiple of {ways} chips that it is split over x "
-            f"{phase.training.microbatches} microbatches, got {phase.batch_size}"
+            f"{recipe.training.microbatches} microbatches, got {recipe.batch_size}"
         )
-    shape = (phase.batch_size, phase.length)
     sharding = batch_sharding(mesh)
-    return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, dtype in COLUMNS.items()}
+    return {
+        name: jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=sharding)
+        for name, values in recipe.batch().items()
+    }
 
 
 def _compiled(name: str, lowered: Any, given: dict[str, Any], flops: float, tokens: int, kernels: Any) -> Compiled:

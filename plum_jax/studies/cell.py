@@ -11,23 +11,16 @@ import jax
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.model.counts import parameter_counts
-from plum_jax.model.decoder import Decoder
-from plum_jax.retrieval.recommend import Recommender
-from plum_jax.retrieval.target_loss import TargetLoss
-from plum_jax.studies.grid import DataFacts
+from plum_jax.evaluation.scalable import DataFacts, Scalable
 from plum_jax.studies.places import Cell, StudyError
-from plum_jax.studies.records import cell_directory, read_record, write_record
+from plum_jax.studies.records import cell_directory, read_record, shared_directory, write_record
 from plum_jax.studies.shared import Shared, shared
 from plum_jax.studies.solve import cells_of
 from plum_jax.studies.study import Study
-from plum_jax.studies.trunks import grown_trunk, stretches
-from plum_jax.systems.generative.evaluator import RetrievalEvaluator
-from plum_jax.systems.generative.phase import Phase, train_phase
+from plum_jax.studies.trunks import Branch, grown_trunk, stretches
 from plum_jax.training import processes
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.run_record import run_record
-from plum_jax.training.trainer import Trunk
 
 TRAINING = "train"  # in a cell's directory
 _LAST_SHARE = 0.1  # of the steps, that the training loss is the mean of
@@ -51,7 +44,7 @@ def run_cell(study: Study, cell_id: str, study_dir: epath.PathLike) -> dict[str,
     training = epath.Path(cell_directory(study_dir, cell_id)) / TRAINING
     status, reason, metrics = "finished", "", {}
     try:
-        metrics = _judged(study, cell, common, _trained(study, cell, common, study_dir, training))
+        metrics = _judged(study, cell, common, study_dir, _trained(study, cell, study_dir, training))
     except FloatingPointError as error:
         status, reason = "diverged", str(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -83,37 +76,23 @@ def find_cell(study: Study, cell_id: str, data: DataFacts) -> Cell:
     raise StudyError(f"study {study.name} has no cell {cell_id!r}; it has {len(cells)}: {some}, ...")
 
 
-def _trained(study: Study, cell: Cell, common: Shared, study_dir: epath.PathLike, training: epath.Path) -> Any:
+def _trained(study: Study, cell: Cell, study_dir: epath.PathLike, training: epath.Path) -> Any:
     """The parameters after the cell's steps."""
+    directory = shared_directory(study_dir)
 
-    def train(phase: Phase, directory: epath.Path, trunk: Trunk | None) -> Any:
-        return train_phase(
-            phase,
-            decoder=Decoder(cell.decoder, common.vocabulary.vocab_size),
-            records=common.records,
-            start_token=common.vocabulary.start_id,
-            made_from={"sid_table": common.table.fingerprint, "vocabulary": common.vocabulary.fingerprint},
-            directory=directory,
-            trunk=trunk,
-            description=cell.cell_id if directory == training else f"trunk {cell.trunk_name}",
-        )
+    def train(system: Scalable, run: epath.Path, trunk: Branch | None) -> Any:
+        name = cell.cell_id if run == training else f"trunk {cell.trunk_name}"
+        return system.trial(directory, study.evaluation_users).train(run, trunk, name)
 
-    return train(study.phase(cell), training, grown_trunk(study, cell, study_dir, train))
+    return train(study.system_of(cell), training, grown_trunk(study, cell, study_dir, train))
 
 
-def _judged(study: Study, cell: Cell, common: Shared, params: Any) -> dict[str, Any]:
+def _judged(study: Study, cell: Cell, common: Shared, study_dir: epath.PathLike, params: Any) -> dict[str, Any]:
     """Evaluates parameters on the test users."""
-    evaluation, vocabulary = study.pipeline.evaluation, common.vocabulary
-    decoder = Decoder(cell.decoder, vocabulary.vocab_size)
-    recommender = Recommender(
-        decoder, vocabulary, common.table, num_beams=evaluation.num_beams, batch_size=evaluation.batch_size
-    )
-    metrics: dict[str, Any] = TargetLoss(recommender, common.prompts)(params)
-    metrics |= RetrievalEvaluator(
-        recommender, common.prompts, ks=evaluation.ks, free_search_users=evaluation.free_search_users
-    )(params)
-    users = len(common.prompts)
-    return metrics | {f"hits@{k}": round(metrics[f"recall@{k}"] * users) for k in evaluation.ks} | {"users": users}
+    trial = study.system_of(cell).trial(shared_directory(study_dir), study.evaluation_users)
+    metrics, users = trial.judge(params), common.data.evaluation_users
+    hits = {f"hits@{k}": round(metrics[f"recall@{k}"] * users) for k in study.system.ks}
+    return metrics | hits | {"users": users}
 
 
 def _row(
@@ -125,7 +104,8 @@ def _row(
     metrics: dict[str, Any],
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    counts = parameter_counts(cell.decoder, data.vocab_size)
+    system = study.system_of(cell)
+    counts = system.counts(data)
     tokens = facts.pop("tokens", None)
     reached = facts.pop("step_reached", 0)
     spent = max(0, cell.steps_spent - (cell.steps - reached))
@@ -152,10 +132,10 @@ def _row(
         non_embedding_parameters=counts["non_embedding"],
         activated_parameters=counts["activated"],
         activated_non_embedding_parameters=counts["activated_non_embedding"],
-        flops=cell.flops(data.vocab_size),
-        flops_6nd=cell.flops_6nd(data.vocab_size),
-        flops_spent=cell.flops(data.vocab_size) * spent / cell.steps,
-        config=artifact.fingerprint(study.phase(cell), cell.decoder),
+        flops=cell.flops,
+        flops_6nd=cell.flops_6nd,
+        flops_spent=cell.flops * spent / cell.steps,
+        config=artifact.fingerprint(system.own_config),
         **facts,
     )
 

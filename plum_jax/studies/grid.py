@@ -7,34 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from plum_jax.model.config import DecoderConfig
-from plum_jax.model.counts import parameter_counts, train_step_flops
+from plum_jax.evaluation.scalable import DataFacts, Scalable
 from plum_jax.studies.rules import PowerRule
 
 FlopsConvention = Literal["exact", "6nd"]
-
-
-@dataclasses.dataclass(frozen=True)
-class DataFacts:
-    """What a grid must know of the data that all cells share.
-
-    Attributes:
-      vocab_size: rows of the embedding.
-      length: tokens of a training row.
-      unique_tokens: tokens with a loss weight in one pass over the records; None: unknown, and no epochs can be said.
-      fill: share of a batch's positions that are trained on; the rest is padding, and context without a loss weight.
-      evaluation_users: test users that a cell is judged on.
-      prompt_tokens: mean length of their prompts.
-      sid_levels: tokens of a Semantic ID.
-    """
-
-    vocab_size: int
-    length: int
-    unique_tokens: int | None = None
-    fill: float = 1.0
-    evaluation_users: int = 0
-    prompt_tokens: float = 0.0
-    sid_levels: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +28,15 @@ class Need:
     flops: float
 
 
-def flops_per_position(decoder: DecoderConfig, data: DataFacts, convention: FlopsConvention) -> float:
-    """Training FLOPs of one position of a batch, forward and backward.
+def flops_per_position(system: Scalable, data: DataFacts, convention: FlopsConvention) -> float:
+    """Training FLOPs of one position of a batch of this size of the system, forward and backward.
 
     "exact" has the projections, router, chosen experts, head, and the scores that a causal mask leaves in a row of
     `data.length`; "6nd" is 6 times all parameters (the activated ones, with experts).
     """
     if convention == "6nd":
-        return 6.0 * parameter_counts(decoder, data.vocab_size)["activated"]
-    return train_step_flops(decoder, data.vocab_size, 1, data.length, causal=True) / data.length
+        return 6.0 * system.counts(data)["activated"]
+    return sum(system.flops_parts(data).values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +73,9 @@ class IsoFlop:
         """The budgets."""
         return self.budgets
 
-    def need(self, decoder: DecoderConfig, budget: float, data: DataFacts) -> Need:
-        """What spends the budget on this decoder."""
-        positions = budget / flops_per_position(decoder, data, self.convention)
+    def need(self, system: Scalable, budget: float, data: DataFacts) -> Need:
+        """What spends the budget on this size of the system."""
+        positions = budget / flops_per_position(system, data, self.convention)
         return Need(positions, positions * data.fill, budget)
 
     def chosen(self, parameters: Sequence[int], budget: float) -> list[int]:
@@ -139,11 +115,11 @@ class Horizons:
         """The horizons."""
         return self.tokens or self.tokens_per_parameter
 
-    def need(self, decoder: DecoderConfig, horizon: float, data: DataFacts) -> Need:
-        """What this decoder takes to see as many tokens."""
-        ratio = 1 if self.tokens else parameter_counts(decoder, data.vocab_size)["activated"]
+    def need(self, system: Scalable, horizon: float, data: DataFacts) -> Need:
+        """What this size of the system takes to see as many tokens."""
+        ratio = 1 if self.tokens else system.counts(data)["activated"]
         positions = horizon * ratio / data.fill
-        return Need(positions, horizon * ratio, positions * flops_per_position(decoder, data, "exact"))
+        return Need(positions, horizon * ratio, positions * flops_per_position(system, data, "exact"))
 
     def chosen(self, parameters: Sequence[int], horizon: float) -> list[int]:
         """All sizes, at every horizon."""

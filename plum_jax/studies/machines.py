@@ -10,10 +10,10 @@ from etils import epath
 from tqdm import tqdm
 
 from plum_jax import artifact
+from plum_jax.evaluation.scalable import DataFacts
 from plum_jax.pods.programs import DoesNotFit, compile_train_step
 from plum_jax.pods.report import Roofline
 from plum_jax.pods.topology import topology_devices
-from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.places import Cell, StudyError
 from plum_jax.studies.step_timing import step_times
 from plum_jax.studies.study import Study
@@ -121,22 +121,26 @@ class Pod:
 
     def _key(self, study: Study, cell: Cell, data: DataFacts) -> str:
         # A schedule's numbers are constants of the program, and no part of its cost.
-        phase = study.phase(cell)
+        training = study.system_of(cell).training
         return f"{cell.size} {cell.batch_size}x{cell.length} " + artifact.fingerprint(
-            cell.decoder, data.vocab_size, type(phase.training.optimizer).__name__, phase.training.microbatches
+            type(study.system).__name__,
+            cell.decoder,
+            data.vocab_size,
+            type(training.optimizer).__name__,
+            training.microbatches,
         )
 
     def _compiled(self, study: Study, cell: Cell, data: DataFacts) -> StepCost:
         chip, devices = topology_devices(self.topology, self.num_slices)
-        phase = study.phase(cell)
-        mesh = phase.training.mesh.build(devices)
+        recipe = study.system_of(cell).step(data)
+        mesh = recipe.training.mesh.build(devices)
         if cell.batch_size % len(devices):
             raise StudyError(
                 f"study {study.name}, cell {cell.cell_id}: a batch of {cell.batch_size} rows is not split evenly over "
                 f"{len(devices)} chips of {self.name}: set batch_multiple to {len(devices)}, or take fewer chips"
             )
         try:
-            program = compile_train_step(cell.decoder, data.vocab_size, phase, mesh)
+            program = compile_train_step(recipe, mesh)
         except DoesNotFit:
             return StepCost(None, hbm_bytes=chip.hbm_bytes)
         roofline = Roofline.of(program, chip)

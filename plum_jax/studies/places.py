@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.counts import parameter_counts, train_step_flops
 
 
 class StudyError(ValueError):
@@ -18,7 +17,7 @@ class Cell:
 
     Attributes:
       cell_id: name of the run and of its directory, "b02-d064x3-s0" or "b02-d064x3-s0-lr0.5".
-      size, decoder: what is trained.
+      size, decoder: what is trained: a name, and the Transformer of the system.
       group: place of the budget or horizon in the grid.
       budget: intended FLOPs by the grid's convention; cells of an `IsoFlop` group have the same.
       horizon: intended tokens, or tokens a parameter, of `Horizons`; None with budgets.
@@ -27,6 +26,8 @@ class Cell:
       learning_rate: peak.
       learning_rate_factor: that the rule's value was multiplied by.
       steps, batch_size, length: of training; batch_size in rows.
+      flops: of training, exact: projections, causal attention, router, chosen experts, head; padding counts.
+      flops_6nd: 6 x activated parameters x positions of all batches.
       warmup_steps, decay_steps: of the schedule; decay_steps of `WarmupStableDecay` alone.
       branches: steps at which runs of this size, seed and rate branch off their common trunk, up to this one's; () for
         a run of its own.
@@ -45,6 +46,8 @@ class Cell:
     steps: int
     batch_size: int
     length: int
+    flops: float
+    flops_6nd: float
     warmup_steps: int
     decay_steps: int = 0
     branches: tuple[int, ...] = ()
@@ -65,14 +68,6 @@ class Cell:
     def batch_tokens(self) -> int:
         """Positions of a batch."""
         return self.batch_size * self.length
-
-    def flops(self, vocab_size: int) -> float:
-        """Training FLOPs, exact: projections, causal attention, router, chosen experts, head; padding counts."""
-        return self.steps * train_step_flops(self.decoder, vocab_size, self.batch_size, self.length, causal=True)
-
-    def flops_6nd(self, vocab_size: int) -> float:
-        """6 x activated parameters x positions of all batches."""
-        return 6.0 * parameter_counts(self.decoder, vocab_size)["activated"] * self.steps * self.batch_tokens
 
 
 @dataclasses.dataclass(frozen=True)

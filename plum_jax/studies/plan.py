@@ -11,9 +11,8 @@ from typing import Any
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts
+from plum_jax.evaluation.scalable import DataFacts
 from plum_jax.scaling.design import ExpectedErrors, GuessedLaw, Law, expected_standard_errors
-from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.machines import Here, Machine, StepCost
 from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.solve import solve
@@ -70,11 +69,11 @@ def cell_figures(
     study: Study, cell: Cell, data: DataFacts, cost: StepCost, chips: int = 1, price: float | None = None
 ) -> dict[str, Any]:
     """The row of one cell."""
-    counts = parameter_counts(cell.decoder, data.vocab_size)
+    system = study.system_of(cell)
+    counts = system.counts(data)
     positions = cell.steps * cell.batch_tokens
     tokens = positions * data.fill
-    flops = cell.flops(data.vocab_size)
-    parts = train_flops_parts(cell.decoder, data.vocab_size, (cell.length + 1) / 2)
+    parts = system.flops_parts(data)
     return {
         "cell_id": cell.cell_id,
         "fingerprint": cell_fingerprint(study, cell),
@@ -98,22 +97,20 @@ def cell_figures(
         "activated_parameters": counts["activated"],
         "activated_non_embedding_parameters": counts["activated_non_embedding"],
         "tokens_per_parameter": tokens / counts["total"],
-        "flops": flops,
-        "flops_6nd": cell.flops_6nd(data.vocab_size),
-        "flops_spent": flops * cell.steps_spent / cell.steps,
+        "flops": cell.flops,
+        "flops_6nd": cell.flops_6nd,
+        "flops_spent": cell.flops * cell.steps_spent / cell.steps,
         **{f"flops_{part}": positions * per_position for part, per_position in parts.items()},
-        **_costs(cell, cost, flops, evaluation_flops(study, cell, data), chips, price),
+        **_costs(cell, cost, system.evaluation_flops(data), chips, price),
     }
 
 
-def _costs(
-    cell: Cell, cost: StepCost, flops: float, evaluation: float, chips: int, price: float | None
-) -> dict[str, Any]:
+def _costs(cell: Cell, cost: StepCost, evaluation: float, chips: int, price: float | None) -> dict[str, Any]:
     train = whole = None
     if cost.seconds is not None:
         train = cell.steps_spent * cost.seconds
         # Evaluation goes at the rate of training.
-        whole = START_SECONDS + train + cell.steps * cost.seconds * evaluation / flops
+        whole = START_SECONDS + train + cell.steps * cost.seconds * evaluation / cell.flops
     chip_hours = None if whole is None else whole * chips / 3600
     return {
         "step_seconds": cost.seconds,
@@ -128,13 +125,6 @@ def _costs(
     }
 
 
-def evaluation_flops(study: Study, cell: Cell, data: DataFacts) -> float:
-    """Forward FLOPs of the held-out loss and the beam search over the test users."""
-    per_token = forward_flops_per_token(cell.decoder, data.vocab_size, data.prompt_tokens / 2)
-    searched = study.pipeline.evaluation.num_beams * (data.sid_levels - 1)
-    return data.evaluation_users * per_token * (2 * data.prompt_tokens + data.sid_levels + searched)
-
-
 def expected_errors(rows: Sequence[dict[str, Any]], assumptions: Assumptions) -> ExpectedErrors:
     """What the cells that are not held out can teach (Fisher information)."""
     fitted = [row for row in rows if not row["held_out"]] or rows
@@ -144,7 +134,7 @@ def expected_errors(rows: Sequence[dict[str, Any]], assumptions: Assumptions) ->
 
 def cell_fingerprint(study: Study, cell: Cell) -> str:
     """Of all that decides what a cell's run gives, short of the shared data's own content."""
-    return artifact.fingerprint(study.shared_config, study.pipeline.evaluation, cell.decoder, study.phase(cell))
+    return artifact.fingerprint(study.shared_config, study.system_of(cell).own_config)
 
 
 def write_plan(made: dict[str, Any], study_dir: epath.PathLike) -> None:

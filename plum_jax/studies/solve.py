@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from plum_jax.model.counts import parameter_counts
-from plum_jax.studies.grid import DataFacts, IsoFlop, Need, flops_per_position
+from plum_jax.evaluation.scalable import DataFacts
+from plum_jax.studies.grid import IsoFlop, Need, flops_per_position
 from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.rules import Size
 from plum_jax.studies.study import Study
@@ -38,11 +38,11 @@ def solve(study: Study, data: DataFacts) -> tuple[Cell | LeftOut, ...]:
 
 def _group(study: Study, group: int, data: DataFacts) -> Iterator[Cell | LeftOut]:
     value, sizes = study.grid.groups[group], study.all_sizes
-    parameters = [parameter_counts(size.decoder, data.vocab_size)["total"] for size in sizes]
+    parameters = [study.of_size(size).counts(data)["total"] for size in sizes]
     multiple = study.batch_multiple
     for place in study.grid.chosen(parameters, value):
         size = sizes[place]
-        need = study.grid.need(size.decoder, value, data)
+        need = study.grid.need(study.of_size(size), value, data)
         facts = {"parameters": parameters[place], "tokens": need.tokens, "flops": need.flops}
         batch_size = multiple * max(1, round(study.batch_size(**facts) / multiple))
         steps = round(need.positions / (batch_size * data.length))
@@ -51,15 +51,17 @@ def _group(study: Study, group: int, data: DataFacts) -> Iterator[Cell | LeftOut
             yield LeftOut(size.name, group, reason)
             continue
         _require_near(study, size, value, need, steps, batch_size, data)
-        yield from _trials(study, size, group, need, steps, batch_size, study.learning_rate(**facts), data.length)
+        yield from _trials(study, size, group, need, steps, batch_size, study.learning_rate(**facts), data)
 
 
 def _trials(
-    study: Study, size: Size, group: int, need: Need, steps: int, batch_size: int, rate: float, length: int
+    study: Study, size: Size, group: int, need: Need, steps: int, batch_size: int, rate: float, data: DataFacts
 ) -> Iterator[Cell]:
     """The cells of one place: every seed with every learning-rate factor."""
-    grid = study.grid
-    wsd = isinstance(study.pipeline.retrieval.training.optimizer.schedule, WarmupStableDecay)
+    grid, system = study.grid, study.of_size(size)
+    positions = steps * batch_size * data.length
+    costs = {convention: positions * flops_per_position(system, data, convention) for convention in ("exact", "6nd")}
+    wsd = isinstance(study.system.training.optimizer.schedule, WarmupStableDecay)
     for seed in study.seeds_at[group] if study.seeds_at else study.seeds:
         for factor in study.learning_rate_factors:
             trial = "" if factor == 1 else f"-lr{factor:g}"
@@ -76,7 +78,9 @@ def _trials(
                 learning_rate_factor=factor,
                 steps=steps,
                 batch_size=batch_size,
-                length=length,
+                length=data.length,
+                flops=costs["exact"],
+                flops_6nd=costs["6nd"],
                 warmup_steps=round(study.warmup_share * steps),
                 decay_steps=round(study.decay_share * steps) if wsd else 0,
             )
@@ -126,7 +130,7 @@ def _require_near(
     miss = positions / need.positions - 1
     if abs(miss) <= LARGEST_MISS:
         return
-    step = batch_size * data.length * flops_per_position(size.decoder, data, study.grid.convention)
+    step = batch_size * data.length * flops_per_position(study.of_size(size), data, study.grid.convention)
     raise StudyError(
         f"study {study.name}, size {size.name} at {group:.3g}: one step of {batch_size} rows takes {step:.3g} FLOPs, "
         f"so {steps} steps miss the budget by {miss:+.1%}, more than {LARGEST_MISS:.0%}: lower batch_size to "

@@ -1,4 +1,4 @@
-"""How long a train step takes on this machine: measured on the very step, at two batch sizes of each decoder."""
+"""How long a train step takes on this machine: measured on the very step, at two batch sizes of each size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from etils import epath
 from tqdm import tqdm
 
 from plum_jax import artifact
-from plum_jax.feeds.packing import random_rows
-from plum_jax.model.decoder import Decoder
-from plum_jax.studies.grid import DataFacts
+from plum_jax.evaluation.scalable import DataFacts
 from plum_jax.studies.places import Cell
 from plum_jax.studies.study import Study
-from plum_jax.training.initial import initial_params
 from plum_jax.training.step import initial_state, make_train_step
 
 STEP_TIMES = "step_seconds.json"
@@ -29,7 +26,7 @@ _MOST_STEPS, _ENOUGH_SECONDS = 20, 0.5
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Of one decoder and batch size.
+    """Of one size and batch.
 
     Attributes:
       seconds: of a step, the fastest of a few: what else the machine does is not the step's.
@@ -43,7 +40,7 @@ class StepTime:
 def step_times(study: Study, cells: Sequence[Cell], data: DataFacts, directory: epath.Path) -> dict[str, float]:
     """Seconds of a step for each cell, by cell id.
 
-    Each decoder is measured at the smallest and the largest batch that its cells have, once for a directory and
+    Each size is measured at the smallest and the largest batch that its cells have, once for a directory and
     machine; between them the time is taken as a straight line over rows.
     """
     path = directory / STEP_TIMES
@@ -54,21 +51,21 @@ def step_times(study: Study, cells: Sequence[Cell], data: DataFacts, directory: 
     ends = {
         size: (min(of, key=lambda c: c.batch_size), max(of, key=lambda c: c.batch_size)) for size, of in by_size.items()
     }
-    missing = {_key(cell, data): cell for pair in ends.values() for cell in pair if _key(cell, data) not in known}
+    missing = {key: cell for pair in ends.values() for cell in pair if (key := _key(study, cell, data)) not in known}
     for key, cell in tqdm(missing.items(), desc="timing steps", unit="step", disable=not missing):
         known[key] = dataclasses.asdict(measure_step(study, cell, data))
         artifact.write_json(path, known)
-    return {cell.cell_id: _between(cell, ends[cell.size], data, known) for cell in cells}
+    return {cell.cell_id: _between(study, cell, ends[cell.size], data, known) for cell in cells}
 
 
 def measure_step(study: Study, cell: Cell, data: DataFacts) -> StepTime:
-    """Compiles the step of a cell and runs it on random tokens, for about half a second."""
-    phase = study.phase(cell)
-    decoder, mesh = Decoder(cell.decoder, data.vocab_size), phase.training.mesh.build()
-    optimizer, key = phase.training.optimizer.build(cell.steps), jax.random.key(0)
-    state = initial_state(initial_params(decoder), optimizer, key, mesh)
-    step = make_train_step(phase.objective.on(decoder, mesh), optimizer, phase.training.microbatches, key, mesh, state)
-    batch = jax.device_put(random_rows(cell.batch_size, cell.length, data.vocab_size))
+    """Compiles the step of a cell and runs it on random values, for about half a second."""
+    recipe = study.system_of(cell).step(data)
+    training, mesh = recipe.training, recipe.training.mesh.build()
+    optimizer, key = training.optimizer.build(cell.steps), jax.random.key(0)
+    state = initial_state(recipe.init_params, optimizer, key, mesh)
+    step = make_train_step(recipe.objective(mesh), optimizer, training.microbatches, key, mesh, state)
+    batch = jax.device_put(recipe.batch())
     began = time.perf_counter()
     state, _ = jax.block_until_ready(step(state, batch))
     compile_seconds = time.perf_counter() - began
@@ -80,15 +77,16 @@ def measure_step(study: Study, cell: Cell, data: DataFacts) -> StepTime:
     return StepTime(min(seconds), compile_seconds)
 
 
-def _key(cell: Cell, data: DataFacts) -> str:
+def _key(study: Study, cell: Cell, data: DataFacts) -> str:
     machine = f"{os.cpu_count()} x {platform.machine()} {jax.devices()[0].device_kind}"
     shape = f"{cell.batch_size}x{cell.length} v{data.vocab_size}"
-    return f"{machine}: {cell.size} {artifact.fingerprint(cell.decoder)} {shape}"
+    what = artifact.fingerprint(type(study.system).__name__, cell.decoder)
+    return f"{machine}: {cell.size} {what} {shape}"
 
 
-def _between(cell: Cell, ends: tuple[Cell, Cell], data: DataFacts, known: Mapping[str, Any]) -> float:
+def _between(study: Study, cell: Cell, ends: tuple[Cell, Cell], data: DataFacts, known: Mapping[str, Any]) -> float:
     low, high = ends
-    at_low, at_high = (known[_key(end, data)]["seconds"] for end in ends)
+    at_low, at_high = (known[_key(study, end, data)]["seconds"] for end in ends)
     if low.batch_size == high.batch_size:
         return at_low
     share = (cell.batch_size - low.batch_size) / (high.batch_size - low.batch_size)

@@ -6,29 +6,26 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from plum_jax.evaluation.scalable import Scalable
 from plum_jax.studies.grid import Grid
 from plum_jax.studies.places import Cell, StudyError
 from plum_jax.studies.rules import Ladder, PowerRule, Size
-from plum_jax.systems.generative.phase import Phase
-from plum_jax.systems.generative.pipeline import Pipeline
 from plum_jax.training.schedules import WarmupStableDecay
 from plum_jax.training.width_transfer import WidthTransfer, transferable
-
-_OF_DATA = ("data", "vocabulary", "sid_text", "retrieval_task")  # pieces are trained on the texts of sid_text
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Sizes x budgets (or horizons) x seeds x learning-rate trials over one pipeline.
+    """Sizes x budgets (or horizons) x seeds x learning-rate trials over one system.
 
-    A cell is one training phase from random parameters: `pipeline.retrieval` with its optimizer and schedule, whose
-    steps, batch, peak, warm-up and seed the study sets; then the test users are evaluated. The decoder of the pipeline
-    and its phase of continued pre-training are not used.
+    A cell is one training run from random parameters with the system's optimizer and schedule, whose steps, batch,
+    peak, warm-up and seed the study sets; then the test users are evaluated.
 
     Attributes:
       name: of the study, in every row.
-      pipeline: what all cells share, up to the token records and the prompts.
-      sizes: decoders, or the rule of a ladder.
+      system: what is scaled (`systems.generative.scaling.ScaledDecoder`, `systems.sasrec.scaling.ScaledSasRec`, or one
+        of your own); its own size is not used.
+      sizes: Transformers, or the rule of a ladder.
       grid: `IsoFlop` or `Horizons`.
       seeds: of the runs of every place of the grid.
       seeds_at: seeds of each group, where they differ; () for `seeds` everywhere.
@@ -46,7 +43,7 @@ class Study:
     """
 
     name: str
-    pipeline: Pipeline
+    system: Scalable
     sizes: Sequence[Size] | Ladder
     grid: Grid
     learning_rate: PowerRule
@@ -63,8 +60,6 @@ class Study:
     evaluation_users: int | None = None
 
     def __post_init__(self) -> None:
-        if self.pipeline.initialisation.pretrained is not None:
-            raise StudyError(f"study {self.name}: cells begin with random parameters: leave PRETRAINED unset")
         names = [size.name for size in self.all_sizes]
         if not names or len(set(names)) != len(names):
             raise StudyError(f"study {self.name}: expected sizes of different names, got {names}")
@@ -90,7 +85,7 @@ class Study:
             self._require_trunks()
 
     def _require_trunks(self) -> None:
-        schedule = self.pipeline.retrieval.training.optimizer.schedule
+        schedule = self.system.training.optimizer.schedule
         if not isinstance(schedule, WarmupStableDecay):
             raise StudyError(
                 f"study {self.name}: shared_trunks needs the schedule WarmupStableDecay, got "
@@ -116,12 +111,7 @@ class Study:
     @property
     def shared_config(self) -> dict[str, Any]:
         """What decides over the data of all cells."""
-        return {
-            **{name: getattr(self.pipeline, name) for name in _OF_DATA},
-            "length": self.pipeline.retrieval.length,
-            "evaluation_users": self.evaluation_users,
-            "ks": self.pipeline.evaluation.ks,
-        }
+        return {**self.system.data_config, "evaluation_users": self.evaluation_users, "ks": tuple(self.system.ks)}
 
     @property
     def held_out_groups(self) -> frozenset[int]:
@@ -130,14 +120,18 @@ class Study:
         wanted = [max(groups)] if self.held_out is None else self.held_out
         return frozenset(groups.index(group) for group in wanted)
 
-    def trunk_phase(self, cell: Cell, step: int) -> Phase:
-        """The training phase of a cell's trunk up to a step: no decay."""
-        return self.phase(dataclasses.replace(cell, steps=step, decay_steps=0))
+    def of_size(self, size: Size) -> Scalable:
+        """The system at one size, on batches of one row: for what does not hang on training."""
+        return self.system.sized(size.decoder, self.system.training, 1)
 
-    def phase(self, cell: Cell) -> Phase:
-        """The training phase of a cell."""
-        phase = self.pipeline.retrieval
-        optimizer = phase.training.optimizer
+    def trunk_of(self, cell: Cell, step: int) -> Scalable:
+        """The system of a cell's trunk up to a step: no decay."""
+        return self.system_of(dataclasses.replace(cell, steps=step, decay_steps=0))
+
+    def system_of(self, cell: Cell) -> Scalable:
+        """The system as a cell trains it."""
+        training = self.system.training
+        optimizer = training.optimizer
         changes: dict[str, Any] = {"peak": cell.learning_rate, "warmup_steps": cell.warmup_steps}
         if isinstance(optimizer.schedule, WarmupStableDecay):
             changes["decay_steps"] = cell.decay_steps
@@ -148,6 +142,6 @@ class Study:
             width_transfer=transfer,
         )
         training = dataclasses.replace(
-            phase.training, steps=cell.steps, seed=cell.seed, optimizer=optimizer, evaluation_period=0, select_by=""
+            training, steps=cell.steps, seed=cell.seed, optimizer=optimizer, evaluation_period=0, select_by=""
         )
-        return dataclasses.replace(phase, training=training, batch_size=cell.batch_size)
+        return self.system.sized(cell.decoder, training, cell.batch_size)

@@ -13,16 +13,17 @@ from typing import Any
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.evaluation.scalable import Scalable
 from plum_jax.studies.places import Cell
 from plum_jax.studies.study import Study
-from plum_jax.systems.generative.phase import Phase
 from plum_jax.training import processes
-from plum_jax.training.trainer import Trunk
 
-Train = Callable[[Phase, epath.Path, Trunk | None], Any]
+# Directory and step of a run that others branch off.
+Branch = tuple[epath.Path, int]
+Train = Callable[[Scalable, epath.Path, Branch | None], Any]
 
 
-def grown_trunk(study: Study, cell: Cell, study_dir: epath.PathLike, train: Train) -> Trunk | None:
+def grown_trunk(study: Study, cell: Cell, study_dir: epath.PathLike, train: Train) -> Branch | None:
     """Where the cell branches off, its trunk trained up to there; None for a cell without a trunk.
 
     Of several cells that want the same stretch one trains it and the others wait; where one was killed, the next goes
@@ -30,15 +31,15 @@ def grown_trunk(study: Study, cell: Cell, study_dir: epath.PathLike, train: Trai
 
     Args:
       study, cell, study_dir: of which.
-      train: trains a phase in a directory from a trunk.
+      train: trains a system in a directory, from a branch of a trunk or from nothing.
     """
-    trunk: Trunk | None = None
+    trunk: Branch | None = None
     for step, directory in zip(cell.branches, stretches(cell, study_dir), strict=True):
         # Of several processes of one run the first alone waits for the lock, and the others for the first.
         with artifact.alone(directory) if processes.is_first() else contextlib.nullcontext():
             if not (directory / "params" / artifact.MANIFEST).exists():
-                train(study.trunk_phase(cell, step), directory, trunk)
-        trunk = Trunk(directory, step, may_differ=("phase",))
+                train(study.trunk_of(cell, step), directory, trunk)
+        trunk = (directory, step)
     return trunk
 
 

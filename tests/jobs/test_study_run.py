@@ -5,9 +5,9 @@ import pytest
 from gin import config as gin
 from plum_jax import run
 from plum_jax.artifact import write_json
+from plum_jax.evaluation.scalable import DataFacts
 from plum_jax.jobs.study_run import run_study
 from plum_jax.studies.commands import Commands
-from plum_jax.studies.grid import DataFacts
 from plum_jax.studies.launch_local import Local
 from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan import cell_fingerprint

@@ -12,6 +12,7 @@ from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.study import Study
 from plum_jax.systems.generative.phase import Phase
 from plum_jax.systems.generative.pipeline import EvaluationConfig, Pipeline, VocabularyConfig
+from plum_jax.systems.generative.scaling import ScaledDecoder
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupCosine
 from plum_jax.training.training_config import TrainingConfig
@@ -20,7 +21,7 @@ from tasks.retrieval import Retrieval
 LENGTH = 64
 
 
-def pipeline(**changes) -> Pipeline:
+def small_pipeline(**changes) -> Pipeline:
     return Pipeline(
         **{
             "data": Data(
@@ -44,11 +45,11 @@ def pipeline(**changes) -> Pipeline:
     )
 
 
-def study(**changes) -> Study:
+def study(pipeline: Pipeline | None = None, **changes) -> Study:
     return Study(
         **{
             "name": "small",
-            "pipeline": pipeline(),
+            "system": ScaledDecoder(pipeline or small_pipeline()),
             "sizes": Ladder(steps=((8, 1), (16, 1)), head_dim=8),
             "grid": IsoFlop(budgets=(8e8, 16e8)),
             "learning_rate": PowerRule(base=1e-2),
@@ -61,7 +62,7 @@ def study(**changes) -> Study:
 
 def with_schedule(schedule) -> Pipeline:
     """The pipeline with another schedule of its training phase."""
-    base = pipeline()
+    base = small_pipeline()
     training = dataclasses.replace(base.retrieval.training, optimizer=AdamW(schedule=schedule))
     return dataclasses.replace(base, retrieval=dataclasses.replace(base.retrieval, training=training))
 

@@ -46,7 +46,8 @@ def test_the_row_says_what_was_trained_and_how_well(done):
 def test_its_tokens_are_those_of_its_batches(done):
     stated, directory, row = done
     common = shared(stated, directory)
-    feed = TokenBatches(common.records, batch_size=8, length=64, seed=0, start_token=common.vocabulary.start_id)
+    trial = stated.system.trial(records.shared_directory(directory), None)
+    feed = TokenBatches(trial.records, batch_size=8, length=64, seed=0, start_token=trial.vocabulary.start_id)
     batches = feed.make_iterator()
     assert row["tokens"] == sum(int((next(batches)["decoder_loss_weights"] > 0).sum()) for _ in range(row["steps"]))
     assert row["epochs"] == pytest.approx(row["tokens"] / common.data.unique_tokens)
@@ -82,5 +83,5 @@ def test_what_is_shared_is_made_once_and_again_when_its_pipeline_changes(done):
     made = records_file.stat().mtime
     assert shared(dataclasses.replace(stated, learning_rate=PowerRule(1.0)), directory).data == first.data
     assert records_file.stat().mtime == made
-    assert len(shared(dataclasses.replace(stated, evaluation_users=20), directory).prompts) == 20
+    assert shared(dataclasses.replace(stated, evaluation_users=20), directory).data.evaluation_users == 20
     assert records_file.stat().mtime == made, "fewer users are no other records"

@@ -6,10 +6,11 @@ import importlib.util
 import pytest
 from small_study import study
 
+from plum_jax.evaluation.scalable import DataFacts
 from plum_jax.scaling.design import GuessedLaw, expected_standard_errors
 from plum_jax.studies import machines
 from plum_jax.studies import plan as plans
-from plum_jax.studies.grid import DataFacts, IsoFlop
+from plum_jax.studies.grid import IsoFlop
 from plum_jax.studies.places import StudyError
 from plum_jax.studies.plan_table import duration, plan_text
 from plum_jax.studies.rules import Ladder, PowerRule

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_study import decoder, study, with_schedule
 
-from plum_jax.studies.grid import DataFacts, Horizons, IsoFlop, flops_per_position
+from plum_jax.evaluation.scalable import DataFacts
+from plum_jax.studies.grid import Horizons, IsoFlop, flops_per_position
 from plum_jax.studies.places import Cell, LeftOut, StudyError
 from plum_jax.studies.rules import Ladder, PowerRule, Size
 from plum_jax.studies.solve import cells_of, solve
@@ -15,6 +16,7 @@ from plum_jax.training.schedules import WarmupStableDecay
 
 DATA = DataFacts(vocab_size=100, length=8, unique_tokens=20_000, fill=0.5)
 ONE = (Size("a", decoder()),)
+SYSTEM = study().of_size(*ONE)
 # decoder(): d 16, 2 layers, 2 query heads and 1 key-value head of 8, MLP 48, on rows of 8 tokens, vocabulary 100.
 # A token's matrices: q 16x16, k and v 16x8 each, output 16x16, MLP 3 x 16x48, in 2 layers; head 16 x 100.
 MATRICES = 2 * (256 + 2 * 128 + 256 + 3 * 768) + 1600
@@ -25,8 +27,8 @@ PARAMETERS = MATRICES + 2 * 2 * 16 + 16  # and the scales of two norms a layer, 
 
 
 def test_flops_of_a_position_are_those_counted_by_hand():
-    assert flops_per_position(decoder(), DATA, "exact") == EXACT
-    assert flops_per_position(decoder(), DATA, "6nd") == 6 * PARAMETERS
+    assert flops_per_position(SYSTEM, DATA, "exact") == EXACT
+    assert flops_per_position(SYSTEM, DATA, "6nd") == 6 * PARAMETERS
 
 
 @pytest.mark.parametrize(("convention", "cost"), [("exact", EXACT), ("6nd", 6 * PARAMETERS)])
@@ -35,8 +37,8 @@ def test_steps_spend_the_budget_by_its_convention(convention, cost):
     grid = IsoFlop(budgets=(cost * batch * 300,), convention=convention)
     (cell,) = cells_of(study(sizes=ONE, grid=grid, batch_size=PowerRule(base=4)), DATA)
     assert (cell.steps, cell.batch_tokens) == (300, batch)
-    assert cell.flops(DATA.vocab_size) == 300 * batch * EXACT
-    assert cell.flops_6nd(DATA.vocab_size) == 300 * batch * 6 * PARAMETERS
+    assert cell.flops == 300 * batch * EXACT
+    assert cell.flops_6nd == 300 * batch * 6 * PARAMETERS
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,10 +59,10 @@ def test_a_cell_is_within_a_hundredth_of_its_budget_or_there_is_none(budget, bat
         (cell,) = cells_of(stated, data)
     except StudyError as error:
         # Steps of a fiftieth of the budget or less always come near enough.
-        one_step = flops_per_position(stated.all_sizes[0].decoder, data, convention) * round(batch) * length
+        one_step = flops_per_position(stated.of_size(stated.all_sizes[0]), data, convention) * round(batch) * length
         assert budget / one_step < 50, error
         return
-    spent = cell.flops(100) if convention == "exact" else cell.flops_6nd(100)
+    spent = cell.flops if convention == "exact" else cell.flops_6nd
     assert abs(spent / budget - 1) <= 0.01
 
 
@@ -77,7 +79,7 @@ def test_horizons_are_tokens_trained_on_or_so_many_a_parameter():
     one, two = cells_of(study(sizes=ONE, grid=Horizons(tokens=(8_000, 16_000))), DATA)
     assert (tokens(one), tokens(two)) == (8_000, 16_000)
     assert (one.cell_id, two.cell_id, one.horizon) == ("t00-a-s0", "t01-a-s0", 8_000)
-    assert two.budget == pytest.approx(two.flops(DATA.vocab_size))
+    assert two.budget == pytest.approx(two.flops)
     (ratio,) = cells_of(study(sizes=ONE, grid=Horizons(tokens_per_parameter=(20,))), DATA)
     assert tokens(ratio) == pytest.approx(20 * PARAMETERS, rel=0.01)
 
@@ -118,7 +120,7 @@ def test_rules_give_rate_and_batch_of_each_cell():
     assert [cell.seed for cell in cells] == [0, 0, 0, 1, 1, 1, 0, 0, 0]
     assert [cell.learning_rate for cell in cells[:3]] == pytest.approx([1e-3, 2e-3, 4e-3])
     assert {(cell.group, cell.batch_size) for cell in cells} == {(0, 4), (1, 9)}
-    training = stated.phase(cells[-1]).training
+    training = stated.system_of(cells[-1]).training
     assert (training.steps, training.seed) == (cells[-1].steps, 0)
     assert training.optimizer.schedule.peak == pytest.approx(4e-3)
     assert training.optimizer.schedule.warmup_steps == round(cells[-1].steps / 4)
@@ -149,13 +151,13 @@ def test_width_transfer_sets_optimizer_and_logits():
     base, wide = stated.all_sizes
     assert (base.decoder.logits_scale, wide.decoder.logits_scale) == (1.0, 0.5)
     cell = cells_of(stated, DATA)[0]
-    assert stated.phase(cell).training.optimizer.width_transfer.base_d_model == 16
+    assert stated.system_of(cell).training.optimizer.width_transfer.base_d_model == 16
 
 
 def test_a_decay_is_its_share_of_the_steps():
     stated = study(sizes=ONE, pipeline=with_schedule(WarmupStableDecay()), decay_share=0.25)
     cell = cells_of(stated, DATA)[0]
-    assert stated.phase(cell).training.optimizer.schedule.decay_steps == cell.decay_steps == round(cell.steps / 4)
+    assert stated.system_of(cell).training.optimizer.schedule.decay_steps == cell.decay_steps == round(cell.steps / 4)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from small_study import study, with_schedule
 
+from plum_jax.evaluation.scalable import DataFacts
 from plum_jax.studies import plan as plans
 from plum_jax.studies.cell import TRAINING, run_cell
-from plum_jax.studies.grid import DataFacts, IsoFlop
+from plum_jax.studies.grid import IsoFlop
 from plum_jax.studies.machines import StepCost
 from plum_jax.studies.places import StudyError
 from plum_jax.studies.records import cell_directory
@@ -86,7 +87,7 @@ def test_what_is_spent_is_the_trunk_once_and_every_decay():
     assert cells[-1].branches == tuple(trunk) and cells[0].branches == (trunk[0],)
     assert sum(cell.steps_spent for cell in cells) == trunk[-1] + sum(cell.decay_steps for cell in cells)
     assert {cell.warmup_steps for cell in cells} == {round(0.1 * cells[0].steps)}
-    phase = stated.trunk_phase(cells[1], trunk[1]).training
+    phase = stated.trunk_of(cells[1], trunk[1]).training
     assert (phase.steps, phase.optimizer.schedule.decay_steps) == (trunk[1], 0)
 
 
@@ -108,7 +109,7 @@ def test_the_plan_reckons_with_it(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pipeline": study().pipeline}, "needs the schedule WarmupStableDecay, got WarmupCosine"),
+        ({"system": study().system}, "needs the schedule WarmupStableDecay, got WarmupCosine"),
         ({"batch_size": PowerRule(8, 1e9, 0.3, "flops")}, "needs one batch_size for all groups of a size, got a rule"),
         ({"decay_share": 0.0}, r"needs a decay_share in \(0, 1\), got 0.0"),
     ],

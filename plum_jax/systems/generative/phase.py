@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.feeds.batches import TokenBatches
+from plum_jax.feeds.packing import random_rows
+from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import train_step_flops
 from plum_jax.model.decoder import Decoder
 from plum_jax.objectives.next_token import NextToken
@@ -17,6 +20,7 @@ from plum_jax.objectives.objective import Objective
 from plum_jax.training import trainer, training_config
 from plum_jax.training.initial import initial_params
 from plum_jax.training.loop import Evaluator
+from plum_jax.training.step_recipe import StepRecipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +40,21 @@ class Phase:
     length: int = 128
     objective: Objective = NextToken()
     feed_shards: int = 1
+
+
+def step_recipe(phase: Phase, config: DecoderConfig, vocab_size: int) -> StepRecipe:
+    """The train step of a phase, for timing and compiling it."""
+    decoder = Decoder(config, vocab_size)
+    return StepRecipe(
+        training=phase.training,
+        init_params=initial_params(decoder),
+        objective=functools.partial(phase.objective.on, decoder),
+        batch=functools.partial(random_rows, phase.batch_size, phase.length, vocab_size),
+        batch_size=phase.batch_size,
+        length=phase.length,
+        flops=train_step_flops(config, vocab_size, phase.batch_size, phase.length, causal=True),
+        transformer=config,
+    )
 
 
 def train_phase(

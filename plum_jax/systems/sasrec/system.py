@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from etils import epath
 
@@ -13,13 +15,15 @@ from plum_jax.feeds.histories import history_rows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import parameter_counts, train_step_flops
 from plum_jax.model.decoder import Decoder
+from plum_jax.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from plum_jax.objectives.next_token import NextToken
 from plum_jax.objectives.objective import Objective
 from plum_jax.stages import Stages
 from plum_jax.systems.sasrec.scoring import sasrec_scorer
-from plum_jax.systems.scored_items import FittedScorer, training_histories
+from plum_jax.systems.scored_items import FittedScorer, Scorer, training_histories
 from plum_jax.training import trainer, training_config
 from plum_jax.training.initial import initial_params
+from plum_jax.training.loop import Evaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,24 +53,45 @@ class SasRec:
 
     def fit(self, stages: Stages, name: str) -> FittedScorer:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
-        split, directory = stages.split, stages.directory / "systems" / name
-        network = Decoder(self.transformer, split.corpus.num_items)
-        scorer = sasrec_scorer(network, self.history_length)
-        training = self.training
-        params = trainer.train(
-            training,
+        directory, scorer = stages.directory / "systems" / name, self.scorer(stages.split.corpus.num_items)
+        curve = scorer.curve(stages.split, self.curve_users)
+        evaluators = {"validation": curve} if self.training.evaluation_period else {}
+        params = self.train(stages.split, directory, evaluators=evaluators, description=name)
+        return FittedScorer(scorer, params, self._facts(stages.split.corpus.num_items), epath.Path(directory))
+
+    def train(
+        self,
+        split: Split,
+        directory: epath.PathLike,
+        *,
+        evaluators: Mapping[str, Evaluator] | None = None,
+        trunk: trainer.Trunk | None = None,
+        description: str = "sasrec",
+    ) -> Any:
+        """Parameters after the last step, or after the best one; the arguments are those of `trainer.train`."""
+        network = self.network(split.corpus.num_items)
+        return trainer.train(
+            self.training,
             directory=directory,
             init_params=initial_params(network),
-            objective=self.objective.on(network, training.mesh.build()),
+            objective=self.objective.on(network, self.training.mesh.build()),
             feed=self.feed(split),
             fingerprints={"split": split.fingerprint, "system": artifact.fingerprint(self)},
-            evaluators={"validation": scorer.curve(split, self.curve_users)} if training.evaluation_period else {},
+            evaluators=evaluators,
             step_flops=self.step_flops(network.vocab_size),
             tokens_per_step=self.batch_size * self.row_length,
-            description=name,
+            trunk=trunk,
+            description=description,
             described={"system": self},
         )
-        return FittedScorer(scorer, params, self._facts(network), epath.Path(directory))
+
+    def network(self, num_items: int) -> Decoder:
+        """The decoder over items."""
+        return Decoder(self.transformer, num_items)
+
+    def scorer(self, num_items: int) -> Scorer:
+        """How it ranks."""
+        return sasrec_scorer(self.network(num_items), self.history_length)
 
     def feed(self, split: Split) -> ArrayBatches:
         """Packed rows of item indexes, reshuffled each epoch."""
@@ -74,15 +99,22 @@ class SasRec:
         rows = history_rows(histories, self.history_length, self.row_length, self.training.seed)
         return ArrayBatches(rows, min(self.batch_size, len(rows["decoder_positions"])), self.training.seed)
 
-    def step_flops(self, num_items: int) -> float:
-        """Model FLOPs of a training step with the full softmax; a sampled one has fewer in the head."""
-        return train_step_flops(self.transformer, num_items, self.batch_size, self.row_length)
+    def scored(self, num_items: int) -> int:
+        """Items that a position is scored against in training."""
+        objective = self.objective
+        if isinstance(objective, SampledSoftmax | BinaryCrossEntropy):
+            return min(num_items, 1 + objective.num_negatives)
+        return num_items
 
-    def _facts(self, network: Decoder) -> dict[str, float]:
-        counts = parameter_counts(self.transformer, network.vocab_size)
+    def step_flops(self, num_items: int) -> float:
+        """Model FLOPs of a training step."""
+        return train_step_flops(self.transformer, self.scored(num_items), self.batch_size, self.row_length)
+
+    def _facts(self, num_items: int) -> dict[str, float]:
+        counts = parameter_counts(self.transformer, num_items)
         return {
             "seed": self.training.seed,
             "parameters": counts["total"],
             "non_embedding_parameters": counts["non_embedding"],
-            "train_flops": self.training.steps * self.step_flops(network.vocab_size),
+            "train_flops": self.training.steps * self.step_flops(num_items),
         }

@@ -1,0 +1,162 @@
+"""SASRec as what a study scales: trained on item histories, judged by exact scores of all items."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from plum_jax.corpus.splits import EvaluationSet, Split
+from plum_jax.evaluation.judge import judged
+from plum_jax.evaluation.metrics import Catalogue, summarise
+from plum_jax.evaluation.scalable import DataFacts, Prepared
+from plum_jax.feeds.packing import random_rows
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts, train_step_flops
+from plum_jax.retrieval.recommend import select_rows
+from plum_jax.stages import Data, Source
+from plum_jax.systems.sasrec.system import SasRec
+from plum_jax.systems.scored_items import in_blocks
+from plum_jax.training.initial import initial_params
+from plum_jax.training.step_recipe import StepRecipe
+from plum_jax.training.trainer import Trunk
+from plum_jax.training.training_config import TrainingConfig
+
+_BLOCK = 256  # users of one device call
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledSasRec:
+    """SASRec at any size (`evaluation.scalable.Scalable`); "loss" is nats of each test user's item among all items.
+
+    Attributes:
+      data: corpus and split; no features and no Semantic IDs are made.
+      system: whose transformer, steps and batch a study sets.
+      ks: cut-offs of recall.
+    """
+
+    data: Data
+    system: SasRec = SasRec()
+    ks: Sequence[int] = (5, 10)
+
+    @property
+    def training(self) -> TrainingConfig:
+        return self.system.training
+
+    @property
+    def length(self) -> int:
+        return self.system.row_length
+
+    @property
+    def source(self) -> Source:
+        return self.data.source
+
+    @property
+    def data_config(self) -> Mapping[str, Any]:
+        system = self.system
+        windows = {"history_length": system.history_length, "length": system.row_length}
+        return {"source": self.data.source, "splitter": self.data.splitter, **windows}
+
+    @property
+    def own_config(self) -> Mapping[str, Any]:
+        return {"system": self.system}
+
+    def sized(self, transformer: DecoderConfig, training: TrainingConfig, batch_size: int) -> ScaledSasRec:
+        changed = dataclasses.replace(self.system, transformer=transformer, training=training, batch_size=batch_size)
+        return dataclasses.replace(self, system=changed)
+
+    def prepare(self, directory: epath.Path, max_users: int | None) -> Prepared:
+        """The corpus; rows are packed when they are read."""
+        split = self.data.stages(directory).split
+        test = _some(split, max_users)
+        weights = self.system.feed(split).arrays["decoder_loss_weights"] > 0
+        read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
+        data = DataFacts(
+            vocab_size=split.corpus.num_items,
+            length=self.length,
+            unique_tokens=int(weights.sum()),
+            fill=float(weights.mean()),
+            evaluation_users=len(test),
+            prompt_tokens=float(read.mean()),
+            sid_levels=1,
+        )
+        return Prepared(data, test.user, loss_is_of_items=True)
+
+    def trial(self, directory: epath.Path, max_users: int | None) -> SasRecTrial:
+        """Reads the corpus that was made."""
+        return SasRecTrial(self, directory, max_users)
+
+    def counts(self, data: DataFacts) -> Mapping[str, int]:
+        return parameter_counts(self.system.transformer, data.vocab_size)
+
+    def flops_parts(self, data: DataFacts) -> Mapping[str, float]:
+        scored = self.system.scored(data.vocab_size)
+        return train_flops_parts(self.system.transformer, scored, (data.length + 1) / 2)
+
+    def evaluation_flops(self, data: DataFacts) -> float:
+        """Of the held-out loss and the lists: each reads the history and scores all items once."""
+        tower = forward_flops_per_token(self.system.transformer, 0, data.prompt_tokens / 2)
+        head = 2 * data.vocab_size * self.system.transformer.d_model
+        return data.evaluation_users * 2 * (tower * data.prompt_tokens + head)
+
+    def step(self, data: DataFacts) -> StepRecipe:
+        system, network = self.system, self.system.network(data.vocab_size)
+        scored = system.scored(data.vocab_size)
+        return StepRecipe(
+            training=system.training,
+            init_params=initial_params(network),
+            objective=functools.partial(system.objective.on, network),
+            batch=functools.partial(random_rows, system.batch_size, system.row_length, data.vocab_size),
+            batch_size=system.batch_size,
+            length=system.row_length,
+            flops=train_step_flops(system.transformer, scored, system.batch_size, system.row_length, causal=True),
+            transformer=system.transformer,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SasRecTrial:
+    """One size on a prepared corpus."""
+
+    config: ScaledSasRec
+    directory: epath.Path
+    max_users: int | None
+
+    @functools.cached_property
+    def split(self) -> Split:
+        return self.config.data.stages(self.directory).split
+
+    def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
+        trunk = None if branch_at is None else Trunk(*branch_at, may_differ=("system",))
+        return self.config.system.train(self.split, directory, trunk=trunk, description=description)
+
+    def judge(self, params: Any) -> dict[str, Any]:
+        test = _some(self.split, self.max_users)
+        scorer = self.config.system.scorer(self.split.corpus.num_items)
+        histories = [test.history(row) for row in range(len(test))]
+        users, items = scorer.users(params, histories), scorer.items(params)
+        nats = in_blocks(functools.partial(_nats, jnp.asarray(items)), _BLOCK, users, test.target_item)
+        ranking = scorer.rank(params, test, max(self.config.ks))
+        popularity = self.split.item_popularity
+        catalogue = Catalogue(self.split.corpus.num_items, popularity == 0, popularity)
+        metrics, _ = judged(ranking, test.user, test.target_item, tuple(self.config.ks), catalogue)
+        return summarise({"loss": nats.astype(np.float64)}) | metrics
+
+
+def _some(split: Split, max_users: int | None) -> EvaluationSet:
+    """Test users, evenly spread."""
+    test = split.evaluation("test")
+    return test.take(select_rows(len(test), max_users))
+
+
+@jax.jit
+def _nats(items: jax.Array, users: jax.Array, targets: jax.Array) -> jax.Array:
+    """float32 [U]: -log p of each user's item under the softmax over all items."""
+    scores = jnp.einsum("UD,ND->UN", users, items, preferred_element_type=jnp.float32)
+    return jax.nn.logsumexp(scores, axis=-1) - jnp.take_along_axis(scores, targets[:, None], axis=1)[:, 0]
