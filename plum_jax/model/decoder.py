@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -151,6 +151,9 @@ class Decoder(nn.Module):
     vocab_size: int
     attention: AttentionFunction = EinsumAttention()
 
+    # One softmax over the whole vocabulary.
+    normalised_by_level: ClassVar[bool] = False
+
     def setup(self) -> None:
         c = self.config
         init = nn.initializers.normal(c.d_model**-0.5)
@@ -181,6 +184,28 @@ class Decoder(nn.Module):
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
         x = self.dropout(x, deterministic=deterministic)
         return self.transformer(x, positions, mask, cache, deterministic=deterministic, last=last)
+
+    def read_prompts(
+        self, prompts: jax.Array, lengths: jax.Array, start_token: int
+    ) -> tuple[jax.Array, KVCache, jax.Array, jax.Array]:
+        """What a search goes on from.
+
+        Args:
+          prompts: int32 `[B, T]`, right-padded, without the start token.
+          lengths: int32 `[B]`, real tokens of each.
+          start_token: put first, as in training.
+
+        Returns:
+          the state after each prompt's last token `[B, 1, D]`, the cache, which of its slots are real `[B, 1, S]`, and
+          the position `[B]` behind which codes follow.
+        """
+        tokens = jnp.pad(prompts, ((0, 0), (1, 0)), constant_values=start_token)
+        places = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+        real = places <= lengths[:, None]
+        segments = PackedCausal(real.astype(jnp.int32))
+        output = self.hidden(tokens, places, segments, KVCache(), last=lengths)
+        assert output.cache is not None
+        return output.values, output.cache, real[:, None], lengths
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """`[B, T, D]` states to `[B, T, V]` float32 logits."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from plum_jax.model.beam_attention import BeamAttention
 from plum_jax.model.cache import KVCache
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.masks import BeamMasks, PackedCausal
+from plum_jax.model.masks import BeamMasks
 from plum_jax.retrieval.exclusion import Exclusion
 from plum_jax.retrieval.trie import SidTrie
 
@@ -45,7 +45,7 @@ class Reading:
       hidden: `[B, m, D]`, states that predict the next code of each beam.
       cache: keys and values of the prompts, then one piece for each level.
       prompt: bool `[B, 1, S]`, which slots of the prompts' piece are real.
-      lengths: int32 `[B]`, tokens of each prompt without the start token.
+      lengths: int32 `[B]`, the position of each prompt's last token; the first code is read at the next.
     """
 
     hidden: jax.Array
@@ -89,19 +89,8 @@ def begin(
     if trie is not None and trie.codebook_sizes != sids.codebook_sizes:
         sizes = sids.codebook_sizes
         raise ValueError(f"expected a trie over codebook_sizes={sizes}, got one over {trie.codebook_sizes}")
-    return _read_prompts(decoder, params, prompts, lengths, start_token), _first_beams(prompts.shape[0], trie, sets)
-
-
-def _read_prompts(
-    decoder: Decoder, params: Params, prompts: jax.Array, lengths: jax.Array, start_token: int
-) -> Reading:
-    """Reads `prompts` [B, T] of `lengths` [B] real tokens, and keeps the state after each prompt's last one."""
-    tokens = jnp.pad(prompts, ((0, 0), (1, 0)), constant_values=start_token)
-    places = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    real = places <= lengths[:, None]
-    segments = PackedCausal(real.astype(jnp.int32))
-    hidden, cache, _ = _apply(decoder, params, "hidden", tokens, places, segments, KVCache(), last=lengths)
-    return Reading(hidden, cache, real[:, None], lengths)
+    reading = Reading(*_apply(decoder, params, "read_prompts", prompts, lengths, start_token))
+    return reading, _first_beams(prompts.shape[0], trie, sets)
 
 
 def _first_beams(batch: int, trie: SidTrie | None, sets: jax.Array | None = None) -> Beams:
@@ -140,7 +129,8 @@ def code_log_probs(
 
     Args:
       decoder, params, sids, reading, beams: what has been read.
-      scores: "model": normalised over the whole vocabulary; "renormalised": over the continuations that there are.
+      scores: "model": normalised as the decoder was trained, over the whole vocabulary or over a level's codes;
+        "renormalised": over the continuations that there are.
       trie: the SIDs that there are, and its F; None: all W codes.
       excluded: prefixes not to be taken by each user.
     """
@@ -154,7 +144,8 @@ def code_log_probs(
         allowed = jnp.where(excluded.forbidden(beams.codes, size), -jnp.inf, allowed)
     if trie is not None:
         allowed = trie.scores(level, beams.states, allowed)
-    total = jax.nn.logsumexp(logits if scores == "model" else allowed, axis=-1, keepdims=True)
+    of_model = logits[:, :, first : first + size] if decoder.normalised_by_level else logits
+    total = jax.nn.logsumexp(of_model if scores == "model" else allowed, axis=-1, keepdims=True)
     # Where nothing is left, -inf less -inf would not be a number.
     return jnp.where(allowed > -jnp.inf, allowed - total, -jnp.inf)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.model.blockwise_attention import BlockwiseAttention
 from plum_jax.model.decoder import Decoder
+from plum_jax.model.item_history import ItemHistoryDecoder
 from plum_jax.model.unrolled import unrolled
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.beams import Params, Scores
@@ -24,8 +25,8 @@ from plum_jax.retrieval.sampling import Sampling, sample
 from plum_jax.retrieval.sorted_sids import SortedSids
 from plum_jax.retrieval.trie import SidTrie
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.semantic_ids.vocabulary import SidVocabulary
 
+AnyDecoder = Decoder | ItemHistoryDecoder
 _Search = Callable[[np.ndarray, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 _LENGTH_MULTIPLE = 16  # compiled prompt lengths are multiples of this, so that two folds share them
@@ -58,6 +59,25 @@ class Ragged:
         return np.where(real, self.values[np.where(real, self.offsets[rows][:, None] + place, 0)], 0).astype(np.int32)
 
 
+class SidTokenIds(Protocol):
+    """What a search must know of a vocabulary: a `SidVocabulary`, or the codes alone."""
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def sid_offsets(self) -> np.ndarray: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def start_id(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recommender:
     """A decoder with what its tokens mean: everything but the parameters.
@@ -72,8 +92,8 @@ class Recommender:
       item_sets: what users can be constrained to: each a bool mask [N], item numbers, or None for all items.
     """
 
-    decoder: Decoder
-    vocabulary: SidVocabulary
+    decoder: AnyDecoder
+    vocabulary: SidTokenIds
     table: SidTable
     num_beams: int = 32
     batch_size: int = 16
@@ -200,9 +220,9 @@ class Recommender:
         return codes, log_probs
 
 
-def fastest_here(decoder: Decoder, params: Params) -> tuple[Decoder, Params]:
+def fastest_here(decoder: AnyDecoder, params: Params) -> tuple[AnyDecoder, Params]:
     """The decoder as a CPU computes it fastest, where that is what there is; elsewhere as it came."""
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or not isinstance(decoder, Decoder):
         return decoder, params
     decoder, params = unrolled(decoder, params)
     return decoder.clone(attention=BlockwiseAttention()), params

@@ -89,7 +89,15 @@ class Lem:
         popularity = np.maximum(split.item_popularity, 1)  # an item that is never a target has no use for its share
         log_q = np.log(popularity / popularity.sum()).astype(np.float32)
         batches = ArrayBatches(rows, min(self.batch_size, len(rows["decoder_positions"])), self.training.seed)
-        return ItemColumns(batches, features, log_q)
+        inputs, targets = "decoder_input_tokens", "decoder_target_tokens"
+        return ItemColumns(
+            batches,
+            {
+                "input_features": (inputs, features),
+                "target_features": (targets, features),
+                "target_log_q": (targets, log_q),
+            },
+        )
 
     def step_flops(self, feature_dim: int) -> float:
         """Model FLOPs of a training step: the tower, both projections of features, scores against the whole batch."""

@@ -1,0 +1,55 @@
+"""What the network may know of each item: its codes, its features, and whether it was in training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from plum_jax import artifact
+from plum_jax.model.item_history import Items
+from plum_jax.semantic_ids.table import SidTable
+from plum_jax.stages import Stages
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KnownItems:
+    """Arrays by item.
+
+    Attributes:
+      table: Semantic IDs.
+      features: float32 [N, F], all blocks of the run side by side, each with rows of length one; F is 0 without any.
+      known: bool [N], items with a training event.
+    """
+
+    table: SidTable
+    features: np.ndarray
+    known: np.ndarray
+
+    @classmethod
+    def of(cls, stages: Stages, use_features: bool) -> KnownItems:
+        """Those of a run."""
+        features = np.zeros((stages.split.corpus.num_items, 0), np.float32)
+        if use_features and stages.data.feature_builders:
+            features = np.concatenate([_unit(block.values) for block in stages.features.blocks], axis=1)
+        return cls(stages.table, features, stages.split.item_popularity > 0)
+
+    @property
+    def fingerprint(self) -> str:
+        return artifact.fingerprint(self.table.fingerprint, self.features, self.known)
+
+    def columns(self, what: str, items: str) -> dict[str, tuple[str, np.ndarray]]:
+        """The further columns of a feed for the items that stand in one of its columns."""
+        values = {"known": self.known, "codes": self.table.codes, "features": self.features}
+        return {f"{what}_{name}": (items, array) for name, array in values.items()}
+
+    def items(self, ids: np.ndarray) -> Items:
+        """Of some items."""
+        arrays = (self.known[ids], self.table.codes[ids], self.features[ids])
+        return Items(jnp.asarray(ids, jnp.int32), *(jnp.asarray(array) for array in arrays))
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return (values / np.maximum(lengths, 1e-12)).astype(np.float32)

@@ -1,0 +1,171 @@
+"""Ranks by what the codes of an item are worth and by its dense score, over what either of the two finds."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plum_jax import artifact
+from plum_jax.corpus.splits import EvaluationSet
+from plum_jax.evaluation.exact_top_k import exact_top_k
+from plum_jax.evaluation.metrics import NOTHING, RankedItems, target_ranks
+from plum_jax.evaluation.system import Ranking
+from plum_jax.feeds.histories import latest_items
+from plum_jax.model.item_history import ItemHistoryDecoder, ItemHistoryNetwork, Items, level_offsets, search_params
+from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items
+from plum_jax.systems.item_history.known_items import KnownItems
+from plum_jax.systems.scored_items import in_blocks
+
+_ITEMS, _USERS = 4096, 256  # of one device call
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeTokens:
+    """The vocabulary of a depth decoder: the codes of all levels, and nothing else."""
+
+    codebook_sizes: tuple[int, ...]
+    start_id: int = 0
+
+    @property
+    def sid_offsets(self) -> np.ndarray:
+        """int64 [L], token of code 0 at each level."""
+        return np.array(level_offsets(self.codebook_sizes))
+
+    @property
+    def vocab_size(self) -> int:
+        """Codes of all levels."""
+        return sum(self.codebook_sizes)
+
+    @property
+    def fingerprint(self) -> str:
+        return artifact.fingerprint(self.codebook_sizes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ItemHistoryRanker:
+    """Everything that ranks but the parameters.
+
+    Attributes:
+      network: that is trained.
+      known: what is known of the items.
+      history_length: the latest items of a history that are read.
+      num_beams: width of the search, and number of candidates of the dense head.
+      dense_share: w of a candidate's score (1 - w) log p(its codes) + w log p(item among all items); 0 searches
+        by beams alone, 1 ranks all items by the dense head alone.
+    """
+
+    network: ItemHistoryNetwork
+    known: KnownItems
+    history_length: int
+    num_beams: int
+    dense_share: float
+
+    @property
+    def recommender(self) -> Recommender:
+        """The beam search over this network."""
+        network, table = self.network, self.known.table
+        decoder = ItemHistoryDecoder(network.config, network.codebook_sizes, network.num_items)
+        return Recommender(decoder, CodeTokens(table.codebook_sizes), table, self.num_beams, batch_size=_USERS)
+
+    def vectors(self, params: Any) -> np.ndarray:
+        """float32 [N, D] of all items."""
+        ids = np.arange(self.network.num_items, dtype=np.int32)
+        run = functools.partial(_vectors, self.network, params)
+        return in_blocks(lambda some: run(self.known.items(some)), min(_ITEMS, len(ids)), ids)
+
+    def rank(self, params: Any, evaluation: EvaluationSet, k: int) -> Ranking:
+        """The first k items of each user."""
+        vectors = self.vectors(params)
+        searching = search_params(params, jnp.asarray(vectors))
+        histories = [evaluation.history(row)[-self.history_length :] for row in range(len(evaluation))]
+        prompts = Ragged(np.concatenate(histories), np.append(0, np.cumsum([len(h) for h in histories])))
+        seen = Ragged(evaluation.history_items, evaluation.history_offsets)
+        recommender, table = self.recommender, self.known.table
+        sid_ranks = None
+        if self.dense_share < 1:
+            codes, log_probs = recommender.search(searching, prompts, description="beam search")
+            sid_ranks = target_ranks(table.lookup(codes), table.lookup(table.codes[evaluation.target_item]))
+        if self.dense_share == 0:
+            items, _ = rank_items(codes, log_probs, table, k)
+            unseen, scores = rank_items(codes, log_probs, table, k, seen)
+            return Ranking(RankedItems(items, unseen), scores, sid_ranks)
+        read, lengths = latest_items(histories, self.history_length)
+        states = in_blocks(functools.partial(_states, recommender.decoder, searching), _USERS, read, lengths)
+        if self.dense_share == 1:
+            lists, dense = exact_top_k(states, vectors, evaluation, k)
+            return Ranking(lists, dense)
+        beamed, _ = rank_items(codes, log_probs, table, self.num_beams)
+        by_score, _ = exact_top_k(states, vectors, evaluation, self.num_beams)
+        candidates = np.concatenate([beamed, by_score.items, by_score.unseen], axis=1)
+        candidates = _without_repeats(candidates)
+        scored = functools.partial(_candidate_scores, self.network, params, jnp.asarray(vectors), self.dense_share)
+        codes_of = np.concatenate([table.codes, table.codes[:1]])  # NOTHING is -1: any row, its score is dropped
+        values = in_blocks(lambda s, c: scored(s, c, codes_of[c]), _USERS, states, candidates)
+        values = np.where(candidates == NOTHING, -np.inf, values)
+        items, _ = _first(candidates, values, k)
+        unseen, scores = _first(candidates, np.where(_among(candidates, seen), -np.inf, values), k)
+        return Ranking(RankedItems(items, unseen), scores, sid_ranks)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _vectors(network: ItemHistoryNetwork, params: Any, items: Items) -> jax.Array:
+    found: Any = network.apply({"params": params}, items, method="vectors")
+    return found.astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _states(decoder: ItemHistoryDecoder, params: Any, items: jax.Array, lengths: jax.Array) -> jax.Array:
+    found: Any = decoder.apply({"params": params}, items, lengths, method="states")
+    return found[:, 0].astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _candidate_scores(
+    network: ItemHistoryNetwork,
+    params: Any,
+    vectors: jax.Array,
+    dense_share: float,
+    states: jax.Array,
+    candidates: jax.Array,
+    codes: jax.Array,
+) -> jax.Array:
+    """float32 [U, C]: both log-probabilities of each candidate [U, C] with `codes` [U, C, L], weighted."""
+    apply = functools.partial(network.apply, {"params": params})
+    scores = jnp.einsum("UD,ND->UN", states, vectors, preferred_element_type=jnp.float32)
+    dense = jnp.take_along_axis(scores, candidates, axis=1) - jax.nn.logsumexp(scores, axis=1, keepdims=True)
+    repeated = jnp.repeat(states[:, None], candidates.shape[1], axis=1)
+    hidden: Any = apply(repeated.astype(network.config.transformer.dtype), codes, method="depth_states")
+    total = jnp.zeros(candidates.size, jnp.float32)
+    for level in range(codes.shape[-1]):
+        logits = jnp.asarray(apply(hidden[:, level], level, method="code_logits"))
+        chosen = jnp.take_along_axis(logits, codes.reshape(-1, codes.shape[-1])[:, level, None], axis=1)[:, 0]
+        total += chosen - jax.nn.logsumexp(logits, axis=-1)
+    return (1 - dense_share) * total.reshape(candidates.shape) + dense_share * dense
+
+
+def _without_repeats(candidates: np.ndarray) -> np.ndarray:
+    """The same rows, ascending, every repeat replaced by NOTHING."""
+    ordered = np.sort(candidates, axis=1)
+    repeats = np.diff(ordered, axis=1, prepend=NOTHING - 1) == 0
+    return np.where(repeats, NOTHING, ordered)
+
+
+def _first(candidates: np.ndarray, values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k candidates of greatest value, the lower index where values are equal; NOTHING where there are no more."""
+    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    found, best = (np.take_along_axis(x, order, axis=1) for x in (candidates, values))
+    found = np.where(best > -np.inf, found, NOTHING).astype(np.int32)
+    missing = ((0, 0), (0, k - found.shape[1]))
+    return np.pad(found, missing, constant_values=NOTHING), np.pad(best, missing, constant_values=-np.inf)
+
+
+def _among(candidates: np.ndarray, seen: Ragged) -> np.ndarray:
+    """bool [U, C]: candidates that the user has seen."""
+    users, most = len(candidates), int(max(candidates.max(initial=0), seen.values.max(initial=0))) + 1
+    pairs = np.repeat(np.arange(users), seen.lengths) * most + seen.values
+    return np.isin(np.arange(users)[:, None] * most + candidates, pairs)

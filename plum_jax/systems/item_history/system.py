@@ -1,0 +1,172 @@
+"""Item-level generative retrieval as a system: trained by both losses at once, ranked by both scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.corpus.splits import EvaluationSet, Split
+from plum_jax.evaluation.judge import judged
+from plum_jax.evaluation.metrics import Catalogue
+from plum_jax.evaluation.system import Ranking
+from plum_jax.feeds.batches import ArrayBatches
+from plum_jax.feeds.histories import history_rows
+from plum_jax.feeds.item_columns import DRAWN, DrawnItems, ItemColumns
+from plum_jax.model.item_history import ItemHistoryConfig, ItemHistoryNetwork, Items
+from plum_jax.objectives.next_item import NextItem
+from plum_jax.retrieval.recommend import select_rows
+from plum_jax.stages import Stages
+from plum_jax.systems.item_history.known_items import KnownItems
+from plum_jax.systems.item_history.ranking import ItemHistoryRanker
+from plum_jax.systems.scored_items import training_histories
+from plum_jax.training import trainer, training_config
+from plum_jax.training.loop import Evaluator
+from plum_jax.training.metrics_log import read_metrics
+
+_CURVE_KS = (5, 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemHistory:
+    """A history of items in, the Semantic ID of the next one out; a dense head scores items from the same state.
+
+    Attributes:
+      network: sizes.
+      objective: weights of the two losses.
+      training: steps, optimizer, periods, seed.
+      history_length: items of a window, and the latest of a history that ranking reads.
+      batch_size, row_length: rows of a batch and positions of a row; several windows share one.
+      num_drawn: negatives of a batch, at least one a row.
+      use_features: whether items have the run's features beside their codes.
+      num_beams: width of the search, and number of the dense head's candidates.
+      dense_share: of the dense score in the ranking (`ranking.ItemHistoryRanker`).
+      curve_users: validation users for the curves and for choosing the best checkpoint.
+    """
+
+    network: ItemHistoryConfig = ItemHistoryConfig()
+    objective: NextItem = NextItem()
+    training: training_config.TrainingConfig = training_config.TrainingConfig()
+    history_length: int = 50
+    batch_size: int = 16
+    row_length: int = 100
+    num_drawn: int = 512
+    use_features: bool = True
+    num_beams: int = 64
+    dense_share: float = 0.5
+    curve_users: int = 2000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dense_share <= 1:
+            raise ValueError(f"expected a dense_share of 0 to 1, got {self.dense_share}")
+        if self.dense_share and not self.objective.dense_weight:
+            raise ValueError(f"dense_share is {self.dense_share}, but the dense head is not trained: set it to 0")
+        if self.dense_share < 1 and not self.objective.generative_weight:
+            raise ValueError(f"dense_share is {self.dense_share}, but the codes are not trained: set it to 1")
+
+    def fit(self, stages: Stages, name: str) -> FittedItemHistory:
+        """Trains on every training event but each user's first, or goes on, or reads what was trained."""
+        split, known = stages.split, KnownItems.of(stages, self.use_features)
+        directory = stages.directory / "systems" / name
+        network = self.built(known)
+        ranker = ItemHistoryRanker(network, known, self.history_length, self.num_beams, self.dense_share)
+        training = self.training
+        params = trainer.train(
+            training,
+            directory=directory,
+            init_params=functools.partial(_initial, network),
+            objective=self.objective.on(network, training.mesh.build()),
+            feed=self.feed(split, known),
+            fingerprints={
+                "split": split.fingerprint,
+                "items": known.fingerprint,
+                "system": artifact.fingerprint(self),
+            },
+            evaluators={"validation": self._curve(ranker, split)} if training.evaluation_period else {},
+            tokens_per_step=self.batch_size * self.row_length,
+            description=name,
+            described={"system": self},
+        )
+        return FittedItemHistory(ranker, params, training.seed, epath.Path(directory))
+
+    def built(self, known: KnownItems) -> ItemHistoryNetwork:
+        """The network for these items."""
+        return ItemHistoryNetwork(self.network, known.table.codebook_sizes, len(known.known), known.features.shape[1])
+
+    def feed(self, split: Split, known: KnownItems) -> ItemColumns:
+        """Packed rows of item indexes with what is known of the items, reshuffled each epoch."""
+        histories = training_histories(split, used_by="item history")
+        rows = history_rows(histories, self.history_length, self.row_length, self.training.seed)
+        batch_size = min(self.batch_size, len(rows["decoder_positions"]))
+        batches = ArrayBatches(rows, batch_size, self.training.seed)
+        columns = known.columns("input", "decoder_input_tokens") | known.columns("target", "decoder_target_tokens")
+        a_row = -(-self.num_drawn // batch_size)
+        drawn = DrawnItems(a_row, np.flatnonzero(known.known), self.training.seed)
+        return ItemColumns(batches, columns | known.columns("drawn", DRAWN), drawn)
+
+    def _curve(self, ranker: ItemHistoryRanker, split: Split) -> Evaluator:
+        everybody = split.evaluation("validation")
+        some = everybody.take(select_rows(len(everybody), self.curve_users))
+        catalogue = Catalogue(split.corpus.num_items, split.item_popularity == 0)
+
+        def evaluate(params: Any) -> dict[str, float]:
+            ranking = ranker.rank(params, some, max(_CURVE_KS))
+            return judged(ranking, some.user, some.target_item, _CURVE_KS, catalogue)[0]
+
+        return evaluate
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedItemHistory:
+    """The trained network, ready to rank.
+
+    Attributes:
+      ranker: how.
+      params: with what (host arrays).
+      seed: of the training.
+      directory: of the training run, whose log knows the seconds.
+    """
+
+    ranker: ItemHistoryRanker
+    params: Any
+    seed: int
+    directory: epath.Path
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        ranker = self.ranker
+        search = (ranker.num_beams, ranker.dense_share, ranker.history_length)
+        return artifact.fingerprint(artifact.tree_fingerprint(self.params), ranker.known.fingerprint, search)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        seconds = max((row["seconds"] for row in read_metrics(self.directory) if "seconds" in row), default=0.0)
+        total = sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))
+        tables = self.params["items"], self.params["depth"]
+        embeddings = sum(
+            np.size(part[name]) for part in tables for name in ("codes", "ids", "embedding", "head") if name in part
+        )
+        return {
+            "seed": self.seed,
+            "parameters": total,
+            "non_embedding_parameters": total - embeddings,
+            "train_seconds": round(seconds, 1),
+            "sid_table": self.ranker.known.table.fingerprint,
+        }
+
+    def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
+        """The first k items of each user."""
+        return self.ranker.rank(self.params, evaluation, k)
+
+
+def _initial(network: ItemHistoryNetwork, key: jax.Array) -> Any:
+    one, levels = jnp.zeros((1, 1), jnp.int32), len(network.codebook_sizes)
+    items = Items(one, one > 0, jnp.zeros((1, 1, levels), jnp.int32), jnp.zeros((1, 1, network.feature_dim)))
+    return network.init(key, items, one, jnp.ones((1, 1, 1), bool))["params"]

@@ -1,0 +1,216 @@
+"""One position an item: beams are brute force, packed rows are separate ones, the search has the trained model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plum_jax.corpus import features
+from plum_jax.corpus.sources.simulator import Simulator
+from plum_jax.corpus.splits import LeaveOneOut
+from plum_jax.evaluation.judge import evaluated
+from plum_jax.model.config import DecoderConfig
+from plum_jax.model.item_history import ItemHistoryConfig
+from plum_jax.model.masks import PackedCausal
+from plum_jax.objectives.next_item import NextItem, items_of
+from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
+from plum_jax.stages import Data
+from plum_jax.systems.item_history import ItemHistory
+from plum_jax.systems.item_history.known_items import KnownItems
+from plum_jax.systems.popularity import Popularity
+from plum_jax.training.optimizer import AdamW
+from plum_jax.training.schedules import WarmupCosine
+from plum_jax.training.training_config import TrainingConfig
+
+DATA = Data(
+    source=Simulator(num_users=200, num_items=48, mean_history=9.0, branching=(2, 2)),
+    splitter=LeaveOneOut(),
+    feature_builders=(features.CoWatchEmbedding(dim=4),),
+    quantizer=ResidualKMeans(codebook_sizes=(8, 6)),
+    collision_policy="extra_digit",
+)
+SMALL = DecoderConfig(num_layers=1, d_model=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, scan_layers=False)
+DEPTH = dataclasses.replace(SMALL, d_model=8, num_heads=1, num_kv_heads=1, mlp_dim=16)
+SYSTEM = ItemHistory(
+    ItemHistoryConfig(SMALL, DEPTH),
+    training=TrainingConfig(
+        steps=80,
+        optimizer=AdamW(schedule=WarmupCosine(peak=1e-2, warmup_steps=5)),
+        checkpoint_period=20,
+        tensorboard=False,
+    ),
+    history_length=6,
+    batch_size=8,
+    row_length=24,
+    num_drawn=32,
+    num_beams=48,
+)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    return DATA.stages(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def fitted(stages):
+    return SYSTEM.fit(stages, "item_history")
+
+
+def with_share(fitted, share: float):
+    return dataclasses.replace(fitted, ranker=dataclasses.replace(fitted.ranker, dense_share=share))
+
+
+def all_scores(fitted, history) -> tuple[np.ndarray, np.ndarray]:
+    """log p of every item by its codes, and by the dense head, after a history: one item at a time, without search."""
+    ranker, params = fitted.ranker, fitted.params
+    network, known = ranker.network, ranker.known
+    read = np.asarray(history[-ranker.history_length :], np.int32)[None]
+    ids = np.arange(network.num_items, dtype=np.int32)
+    apply = lambda *args, method: network.apply({"params": params}, *args, method=method)  # noqa: E731
+    places = jnp.arange(read.shape[1], dtype=jnp.int32)[None]
+    causal = jnp.tri(read.shape[1], dtype=bool)[None]
+    state = apply(known.items(read), places, causal, method="states")[:, -1:]
+    repeated = jnp.repeat(state, len(ids), axis=1)
+    hidden = apply(repeated, jnp.asarray(known.table.codes[None]), method="depth_states")
+    total = np.zeros(len(ids))
+    for level in range(known.table.num_levels):
+        log_probs = jax.nn.log_softmax(apply(hidden[:, level], level, method="code_logits"))
+        total += np.asarray(log_probs)[ids, known.table.codes[:, level]]
+    dense = jax.nn.log_softmax(apply(known.items(ids), method="vectors") @ state[0, 0])
+    return total, np.asarray(dense, np.float64)
+
+
+def test_it_beats_popularity_by_either_score_and_by_both(stages, fitted):
+    evaluation = stages.split.evaluation("test")
+    systems = [with_share(fitted, share) for share in (0.0, 0.5, 1.0)] + [Popularity().fit(stages, "")]
+    hits = [
+        np.mean((s.rank(evaluation, 10).lists.items == evaluation.target_item[:, None]).any(axis=1)) for s in systems
+    ]
+    assert min(hits[:3]) > hits[3] + 0.05, hits
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_lists_are_those_of_all_items_scored_one_by_one(stages, fitted, share):
+    evaluation = stages.split.evaluation("test")
+    ranking = with_share(fitted, share).rank(evaluation, 7)
+    for row in range(0, len(evaluation), 41):
+        total, dense = all_scores(fitted, evaluation.history(row))
+        scores = (1 - share) * total + share * dense
+        scores[evaluation.history(row)] = -np.inf
+        best = np.argsort(-scores, kind="stable")[:7]
+        assert ranking.lists.unseen[row].tolist() == best.tolist()
+        shift = ranking.scores[row][0] - scores[best][0] if share == 1 else 0.0  # products, not yet normalised
+        np.testing.assert_allclose(ranking.scores[row] - shift, scores[best], rtol=1e-4, atol=1e-4)
+
+
+def test_a_beam_finds_what_brute_force_finds_and_a_narrow_one_is_its_beginning(stages, fitted):
+    evaluation = stages.split.evaluation("test").take(np.arange(20))
+    narrow = dataclasses.replace(with_share(fitted, 0.0).ranker, num_beams=4)
+    narrow_lists = narrow.rank(fitted.params, evaluation, 1).lists.items
+    wide = with_share(fitted, 0.0).rank(evaluation, 48)
+    for row in range(20):
+        total, _ = all_scores(fitted, evaluation.history(row))
+        assert wide.lists.items[row].tolist() == np.argsort(-total, kind="stable").tolist()
+    assert np.mean(narrow_lists[:, 0] == wide.lists.items[:, 0]) > 0.7
+
+
+def test_packed_histories_are_separate_ones(stages, fitted):
+    split, known = stages.split, fitted.ranker.known
+    batch = {name: jnp.asarray(values) for name, values in next(SYSTEM.feed(split, known).make_iterator()).items()}
+    network, params = fitted.ranker.network, {"params": fitted.params}
+    packed = network.apply(
+        params,
+        items_of(batch, "input"),
+        batch["decoder_positions"],
+        PackedCausal(batch["decoder_segment_ids"]),
+        method="states",
+    )
+    row = int(np.argmax(np.max(batch["decoder_segment_ids"], axis=1)))
+    for segment in range(1, int(batch["decoder_segment_ids"][row].max()) + 1):
+        place = np.flatnonzero(batch["decoder_segment_ids"][row] == segment)
+        items = known.items(np.asarray(batch["decoder_input_tokens"])[row, place][None])
+        causal = jnp.tri(len(place), dtype=bool)[None]
+        alone = network.apply(params, items, jnp.arange(len(place))[None], causal, method="states")
+        np.testing.assert_allclose(alone[0], packed[row, place], rtol=1e-4, atol=1e-5)
+
+
+def test_losses_are_their_definitions(stages, fitted):
+    split, known = stages.split, fitted.ranker.known
+    # Every item is drawn once: the softmax over draws is then the one over all items.
+    batch = dict(next(SYSTEM.feed(split, known).make_iterator()))
+    ids = np.arange(48, dtype=np.int32).reshape(8, 6)
+    drawn = {"known": known.known, "codes": known.table.codes, "features": known.features}
+    batch |= {"drawn_items": ids, **{f"drawn_{name}": values[ids] for name, values in drawn.items()}}
+    batch["drawn_log_q"] = np.full(ids.shape, -np.log(48), np.float32)
+    mesh = SYSTEM.training.mesh.build(jax.devices()[:1])
+    loss, weight, metrics = NextItem(2.0, 0.5).on(fitted.ranker.network, mesh)(fitted.params, batch, None)
+    real = np.argwhere(batch["decoder_loss_weights"] > 0)
+    nats = []
+    for row, place in real:
+        segment = batch["decoder_segment_ids"][row] == batch["decoder_segment_ids"][row, place]
+        history = batch["decoder_input_tokens"][row][: place + 1][segment[: place + 1]]
+        total, dense = all_scores(fitted, history)
+        target = batch["decoder_target_tokens"][row, place]
+        nats.append((-total[target], -dense[target]))
+    generative, dense = np.sum(nats, axis=0)
+    assert float(weight) == len(real)
+    assert float(metrics["cross_entropy"][0]) == pytest.approx(generative, rel=1e-4)
+    assert float(metrics["dense_cross_entropy"][0]) == pytest.approx(dense, rel=1e-4)
+    assert float(loss) == pytest.approx(2 * generative + 0.5 * dense, rel=1e-4)
+
+
+def test_an_item_that_was_not_in_training_is_known_by_its_codes_and_features(fitted):
+    ranker, ids = fitted.ranker, np.arange(5, dtype=np.int32)
+    items = dataclasses.replace(ranker.known.items(ids), known=jnp.zeros(5, bool))
+    vectors = ranker.network.apply({"params": fitted.params}, items, method="vectors")
+    other = dict(fitted.params) | {"items": dict(fitted.params["items"]) | {"ids": jnp.full((48, 16), 7.0)}}
+    same = ranker.network.apply({"params": other}, items, method="vectors")
+    np.testing.assert_array_equal(vectors, same)
+
+
+def test_a_run_that_goes_on_is_the_run_that_was_not_interrupted(stages, fitted, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    calls = []
+
+    def evaluate(params):
+        calls.append(1)
+        if len(calls) == 2:
+            raise Killed
+        return {"recall@10": 0.0}
+
+    monkeypatch.setattr(ItemHistory, "_curve", lambda self, ranker, split: evaluate)
+    watched = dataclasses.replace(SYSTEM, training=dataclasses.replace(SYSTEM.training, evaluation_period=20))
+    whole = dataclasses.replace(stages, directory=stages.directory / "other")
+    with pytest.raises(Killed):
+        watched.fit(whole, "item_history")
+    assert watched.fit(whole, "item_history").fingerprint == fitted.fingerprint
+
+
+def test_its_row_says_what_other_rows_say(stages, fitted):
+    row = evaluated(stages, "item_history", SYSTEM, (1, 5))
+    assert row["parameters"] == sum(np.size(leaf) for leaf in jax.tree.leaves(fitted.params))
+    assert 0 <= row["recall@5"] <= 1 and 0 <= row["sid_recall@5"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dense_share": 1.5}, "expected a dense_share of 0 to 1, got 1.5"),
+        ({"objective": NextItem(dense_weight=0.0)}, "dense_share is 0.5, but the dense head is not trained"),
+        ({"objective": NextItem(generative_weight=0.0)}, "dense_share is 0.5, but the codes are not trained"),
+    ],
+)
+def test_a_ranking_by_what_is_not_trained_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SYSTEM, **changes)
+
+
+def test_without_features_items_are_their_codes_and_rows(stages):
+    known = KnownItems.of(stages, use_features=False)
+    assert known.features.shape == (48, 0)
+    assert SYSTEM.built(known).feature_dim == 0
