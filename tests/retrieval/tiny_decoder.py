@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plum_jax.model.cache import KVCache
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.masks import BeamMasks
@@ -35,7 +36,16 @@ class Bigram:
         num_layers=1, d_model=2, num_heads=1, num_kv_heads=1, head_dim=2, scan_layers=False
     )
 
-    def apply(self, variables, *arguments, method, last=None):
+    normalised_by_level = False
+
+    def apply(self, variables, *arguments, method):
+        if method == "read_prompts":
+            prompts, lengths, start_token = arguments
+            tokens = jnp.pad(prompts, ((0, 0), (1, 0)), constant_values=start_token)
+            places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+            last_tokens = jnp.take_along_axis(tokens, lengths[:, None], axis=1)[..., None]
+            cache = KVCache().with_piece((None, None), places)
+            return last_tokens, cache, (places <= lengths[:, None])[:, None], lengths
         if method == "logits":
             return variables["params"]["table"][arguments[0][..., 0]]
         tokens, positions, mask, cache = arguments
@@ -43,8 +53,7 @@ class Bigram:
         if isinstance(mask, BeamMasks):
             assert mask.prompt.shape[2] == cache.positions[0].shape[1], "a mask for every token of the prompt"
             assert mask.ancestors.shape == (*tokens.shape, len(cache.positions) - 1), "an ancestor at every level"
-        states = tokens[..., None]
-        return states if last is None else jnp.take_along_axis(states, last[:, None, None], axis=1), cache, None
+        return tokens[..., None], cache, None
 
     def clone(self, **_):
         return self
