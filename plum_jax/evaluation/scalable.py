@@ -26,7 +26,9 @@ class DataFacts:
       fill: share of a batch's positions that are trained on; the rest is padding, and context without a loss weight.
       evaluation_users: test users that a cell is judged on.
       prompt_tokens: mean positions that are read of each of them.
-      sid_levels: tokens of an item: the levels of its Semantic ID, 1 where an item is a token.
+      sid_levels: tokens of an item: the levels of its Semantic ID, 1 where there is none.
+      codebook_sizes: W of each level, for systems whose codes are not in the vocabulary; () else.
+      feature_dim: numbers that are known of each item; 0: none are read.
     """
 
     vocab_size: int
@@ -36,6 +38,8 @@ class DataFacts:
     evaluation_users: int = 0
     prompt_tokens: float = 0.0
     sid_levels: int = 3
+    codebook_sizes: Sequence[int] = ()
+    feature_dim: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

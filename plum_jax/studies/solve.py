@@ -42,9 +42,10 @@ def _group(study: Study, group: int, data: DataFacts) -> Iterator[Cell | LeftOut
     multiple = study.batch_multiple
     for place in study.grid.chosen(parameters, value):
         size = sizes[place]
-        need = study.grid.need(study.of_size(size), value, data)
-        facts = {"parameters": parameters[place], "tokens": need.tokens, "flops": need.flops}
+        facts, need = _facts(study, size, 1, value, data)
         batch_size = multiple * max(1, round(study.batch_size(**facts) / multiple))
+        # What a position costs may hang on the batch, whose rows share the items that are drawn.
+        facts, need = _facts(study, size, batch_size, value, data)
         steps = round(need.positions / (batch_size * data.length))
         reason = _out_of_bounds(study, steps, need.tokens, data)
         if reason:
@@ -54,11 +55,18 @@ def _group(study: Study, group: int, data: DataFacts) -> Iterator[Cell | LeftOut
         yield from _trials(study, size, group, need, steps, batch_size, study.learning_rate(**facts), data)
 
 
+def _facts(study: Study, size: Size, batch_size: int, value: float, data: DataFacts) -> tuple[dict[str, float], Need]:
+    """What rules look at, and what a place of the grid needs."""
+    system = study.of_size(size, batch_size)
+    need = study.grid.need(system, value, data)
+    return {"parameters": system.counts(data)["total"], "tokens": need.tokens, "flops": need.flops}, need
+
+
 def _trials(
     study: Study, size: Size, group: int, need: Need, steps: int, batch_size: int, rate: float, data: DataFacts
 ) -> Iterator[Cell]:
     """The cells of one place: every seed with every learning-rate factor."""
-    grid, system = study.grid, study.of_size(size)
+    grid, system = study.grid, study.of_size(size, batch_size)
     positions = steps * batch_size * data.length
     costs = {convention: positions * flops_per_position(system, data, convention) for convention in ("exact", "6nd")}
     wsd = isinstance(study.system.training.optimizer.schedule, WarmupStableDecay)
@@ -130,7 +138,7 @@ def _require_near(
     miss = positions / need.positions - 1
     if abs(miss) <= LARGEST_MISS:
         return
-    step = batch_size * data.length * flops_per_position(study.of_size(size), data, study.grid.convention)
+    step = batch_size * data.length * flops_per_position(study.of_size(size, batch_size), data, study.grid.convention)
     raise StudyError(
         f"study {study.name}, size {size.name} at {group:.3g}: one step of {batch_size} rows takes {step:.3g} FLOPs, "
         f"so {steps} steps miss the budget by {miss:+.1%}, more than {LARGEST_MISS:.0%}: lower batch_size to "

@@ -120,9 +120,9 @@ class Study:
         wanted = [max(groups)] if self.held_out is None else self.held_out
         return frozenset(groups.index(group) for group in wanted)
 
-    def of_size(self, size: Size) -> Scalable:
-        """The system at one size, on batches of one row: for what does not hang on training."""
-        return self.system.sized(size.decoder, self.system.training, 1)
+    def of_size(self, size: Size, batch_size: int = 1) -> Scalable:
+        """The system at one size, for what hangs on no more than that and the rows of a batch."""
+        return self.system.sized(size.decoder, self.system.training, batch_size)
 
     def trunk_of(self, cell: Cell, step: int) -> Scalable:
         """The system of a cell's trunk up to a step: no decay."""

@@ -11,6 +11,7 @@ from plum_jax import artifact
 from plum_jax.model.item_history import Items
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.stages import Stages
+from plum_jax.systems.item_history.counts import ItemSizes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +35,11 @@ class KnownItems:
         if use_features and stages.data.feature_builders:
             features = np.concatenate([_unit(block.values) for block in stages.features.blocks], axis=1)
         return cls(stages.table, features, stages.split.item_popularity > 0)
+
+    @property
+    def sizes(self) -> ItemSizes:
+        """What they decide of a network."""
+        return ItemSizes(self.table.codebook_sizes, *self.features.shape)
 
     @property
     def fingerprint(self) -> str:

@@ -78,6 +78,22 @@ class ItemHistoryRanker:
         run = functools.partial(_vectors, self.network, params)
         return in_blocks(lambda some: run(self.known.items(some)), min(_ITEMS, len(ids)), ids)
 
+    def target_nats(self, params: Any, evaluation: EvaluationSet) -> np.ndarray:
+        """float32 [U, L]: -log p of each code of each user's target, after the codes before it."""
+        searching = search_params(params, jnp.asarray(self.vectors(params)))
+        histories = [evaluation.history(row) for row in range(len(evaluation))]
+        states = self._states(searching, histories)
+        run = functools.partial(_code_nats, self.network, params)
+        return in_blocks(lambda s, c: run(s[:, None], c[:, None]), _USERS, states, self._codes[evaluation.target_item])
+
+    @property
+    def _codes(self) -> np.ndarray:
+        return self.known.table.codes
+
+    def _states(self, searching: Any, histories: list[np.ndarray]) -> np.ndarray:
+        read, lengths = latest_items(histories, self.history_length)
+        return in_blocks(functools.partial(_states, self.recommender.decoder, searching), _USERS, read, lengths)
+
     def rank(self, params: Any, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user."""
         vectors = self.vectors(params)
@@ -94,8 +110,7 @@ class ItemHistoryRanker:
             items, _ = rank_items(codes, log_probs, table, k)
             unseen, scores = rank_items(codes, log_probs, table, k, seen)
             return Ranking(RankedItems(items, unseen), scores, sid_ranks)
-        read, lengths = latest_items(histories, self.history_length)
-        states = in_blocks(functools.partial(_states, recommender.decoder, searching), _USERS, read, lengths)
+        states = self._states(searching, histories)
         if self.dense_share == 1:
             lists, dense = exact_top_k(states, vectors, evaluation, k)
             return Ranking(lists, dense)
@@ -135,17 +150,24 @@ def _candidate_scores(
     codes: jax.Array,
 ) -> jax.Array:
     """float32 [U, C]: both log-probabilities of each candidate [U, C] with `codes` [U, C, L], weighted."""
-    apply = functools.partial(network.apply, {"params": params})
     scores = jnp.einsum("UD,ND->UN", states, vectors, preferred_element_type=jnp.float32)
     dense = jnp.take_along_axis(scores, candidates, axis=1) - jax.nn.logsumexp(scores, axis=1, keepdims=True)
     repeated = jnp.repeat(states[:, None], candidates.shape[1], axis=1)
-    hidden: Any = apply(repeated.astype(network.config.transformer.dtype), codes, method="depth_states")
-    total = jnp.zeros(candidates.size, jnp.float32)
+    nats = jnp.sum(_code_nats(network, params, repeated, codes), axis=-1)
+    return dense_share * dense - (1 - dense_share) * nats.reshape(candidates.shape)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _code_nats(network: ItemHistoryNetwork, params: Any, states: jax.Array, codes: jax.Array) -> jax.Array:
+    """float32 [B x T, L]: -log p of each code [B, T, L] after the states [B, T, D] and the codes before it."""
+    apply = functools.partial(network.apply, {"params": params})
+    hidden: Any = apply(states.astype(network.config.transformer.dtype), codes, method="depth_states")
+    flat, nats = codes.reshape(-1, codes.shape[-1]), []
     for level in range(codes.shape[-1]):
         logits = jnp.asarray(apply(hidden[:, level], level, method="code_logits"))
-        chosen = jnp.take_along_axis(logits, codes.reshape(-1, codes.shape[-1])[:, level, None], axis=1)[:, 0]
-        total += chosen - jax.nn.logsumexp(logits, axis=-1)
-    return (1 - dense_share) * total.reshape(candidates.shape) + dense_share * dense
+        chosen = jnp.take_along_axis(logits, flat[:, level, None], axis=1)[:, 0]
+        nats.append(jax.nn.logsumexp(logits, axis=-1) - chosen)
+    return jnp.stack(nats, axis=-1)
 
 
 def _without_repeats(candidates: np.ndarray) -> np.ndarray:

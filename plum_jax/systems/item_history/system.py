@@ -24,6 +24,7 @@ from plum_jax.model.item_history import ItemHistoryConfig, ItemHistoryNetwork, I
 from plum_jax.objectives.next_item import NextItem
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.stages import Stages
+from plum_jax.systems.item_history.counts import ItemSizes, item_history_counts, item_history_flops_parts
 from plum_jax.systems.item_history.known_items import KnownItems
 from plum_jax.systems.item_history.ranking import ItemHistoryRanker
 from plum_jax.systems.scored_items import training_histories
@@ -74,31 +75,51 @@ class ItemHistory:
     def fit(self, stages: Stages, name: str) -> FittedItemHistory:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
         split, known = stages.split, KnownItems.of(stages, self.use_features)
-        directory = stages.directory / "systems" / name
-        network = self.built(known)
-        ranker = ItemHistoryRanker(network, known, self.history_length, self.num_beams, self.dense_share)
-        training = self.training
-        params = trainer.train(
-            training,
+        directory, ranker = stages.directory / "systems" / name, self.ranker(known)
+        evaluators = {"validation": self._curve(ranker, split)} if self.training.evaluation_period else {}
+        params = self.train(split, known, directory, evaluators=evaluators, description=name)
+        return FittedItemHistory(ranker, params, self._facts(known), epath.Path(directory))
+
+    def train(
+        self,
+        split: Split,
+        known: KnownItems,
+        directory: epath.PathLike,
+        *,
+        evaluators: Mapping[str, Evaluator] | None = None,
+        trunk: trainer.Trunk | None = None,
+        description: str = "item history",
+    ) -> Any:
+        """Parameters after the last step, or after the best one; the arguments are those of `trainer.train`."""
+        network = self.network_of(known.sizes)
+        positions = self.batch_size * self.row_length
+        return trainer.train(
+            self.training,
             directory=directory,
-            init_params=functools.partial(_initial, network),
-            objective=self.objective.on(network, training.mesh.build()),
+            init_params=functools.partial(initial_item_history, network),
+            objective=self.objective.on(network, self.training.mesh.build()),
             feed=self.feed(split, known),
             fingerprints={
                 "split": split.fingerprint,
                 "items": known.fingerprint,
                 "system": artifact.fingerprint(self),
             },
-            evaluators={"validation": self._curve(ranker, split)} if training.evaluation_period else {},
-            tokens_per_step=self.batch_size * self.row_length,
-            description=name,
+            evaluators=evaluators,
+            step_flops=positions * sum(self.flops_parts(known.sizes).values()),
+            tokens_per_step=positions,
+            trunk=trunk,
+            description=description,
             described={"system": self},
         )
-        return FittedItemHistory(ranker, params, training.seed, epath.Path(directory))
 
-    def built(self, known: KnownItems) -> ItemHistoryNetwork:
+    def network_of(self, sizes: ItemSizes) -> ItemHistoryNetwork:
         """The network for these items."""
-        return ItemHistoryNetwork(self.network, known.table.codebook_sizes, len(known.known), known.features.shape[1])
+        return ItemHistoryNetwork(self.network, sizes.codebook_sizes, sizes.num_items, sizes.feature_dim)
+
+    def ranker(self, known: KnownItems) -> ItemHistoryRanker:
+        """How it ranks."""
+        network = self.network_of(known.sizes)
+        return ItemHistoryRanker(network, known, self.history_length, self.num_beams, self.dense_share)
 
     def feed(self, split: Split, known: KnownItems) -> ItemColumns:
         """Packed rows of item indexes with what is known of the items, reshuffled each epoch."""
@@ -107,9 +128,34 @@ class ItemHistory:
         batch_size = min(self.batch_size, len(rows["decoder_positions"]))
         batches = ArrayBatches(rows, batch_size, self.training.seed)
         columns = known.columns("input", "decoder_input_tokens") | known.columns("target", "decoder_target_tokens")
-        a_row = -(-self.num_drawn // batch_size)
-        drawn = DrawnItems(a_row, np.flatnonzero(known.known), self.training.seed)
+        drawn = DrawnItems(self.drawn_a_row(batch_size), np.flatnonzero(known.known), self.training.seed)
         return ItemColumns(batches, columns | known.columns("drawn", DRAWN), drawn)
+
+    def drawn_a_row(self, batch_size: int) -> int:
+        """Negatives that each row of a batch brings."""
+        return -(-self.num_drawn // batch_size)
+
+    def flops_parts(self, sizes: ItemSizes) -> dict[str, float]:
+        """Model FLOPs of one position in training, by part."""
+        return item_history_flops_parts(
+            self.network,
+            sizes,
+            self.row_length,
+            generative=bool(self.objective.generative_weight),
+            drawn=self.drawn_a_row(self.batch_size) * self.batch_size if self.objective.dense_weight else 0,
+            positions=self.batch_size * self.row_length,
+        )
+
+    def _facts(self, known: KnownItems) -> dict[str, Any]:
+        counts = item_history_counts(self.network, known.sizes)
+        positions = self.training.steps * self.batch_size * self.row_length
+        return {
+            "seed": self.training.seed,
+            "parameters": counts["total"],
+            "non_embedding_parameters": counts["non_embedding"],
+            "train_flops": positions * sum(self.flops_parts(known.sizes).values()),
+            "sid_table": known.table.fingerprint,
+        }
 
     def _curve(self, ranker: ItemHistoryRanker, split: Split) -> Evaluator:
         everybody = split.evaluation("validation")
@@ -130,13 +176,13 @@ class FittedItemHistory:
     Attributes:
       ranker: how.
       params: with what (host arrays).
-      seed: of the training.
+      told: seed, parameters, train_flops...
       directory: of the training run, whose log knows the seconds.
     """
 
     ranker: ItemHistoryRanker
     params: Any
-    seed: int
+    told: Mapping[str, Any]
     directory: epath.Path
 
     @functools.cached_property
@@ -148,25 +194,15 @@ class FittedItemHistory:
     @property
     def facts(self) -> Mapping[str, Any]:
         seconds = max((row["seconds"] for row in read_metrics(self.directory) if "seconds" in row), default=0.0)
-        total = sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))
-        tables = self.params["items"], self.params["depth"]
-        embeddings = sum(
-            np.size(part[name]) for part in tables for name in ("codes", "ids", "embedding", "head") if name in part
-        )
-        return {
-            "seed": self.seed,
-            "parameters": total,
-            "non_embedding_parameters": total - embeddings,
-            "train_seconds": round(seconds, 1),
-            "sid_table": self.ranker.known.table.fingerprint,
-        }
+        return {**self.told, "train_seconds": round(seconds, 1)}
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user."""
         return self.ranker.rank(self.params, evaluation, k)
 
 
-def _initial(network: ItemHistoryNetwork, key: jax.Array) -> Any:
+def initial_item_history(network: ItemHistoryNetwork, key: jax.Array) -> Any:
+    """Random parameters with their logical axes."""
     one, levels = jnp.zeros((1, 1), jnp.int32), len(network.codebook_sizes)
     items = Items(one, one > 0, jnp.zeros((1, 1, levels), jnp.int32), jnp.zeros((1, 1, network.feature_dim)))
     return network.init(key, items, one, jnp.ones((1, 1, 1), bool))["params"]

@@ -17,8 +17,14 @@ from plum_jax.model.masks import PackedCausal
 from plum_jax.objectives.next_item import NextItem, items_of
 from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
 from plum_jax.stages import Data
+from plum_jax.studies.cell import run_cell
+from plum_jax.studies.grid import IsoFlop
+from plum_jax.studies.rules import Ladder, PowerRule
+from plum_jax.studies.study import Study
 from plum_jax.systems.item_history import ItemHistory
+from plum_jax.systems.item_history.counts import item_history_counts
 from plum_jax.systems.item_history.known_items import KnownItems
+from plum_jax.systems.item_history.scaling import ScaledItemHistory
 from plum_jax.systems.popularity import Popularity
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupCosine
@@ -191,6 +197,51 @@ def test_a_run_that_goes_on_is_the_run_that_was_not_interrupted(stages, fitted, 
     assert watched.fit(whole, "item_history").fingerprint == fitted.fingerprint
 
 
+def test_parameters_and_flops_are_those_counted_by_hand(fitted):
+    sizes = fitted.ranker.known.sizes
+    counts = item_history_counts(SYSTEM.network, sizes)
+    params = fitted.params
+    assert counts["total"] == sum(np.size(leaf) for leaf in jax.tree.leaves(params))
+    rows = [params["items"]["codes"], params["items"]["ids"], params["depth"]["embedding"]]
+    assert counts["embedding"] == sum(np.size(table) for table in rows)
+    assert counts["head"] == np.size(params["depth"]["head"])
+    parts = SYSTEM.flops_parts(sizes)
+    codes, drawn, positions = sizes.num_codes, 32, 8 * 24
+    # Backward is twice forward, 2 a multiply-add. Scores of 32 negatives and the target; every code of each level.
+    assert parts["head"] == 6 * (33 * 16 + codes * 8)
+    trunk, depth = 16 * 16 * 4 + 3 * 16 * 32, 8 * 8 * 4 + 3 * 8 * 16
+    vectors = (2 + drawn / positions) * 4 * 16  # features of inputs, targets and negatives
+    assert parts["projections"] == pytest.approx(6 * (trunk + 3 * depth + 16 * 8 + vectors))
+    assert parts["scores"] == pytest.approx(6 * 2 * (16 * 12.5 + 3 * 8 * 2))
+
+
+def test_the_step_that_a_study_times_has_the_shapes_of_the_feed(stages, fitted):
+    scaled = ScaledItemHistory(DATA, SYSTEM)
+    data = scaled.prepare(stages.directory, 40).data
+    ours = next(SYSTEM.feed(stages.split, fitted.ranker.known).make_iterator())
+    assert {n: (v.shape, v.dtype) for n, v in scaled.step(data).batch().items()} == {
+        n: (v.shape, v.dtype) for n, v in ours.items()
+    }
+
+
+def test_a_study_scales_it(tmp_path):
+    scaled = ScaledItemHistory(DATA, dataclasses.replace(SYSTEM, num_beams=10), ks=(1, 5))
+    stated = Study(
+        name="items",
+        system=scaled,
+        sizes=Ladder(((8, 1), (16, 1)), head_dim=8),
+        grid=IsoFlop(budgets=(4e8,)),
+        learning_rate=PowerRule(1e-2),
+        batch_size=PowerRule(8),
+        held_out=(),
+        evaluation_users=40,
+    )
+    row = run_cell(stated, "b00-d016x1-s0", tmp_path)
+    assert row["status"] == "finished" and row["flops"] == pytest.approx(4e8, rel=0.01)
+    assert row["best_possible_loss"] < row["loss"] == pytest.approx(sum(row[f"loss_level_{n}"] for n in (1, 2, 3)) / 3)
+    assert row["hits@5"] == round(row["recall@5"] * 40)
+
+
 def test_its_row_says_what_other_rows_say(stages, fitted):
     row = evaluated(stages, "item_history", SYSTEM, (1, 5))
     assert row["parameters"] == sum(np.size(leaf) for leaf in jax.tree.leaves(fitted.params))
@@ -213,4 +264,4 @@ def test_a_ranking_by_what_is_not_trained_is_refused(changes, message):
 def test_without_features_items_are_their_codes_and_rows(stages):
     known = KnownItems.of(stages, use_features=False)
     assert known.features.shape == (48, 0)
-    assert SYSTEM.built(known).feature_dim == 0
+    assert SYSTEM.network_of(known.sizes).feature_dim == 0
