@@ -18,6 +18,7 @@ from etils import epath
 from plum_jax.corpus.schema import CorpusError
 from plum_jax.corpus.sources import encodings, values
 from plum_jax.corpus.sources.compressed import SUFFIXES, inner_suffix, open_bytes
+from plum_jax.corpus.sources.json_fields import json_fields
 from plum_jax.corpus.sources.parts import partitions_of, parts_of
 from plum_jax.corpus.sources.quoting import quote_of
 
@@ -57,6 +58,7 @@ class DataFile:
       lazy: `ROW` and the columns (JSON: `ROW` and the line). All columns of text files are String.
       schema: the file's columns and their types.
       faults: the ways in which its rows can be broken.
+      nested: JSON: the columns that were seen to hold lists or objects.
     """
 
     path: epath.Path
@@ -65,6 +67,7 @@ class DataFile:
     lazy: pl.LazyFrame
     schema: Mapping[str, pl.DataType]
     faults: tuple[Fault, ...]
+    nested: frozenset[str] = frozenset()
 
     def require(self, columns: Sequence[str]) -> None:
         """Raises CorpusError for the first of `columns` that the file has not."""
@@ -86,9 +89,8 @@ class DataFile:
         """
         self.require(list(columns.values()))
         if self.format == "json":
-            frame = self.lazy.filter(pl.col(LINE).str.strip_chars() != "").select(
-                ROW, LINE, **{new: pl.col(LINE).str.json_path_match(_json_path(old)) for new, old in columns.items()}
-            )
+            lines = self.lazy.filter(pl.col(LINE).str.strip_chars() != "").select(ROW, LINE)
+            frame = json_fields(lines, LINE, columns, self.nested)
             nothing = pl.all_horizontal(pl.col(new).is_null() for new in columns)
             tests = {_ENCODING: pl.col(LINE).str.contains("\ufffd", literal=True), _JSON: nothing}
         else:
@@ -176,7 +178,8 @@ def _open_part(
     utf8, replaced = stack.enter_context(encodings.as_utf8(path, encoding, skip_wrong_encoding))
     faults = (_ENCODING,) if replaced else ()
     if suffix in _JSON_SUFFIXES:
-        return DataFile(path, (path,), "json", _lines(utf8, offset=1), _json_keys(utf8, path), (*faults, _JSON))
+        schema, nested = _json_keys(utf8, path)
+        return DataFile(path, (path,), "json", _lines(utf8, offset=1), schema, (*faults, _JSON), nested)
     separator = separator or _SEPARATORS.get(suffix)
     if separator is None:
         known = f"known: {_SEPARATORS}, {_JSON_SUFFIXES}, .parquet, each also with {SUFFIXES} behind"
@@ -222,7 +225,8 @@ def _together(path: epath.Path, files: list[DataFile]) -> DataFile:
     faults = tuple({fault: None for file in files for fault in file.faults})
     parts = tuple(part for file in files for part in file.parts)
     schema |= dict.fromkeys(given, pl.String())
-    return DataFile(path, parts, first.format, pl.concat(lazies), schema, faults)
+    nested = frozenset().union(*(file.nested for file in files))
+    return DataFile(path, parts, first.format, pl.concat(lazies), schema, faults, nested)
 
 
 def open_lines(path: str | os.PathLike[str], stack: contextlib.ExitStack, *, skip_wrong_encoding: bool) -> DataFile:
@@ -277,17 +281,17 @@ def _scan_delimited(path: epath.Path, header: list[str], separator: str, quote: 
     return lines.select(ROW, __fields=pl.col(LINE).str.split(separator)).select(ROW, **cells)
 
 
-def _json_keys(utf8: epath.Path, path: epath.Path) -> dict[str, pl.DataType]:
+def _json_keys(utf8: epath.Path, path: epath.Path) -> tuple[dict[str, pl.DataType], frozenset[str]]:
+    """The keys of the first lines, and those whose values are lists or objects."""
     keys: dict[str, pl.DataType] = {}
+    nested: set[str] = set()
     with open_bytes(utf8) as file:
         for line in itertools.islice(file, _KEYS_SEEN_IN):
             with contextlib.suppress(json.JSONDecodeError):
                 row = json.loads(line)
-                keys |= dict.fromkeys(row, pl.String()) if isinstance(row, dict) else {}
+                if isinstance(row, dict):
+                    keys |= dict.fromkeys(row, pl.String())
+                    nested.update(key for key, value in row.items() if isinstance(value, list | dict))
     if not keys:
         raise CorpusError("no line is a JSON object; expected one object a line", file=path, row=1)
-    return keys
-
-
-def _json_path(key: str) -> str:
-    return f"$['{key}']" if "'" not in key else f'$["{key}"]'
+    return keys, frozenset(nested)
