@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import polars as pl
 
+from plum_jax import ragged
 from plum_jax.corpus.schema import FOLD, Corpus
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.field_tokens import Buckets, Categories, FieldTokens
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from tasks import ragged
 from tasks.templates import SID, Rows
 
 SINCE_PREVIOUS = "hours_since_previous_watch"

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
+from plum_jax import ragged
 from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from tasks import ragged, templates
+from tasks import templates
 from tasks.fields import TemplateRows
 
 WINDOWS_AT_ONCE = 4096

@@ -11,12 +11,11 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
-from plum_jax import artifact
+from plum_jax import artifact, ragged
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from tasks import ragged
 from tasks.histories import HistoryRenderer, HistoryTemplates, Slider, evaluation_windows
 
 if TYPE_CHECKING:

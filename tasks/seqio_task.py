@@ -11,8 +11,8 @@ from tasks import quiet_tensorflow  # isort: skip  # noqa: F401  (before seqio)
 import seqio
 import tensorflow as tf
 
+from plum_jax import ragged
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from tasks import ragged
 from tasks.seqio_vocabulary import SeqioSidVocabulary
 
 Sequences = Iterator[tuple[ragged.Ragged, ragged.Ragged]]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from plum_jax import ragged
 from plum_jax.corpus.schema import Corpus
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from tasks import ragged, templates
+from tasks import templates
 from tasks.fields import TemplateRows
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from plum_jax import ragged
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from tasks import ragged
 
 SID = "sid"
 _TOKEN = re.compile(r"(<[A-Za-z_]+>)")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plum_jax import ragged
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from tasks import ragged
 from tasks.histories import HistoryRenderer, HistoryTemplates, Slider
 
 if TYPE_CHECKING:

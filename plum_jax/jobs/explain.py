@@ -11,7 +11,8 @@ import numpy as np
 
 from plum_jax import artifact
 from plum_jax.model.masks import packed_causal_mask
-from plum_jax.retrieval.recommend import Ragged, rank_items
+from plum_jax.ragged import Ragged
+from plum_jax.retrieval.recommend import rank_items
 from plum_jax.systems.generative.pipeline import GenerativeStages, Pipeline
 
 

@@ -11,8 +11,9 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.evaluation.metrics import NOTHING
+from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beams import Params
-from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items
+from plum_jax.retrieval.recommend import Recommender, rank_items
 from plum_jax.retrieval.shards import ALONE, ShardedTable, Worker
 
 KIND = "recommendations"
@@ -66,7 +67,7 @@ def recommend_all(
     seen = Ragged.from_series(prompts["seen_items"])
     inputs = {
         **search_inputs(recommender, params, Ragged.from_series(prompts["prompt"])),
-        "users": artifact.fingerprint(prompts["user"].to_numpy(), seen.values, seen.offsets, "\n".join(user_ids)),
+        "users": artifact.fingerprint(prompts["user"].to_numpy(), seen.values, seen.lengths, "\n".join(user_ids)),
     }
     table = ShardedTable(
         directory=epath.Path(directory),
@@ -114,5 +115,5 @@ def search_inputs(recommender: Recommender, params: Params, prompts: Ragged) -> 
         "params": artifact.tree_fingerprint(params),
         "sid_table": recommender.table.fingerprint,
         "vocabulary": recommender.vocabulary.fingerprint,
-        "prompts": artifact.fingerprint(prompts.values, prompts.offsets),
+        "prompts": artifact.fingerprint(prompts.values, prompts.lengths),
     }

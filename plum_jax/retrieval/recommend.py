@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import polars as pl
 from tqdm import tqdm
 
 from plum_jax.evaluation.metrics import NOTHING
@@ -18,9 +17,11 @@ from plum_jax.model.blockwise_attention import BlockwiseAttention
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.item_history import ItemHistoryDecoder
 from plum_jax.model.unrolled import unrolled
+from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.beams import Params, Scores
 from plum_jax.retrieval.exclusion import exclude_items
+from plum_jax.retrieval.length_batches import length_batches
 from plum_jax.retrieval.sampling import Sampling, sample
 from plum_jax.retrieval.sorted_sids import SortedSids
 from plum_jax.retrieval.trie import SidTrie
@@ -28,35 +29,6 @@ from plum_jax.semantic_ids.table import SidTable
 
 AnyDecoder = Decoder | ItemHistoryDecoder
 _Search = Callable[[np.ndarray, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-
-_LENGTH_MULTIPLE = 16  # compiled prompt lengths are multiples of this, so that two folds share them
-_SHAPE_COST = 50_000  # tokens of padding that another compiled length must save: what 2 cores read while they compile
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ragged:
-    """Lists of integers of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`."""
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    @classmethod
-    def from_series(cls, series: pl.Series) -> Ragged:
-        """From a Polars column of lists; null is an empty list."""
-        lengths = series.list.len().fill_null(0).to_numpy().astype(np.int64)
-        values = series.filter(pl.Series(lengths > 0)).list.explode().to_numpy().astype(np.int32)
-        return cls(values, np.append(0, np.cumsum(lengths)))
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [rows]."""
-        return np.diff(self.offsets)
-
-    def padded(self, rows: np.ndarray, length: int) -> np.ndarray:
-        """int32 [rows, length], zeros on the right."""
-        place = np.arange(length)
-        real = place < self.lengths[rows][:, None]
-        return np.where(real, self.values[np.where(real, self.offsets[rows][:, None] + place, 0)], 0).astype(np.int32)
 
 
 class SidTokenIds(Protocol):
@@ -191,7 +163,7 @@ class Recommender:
         excluded = None
         if exclude is not None:
             user = np.repeat(np.arange(len(rows)), exclude.lengths[rows])
-            item = np.concatenate([exclude.values[exclude.offsets[row] : exclude.offsets[row + 1]] for row in rows])
+            item = exclude.of(rows)
             item_sets = self.item_sets if constrained else (None,)
             excluded = exclude_items(self.table.items_of_sid(), user, item, sets, item_sets)
         return {
@@ -226,47 +198,6 @@ def fastest_here(decoder: AnyDecoder, params: Params) -> tuple[AnyDecoder, Param
         return decoder, params
     decoder, params = unrolled(decoder, params)
     return decoder.clone(attention=BlockwiseAttention()), params
-
-
-def length_batches(lengths: np.ndarray, batch_size: int, num_buckets: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows in batches of nearly equal length, each with the length that its prompts are padded to, longest first.
-
-    The lengths are chosen so that padding and compiling cost least. With the start token each is a multiple of 16.
-    """
-    rounded = -(-(lengths + 1) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE - 1
-    limits = bucket_limits(rounded, num_buckets, _SHAPE_COST)
-    bucket = np.searchsorted(limits, lengths)
-    # The longest first: whoever runs out of memory does so at once.
-    for number in reversed(range(len(limits))):
-        rows = np.flatnonzero(bucket == number)
-        for start in range(0, len(rows), batch_size):
-            yield rows[start : start + batch_size], int(limits[number])
-
-
-def bucket_limits(lengths: np.ndarray, num_buckets: int, shape_cost: int = 0) -> np.ndarray:
-    """At most `num_buckets` of the `lengths`, rising, such that the cost is least.
-
-    The cost is the sum of all lengths, each padded up to the next limit, and `shape_cost` for each limit.
-    """
-    if not len(lengths):
-        return np.zeros(0, np.int64)
-    sizes, counts = np.unique(lengths, return_counts=True)
-    before = np.append(0, np.cumsum(counts))
-    # held[i, j]: lengths of sizes i .. j, were they the last bucket of a dynamic programme over sizes.
-    held = before[None, 1:] - before[:-1, None]
-    last = np.where(held > 0, held * sizes[None, :] + shape_cost, np.inf)
-    cost = np.append(0.0, np.full(len(sizes), np.inf))  # of the first j sizes
-    cuts = []
-    for _ in range(min(num_buckets, len(sizes))):
-        total = cost[:-1, None] + last
-        cuts.append(total.argmin(axis=0))
-        cost = np.append(0.0, total.min(axis=0))
-    limits, end = [], len(sizes)
-    for cut in reversed(cuts):
-        if end:
-            limits.append(sizes[end - 1])
-            end = int(cut[end - 1])
-    return np.array(limits[::-1])
 
 
 def rank_items(

@@ -15,8 +15,10 @@ from tqdm import tqdm
 from plum_jax.evaluation.metrics import summarise
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.masks import prompt_mask
+from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beams import Params
-from plum_jax.retrieval.recommend import Ragged, Recommender, length_batches, select_rows
+from plum_jax.retrieval.length_batches import length_batches
+from plum_jax.retrieval.recommend import Recommender, select_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

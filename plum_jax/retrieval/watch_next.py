@@ -10,9 +10,10 @@ import polars as pl
 import pyarrow as pa
 from etils import epath
 
+from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beams import Params
 from plum_jax.retrieval.offline import ranked_lists, require_beams, search_config, search_inputs
-from plum_jax.retrieval.recommend import Ragged, Recommender
+from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.shards import ALONE, ShardedTable, Worker
 
 KIND = "watch_next"

@@ -11,7 +11,8 @@ from own_csv_run import plum_command, run_plum
 
 from gin import config as gin
 from plum_jax import guard, run, run_jobs
-from plum_jax.retrieval.recommend import Ragged, rank_items
+from plum_jax.ragged import Ragged
+from plum_jax.retrieval.recommend import rank_items
 
 UPSTREAM = (*guard.UPSTREAM, *guard.TRAINED, "evaluation", "config.gin", "results.jsonl")
 

@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 from tiny_decoder import bigram_log_probs
 
-from plum_jax.retrieval.recommend import Ragged, bucket_limits, length_batches, rank_items, select_rows
+from plum_jax.ragged import Ragged
+from plum_jax.retrieval.length_batches import bucket_limits, length_batches
+from plum_jax.retrieval.recommend import rank_items, select_rows
 from plum_jax.semantic_ids.table import SidTable
 
 

@@ -18,9 +18,9 @@ from jax import export
 from plum_jax import artifact
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
+from plum_jax.ragged import Ragged
 from plum_jax.retrieval import serving
 from plum_jax.retrieval.offline import ranked_lists
-from plum_jax.retrieval.recommend import Ragged
 from plum_jax.retrieval.serving_loader import Server, ServingError
 
 LENGTHS = (15, 31)

@@ -10,7 +10,7 @@ from tiny_decoder import tiny_decoder
 
 from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.model.decoder import Decoder
-from plum_jax.retrieval.recommend import Ragged
+from plum_jax.ragged import Ragged
 from plum_jax.retrieval.target_loss import TargetLoss
 
 

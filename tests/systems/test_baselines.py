@@ -1,6 +1,8 @@
 """Baselines against dense sums in numpy, and against a leak."""
 
 import dataclasses
+import itertools
+import types
 
 import numpy as np
 import polars as pl
@@ -11,6 +13,7 @@ from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import LeaveOneOut, Split
 from plum_jax.systems.item_knn import ItemKnn
 from plum_jax.systems.popularity import Popularity
+from plum_jax.systems.transition_graph import TransitionGraph
 
 NUM_ITEMS = 15
 
@@ -103,3 +106,40 @@ def test_twice_is_the_same(split):
     first, second = (ItemKnn(neighbours=5).recommend(split, evaluation, 5) for _ in range(2))
     np.testing.assert_array_equal(first.items, second.items)
     np.testing.assert_array_equal(first.unseen, second.unseen)
+
+
+def stages_of(split, features):
+    blocks = [types.SimpleNamespace(values=features)]
+    builders = () if features is None else ("one",)
+    data = types.SimpleNamespace(feature_builders=builders)
+    return types.SimpleNamespace(split=split, data=data, features=types.SimpleNamespace(blocks=blocks))
+
+
+@pytest.mark.parametrize("with_features", [True, False])
+def test_the_transition_graph_is_a_walk_from_each_last_item(split, with_features):
+    features = np.random.default_rng(1).normal(size=(NUM_ITEMS, 4)) if with_features else None
+    config = TransitionGraph(sources=2, hops=2)
+    fitted = config.fit(stages_of(split, features), "graph")
+    _, popularity = training_matrix(split)
+    follows = np.zeros((NUM_ITEMS, NUM_ITEMS))
+    events = list(split.training_events().select("user", "item").iter_rows())
+    for (user, item), (next_user, next_item) in itertools.pairwise(events):
+        if user == next_user and item != next_item:
+            follows[item, next_item] += 1
+    unit = None if features is None else features / np.linalg.norm(features, axis=1, keepdims=True)
+    evaluation = split.evaluation("test")
+    lists = fitted.rank(evaluation, 6).lists
+    for row in range(len(evaluation)):
+        scores = np.full(NUM_ITEMS, -np.inf)
+        for number, source in enumerate(evaluation.history(row)[::-1][:2]):
+            near = set(np.flatnonzero(follows[source]))
+            far = {item for other in near for item in np.flatnonzero(follows[other])} - near
+            for hop, ring in enumerate((near, far)):
+                for item in ring:
+                    worth = config.edge_weight * np.log1p(follows[source, item]) / np.log1p(follows[source].max())
+                    worth += 0 if unit is None else unit[source] @ unit[item]
+                    worth -= config.hop_cost * hop + config.source_cost * number
+                    scores[item] = max(scores[item], worth)
+        assert lists.items[row].tolist() == by_score(np.round(scores, 5), popularity, set(), 6)
+        seen = set(evaluation.history(row).tolist())
+        assert lists.unseen[row].tolist() == by_score(np.round(scores, 5), popularity, seen, 6)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import seqio
 
-from plum_jax import artifact
-from plum_jax.feeds import token_records
+from plum_jax import artifact, ragged, token_records
 from plum_jax.feeds.batches import TokenBatches
-from tasks import mixtures, ragged
+from tasks import mixtures
 from tasks.materialize import materialize
 from tasks.retrieval import Retrieval, Reward
 from tasks.seqio_task import sequence_task

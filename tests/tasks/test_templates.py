@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from plum_jax import ragged
 from plum_jax.semantic_ids.field_tokens import Buckets, Categories
-from tasks import ragged, templates
+from tasks import templates
 from tasks.fields import TemplateRows
 
 FIELDS = ("sid", "title", "watch_ratio", "watch_time", "hours", "topics", "rating", "genre")

@@ -10,8 +10,9 @@ import polars as pl
 from plum_jax.evaluation.judge import judged
 from plum_jax.evaluation.metrics import NOTHING, Catalogue, RankedItems, target_ranks
 from plum_jax.evaluation.system import Ranking
+from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beams import Params
-from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items, select_rows
+from plum_jax.retrieval.recommend import Recommender, rank_items, select_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ from plum_jax.evaluation.metrics import NOTHING, RankedItems, target_ranks
 from plum_jax.evaluation.system import Ranking
 from plum_jax.feeds.histories import latest_items
 from plum_jax.model.item_history import ItemHistoryDecoder, ItemHistoryNetwork, Items, level_offsets, search_params
-from plum_jax.retrieval.recommend import Ragged, Recommender, rank_items
+from plum_jax.ragged import Ragged, from_rows
+from plum_jax.retrieval.recommend import Recommender, rank_items
 from plum_jax.systems.item_history.known_items import KnownItems
 from plum_jax.systems.scored_items import in_blocks
 
@@ -99,8 +100,8 @@ class ItemHistoryRanker:
         vectors = self.vectors(params)
         searching = search_params(params, jnp.asarray(vectors))
         histories = [evaluation.history(row)[-self.history_length :] for row in range(len(evaluation))]
-        prompts = Ragged(np.concatenate(histories), np.append(0, np.cumsum([len(h) for h in histories])))
-        seen = Ragged(evaluation.history_items, evaluation.history_offsets)
+        prompts = from_rows(histories)
+        seen = Ragged(evaluation.history_items, np.diff(evaluation.history_offsets))
         recommender, table = self.recommender, self.known.table
         sid_ranks = None
         if self.dense_share < 1:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from plum_jax.retrieval.recommend import Ragged
+from plum_jax.ragged import Ragged
 from plum_jax.systems.generative.evaluator import RetrievalEvaluator
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,10 +25,29 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @property
+    @functools.cached_property
     def starts(self) -> np.ndarray:
         """int64 [R]: where each row begins in `values`."""
         return np.cumsum(self.lengths) - self.lengths
+
+    @classmethod
+    def from_series(cls, series: pl.Series) -> Ragged:
+        """int32, from a Polars column of lists; null is an empty list."""
+        lengths = series.list.len().fill_null(0).to_numpy().astype(np.int64)
+        return cls(series.filter(pl.Series(lengths > 0)).list.explode().to_numpy().astype(np.int32), lengths)
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """The values of some rows, one after another."""
+        lengths = self.lengths[rows]
+        before = np.cumsum(lengths) - lengths
+        return self.values[np.arange(lengths.sum()) + np.repeat(self.starts[rows] - before, lengths)]
+
+    def padded(self, rows: np.ndarray, length: int) -> np.ndarray:
+        """int32 [rows, length], zeros on the right."""
+        place = np.arange(length)
+        real = place < self.lengths[rows][:, None]
+        at = np.where(real, self.starts[rows][:, None] + place, 0)
+        return np.where(real, self.values[at], 0).astype(np.int32)
 
     def rows(self) -> list[np.ndarray]:
         """The rows, as views."""

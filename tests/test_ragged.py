@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import ragged
+from plum_jax import ragged
 
 rows = st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=6)
 
