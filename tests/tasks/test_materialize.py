@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import seqio
 
-from plum_jax import artifact, ragged, token_records
+from plum_jax import artifact, ragged
+from plum_jax.feeds import token_records
 from plum_jax.feeds.batches import TokenBatches
 from tasks import mixtures
 from tasks.materialize import materialize
