@@ -151,11 +151,11 @@ class HistoryTemplates:
       context: context features of the request, and fields of the item watched last (the context video).
     """
 
-    layout: str
-    event: str
-    target: str
-    user: str
-    context: str
+    layout: str = "<history> {history} {target}"
+    event: str = "{sid}"
+    target: str = "{sid}"
+    user: str = ""
+    context: str = ""
 
 
 class HistoryRenderer:

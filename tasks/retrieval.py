@@ -74,7 +74,7 @@ class Retrieval:
     each history item stands where a target would, so one sequence trains all its prefixes; PLUM: one example a target.
 
     Attributes:
-      layout, event, target, user, context: see `histories.HistoryTemplates`.
+      templates: how a window reads.
       history_length: events in the prompt, at most.
       stride: events from one window's end to the next one's; None: half of `history_length` with a history weight (each
         target then has at least that much history), else 1 (each event is a target once).
@@ -86,11 +86,7 @@ class Retrieval:
       name: of the task.
     """
 
-    layout: str = "{user} <history> {history} {target}"
-    event: str = "{sid}"
-    target: str = "{sid}"
-    user: str = ""
-    context: str = ""
+    templates: HistoryTemplates = HistoryTemplates("{user} <history> {history} {target}")
     history_length: int = 20
     stride: int | None = None
     minimum_history: int = 1
@@ -177,8 +173,7 @@ class Retrieval:
         return {"before": frame[0], "after": frame[1], "history_length": self.history_length}
 
     def _renderer(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> HistoryRenderer:
-        texts = HistoryTemplates(self.layout, self.event, self.target, self.user, self.context)
-        return HistoryRenderer(texts, split, table, vocabulary, self.name)
+        return HistoryRenderer(self.templates, split, table, vocabulary, self.name)
 
     def _slider(self) -> Slider:
         every_prefix = self.history_weight > 0

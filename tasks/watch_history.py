@@ -24,16 +24,12 @@ class WatchHistory:
 
     Attributes:
       name: of the task.
-      layout, event, target, user, context: see `histories.HistoryTemplates`.
+      templates: how a window reads.
       history_length: events before the last one, at most; longer histories become several windows.
       stride: events from one window's end to the next one's; None: `history_length`, so that windows hardly overlap.
     """
 
-    layout: str = "<history> {history} {target}"
-    event: str = "{sid}"
-    target: str = "{sid}"
-    user: str = ""
-    context: str = ""
+    templates: HistoryTemplates = HistoryTemplates()
     history_length: int = 20
     stride: int | None = None
     name: str = "watch_history"
@@ -47,8 +43,7 @@ class WatchHistory:
         """
         from tasks import seqio_task  # TensorFlow's import takes seconds that only materialising should pay
 
-        texts = HistoryTemplates(self.layout, self.event, self.target, self.user, self.context)
-        renderer = HistoryRenderer(texts, split, table, vocabulary, self.name)
+        renderer = HistoryRenderer(self.templates, split, table, vocabulary, self.name)
         slider = Slider(self.history_length, self.stride or self.history_length)
         eos = [vocabulary.eos_id]
 

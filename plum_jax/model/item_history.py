@@ -168,6 +168,7 @@ class ItemHistoryNetwork(nn.Module):
         self.items = ItemEmbedding(c, self.codebook_sizes, self.num_items, self.feature_dim)
         self.transformer = Transformer(c.transformer, self.attention)
         self.depth = DepthDecoder(c.depth, self.codebook_sizes)
+        self.query = _query(c)
         self.dropout = nn.Dropout(c.transformer.dropout_rate)
 
     def vectors(self, items: Items, deterministic: bool = True) -> jax.Array:
@@ -184,6 +185,10 @@ class ItemHistoryNetwork(nn.Module):
         x = self.dropout(x, deterministic=deterministic)
         return self.transformer(x, positions, mask, deterministic=deterministic).values
 
+    def queries(self, states: jax.Array) -> jax.Array:
+        """States to what items' vectors are multiplied with: an item that was just read is not what comes next."""
+        return self.query(states)
+
     def depth_states(self, states: jax.Array, codes: jax.Array, deterministic: bool = True) -> jax.Array:
         """As `DepthDecoder.states`."""
         return self.depth.states(states, codes, deterministic)
@@ -194,7 +199,9 @@ class ItemHistoryNetwork(nn.Module):
 
     def __call__(self, items: Items, positions: jax.Array, mask: Mask) -> jax.Array:
         """Touches every parameter, for initialising; the logits of the last level."""
-        hidden = self.depth_states(self.states(items, positions, mask), items.codes)
+        states = self.states(items, positions, mask)
+        self.queries(states)
+        hidden = self.depth_states(states, items.codes)
         return self.code_logits(hidden, len(self.codebook_sizes) - 1)
 
 
@@ -250,6 +257,11 @@ class ItemHistoryDecoder(nn.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """float32 logits of the codes of all levels."""
         return self.depth.logits(hidden)
+
+
+def _query(config: ItemHistoryConfig) -> nn.Dense:
+    c = config.transformer
+    return nn.Dense(c.d_model, use_bias=False, param_dtype=jnp.dtype(c.param_dtype))
 
 
 def search_params(params: Any, table: Any) -> dict[str, Any]:

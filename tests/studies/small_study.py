@@ -16,6 +16,7 @@ from plum_jax.systems.generative.scaling import ScaledDecoder
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupCosine
 from plum_jax.training.training_config import TrainingConfig
+from tasks.histories import HistoryTemplates
 from tasks.retrieval import Retrieval
 
 LENGTH = 64
@@ -32,7 +33,9 @@ def small_pipeline(**changes) -> Pipeline:
                 collision_policy="extra_digit",
             ),
             "vocabulary": VocabularyConfig(num_pieces=300),
-            "retrieval_task": Retrieval(layout="<history> {history} {target}", history_length=10, stride=10),
+            "retrieval_task": Retrieval(
+                HistoryTemplates(layout="<history> {history} {target}"), history_length=10, stride=10
+            ),
             "retrieval": Phase(
                 training=TrainingConfig(
                     optimizer=AdamW(schedule=WarmupCosine()), log_period=7, checkpoint_period=0, tensorboard=False

@@ -9,6 +9,7 @@ from gin import config as gin
 from plum_jax import run
 from plum_jax.semantic_ids.field_tokens import Buckets, Categories
 from plum_jax.systems.generative.pipeline import VocabularyConfig
+from tasks.histories import HistoryTemplates
 from tasks.retrieval import Retrieval
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory
@@ -70,10 +71,12 @@ def test_compact_movielens_is_one_token_a_field(configured, make_world):
     fields = configured("compact_movielens", VocabularyConfig).field_tokens
     assert [type(field) for field in fields] == [Buckets, Buckets, Categories, Categories]
     retrieval = configured("compact_movielens", Retrieval)
-    assert (retrieval.event, retrieval.user) == ("{sid} {rating}", "{age} {gender} {occupation}")
+    assert (retrieval.templates.event, retrieval.templates.user) == ("{sid} {rating}", "{age} {gender} {occupation}")
     world = make_world([[0, 1, 2, 3, 4, 5]], fields)
     events = Retrieval(
-        layout="<user> {user} <history> {history} {target}", event="{sid} {rating}", user="{age} {gender}"
+        HistoryTemplates(
+            layout="<user> {user} <history> {history} {target}", event="{sid} {rating}", user="{age} {gender}"
+        )
     )
     (prompt,) = events.prompts(world.split, "test", world.table, world.vocabulary)["prompt"].to_list()
     assert len(prompt) == 4 + 5 * 4
@@ -84,6 +87,8 @@ def test_compact_movielens_is_one_token_a_field(configured, make_world):
 
 
 def test_compact_is_the_default(configured):
-    assert configured("compact_templates", Retrieval) == Retrieval(layout="<history> {history} {target}")
+    assert configured("compact_templates", Retrieval) == Retrieval(
+        HistoryTemplates(layout="<history> {history} {target}")
+    )
     assert configured("compact_templates", SidText) == SidText()
     assert np.isclose(configured("compact_templates", Retrieval).reward.scale, 1.0)

@@ -8,6 +8,7 @@ from plum_jax import artifact, ragged
 from plum_jax.feeds import token_records
 from plum_jax.feeds.batches import TokenBatches
 from tasks import mixtures
+from tasks.histories import HistoryTemplates
 from tasks.materialize import materialize
 from tasks.retrieval import Retrieval, Reward
 from tasks.seqio_task import sequence_task
@@ -18,7 +19,9 @@ INPUTS = {"split": "1", "sid_table": "2", "vocabulary": "3"}
 
 
 def make_mixture(world) -> seqio.Mixture:
-    behaviour = [WatchHistory(event="{sid} {channel}").task(world.split, world.table, world.vocabulary)]
+    behaviour = [
+        WatchHistory(HistoryTemplates(event="{sid} {channel}")).task(world.split, world.table, world.vocabulary)
+    ]
     texts = SidText({"title_of_sid": "Video {sid} has title (en): {title}", "sid_of_title": "{title} is {sid}"})
     metadata = texts.tasks(world.corpus, world.table, world.vocabulary)
     return mixtures.cpt_mixture(behaviour, metadata, 0.5)
@@ -96,7 +99,7 @@ def test_a_killed_run_keeps_its_finished_tasks(world, tmp_path, monkeypatch):
 
 
 def test_errors_name_the_task_and_what_to_do(world, tmp_path):
-    task = WatchHistory(event="{sid} {title}").task(world.split, world.table, world.vocabulary)
+    task = WatchHistory(HistoryTemplates(event="{sid} {title}")).task(world.split, world.table, world.vocabulary)
     with pytest.raises(
         ValueError, match=r"task watch_history: sequence 0 has \d+ tokens, .* holds 12: raise the length"
     ):

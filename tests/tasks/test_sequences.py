@@ -12,6 +12,7 @@ from plum_jax import artifact
 from plum_jax.corpus.leaks import LeakError
 from plum_jax.corpus.splits import LeaveOneOut
 from plum_jax.semantic_ids.field_tokens import Buckets, Categories
+from tasks.histories import HistoryTemplates
 from tasks.retrieval import Retrieval, Reward, read_prompts, write_prompts
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory
@@ -63,7 +64,7 @@ def test_sid_text_defaults_cover_every_text_and_category(world):
 
 
 def test_watch_history_by_hand(world):
-    task = WatchHistory(layout="wh = {history} || {target}", event="{sid} {channel}").task(
+    task = WatchHistory(HistoryTemplates(layout="wh = {history} || {target}", event="{sid} {channel}")).task(
         world.split, world.table, world.vocabulary
     )
     encode = world.vocabulary.encode
@@ -79,9 +80,7 @@ def test_watch_history_by_hand(world):
 def test_retrieval_weights_by_hand(make_world):
     world = make_world([[0, 1, 2, 3, 4, 5]], (Buckets("rating", (2.0, 4.0)),))
     config = Retrieval(
-        layout="{user} <history> {history} {target}",
-        event="{sid} {rating}",
-        user="{region}",
+        HistoryTemplates(layout="{user} <history> {history} {target}", event="{sid} {rating}", user="{region}"),
         history_length=3,
         history_weight=0.5,
         eos_weight=0.25,
@@ -112,7 +111,9 @@ def test_without_history_weight_each_event_is_one_example(world):
 
 def test_context_is_the_request_and_the_item_watched_last(world):
     config = Retrieval(
-        layout="{history} || {context} || {target}", context="device {device} | channel {channel} | sid {sid}"
+        HistoryTemplates(
+            layout="{history} || {context} || {target}", context="device {device} | channel {channel} | sid {sid}"
+        )
     )
     prompt = config.prompts(world.split, "test", world.table, world.vocabulary)["prompt"][0].to_list()
     words = world.vocabulary
@@ -129,10 +130,13 @@ def test_prompts_are_what_training_shows_before_the_target(make_world, history_l
     longest = max(map(len, histories))
     fields = (Buckets("hours_since_previous_watch", (1.0, 50.0)), Buckets("rating", (2.0, 4.0)))
     config = Retrieval(
-        layout="<user> {user} <history> {history} || <context_video> {context} {target}",
-        event="{sid} {rating} {hours_since_previous_watch} {hours_since_final_watch:.2f}h {watch_ratio:.2%} {title}",
-        user="{age} years {gender}",
-        context="{device} {sid} {channel}",
+        HistoryTemplates(
+            layout="<user> {user} <history> {history} || <context_video> {context} {target}",
+            event="{sid} {rating} {hours_since_previous_watch} "
+            "{hours_since_final_watch:.2f}h {watch_ratio:.2%} {title}",
+            user="{age} years {gender}",
+            context="{device} {sid} {channel}",
+        ),
         history_length=history_length,
     )
     evaluated = make_world([*histories, [0] * (longest + 2)], fields)
@@ -160,10 +164,13 @@ def test_watch_next_is_the_prompt_of_who_has_watched_one_item_and_told_nothing(m
     corpus = dataclasses.replace(told.corpus, users=nothing, events=events)
     split, table = LeaveOneOut().split(corpus), dataclasses.replace(told.table, corpus_fingerprint=corpus.fingerprint)
     task = Retrieval(
-        layout="<user> {user} {history} || {context} || {target}",
-        event="{sid} {rating} {channel} {watch_ratio:.2%} {hours_since_final_watch:.2f}h {hours_since_previous_watch}",
-        user="region {region} | user {age} years {gender}",
-        context="device {device} <context_video> {sid} {title}",
+        HistoryTemplates(
+            layout="<user> {user} {history} || {context} || {target}",
+            event="{sid} {rating} {channel} {watch_ratio:.2%} "
+            "{hours_since_final_watch:.2f}h {hours_since_previous_watch}",
+            user="region {region} | user {age} years {gender}",
+            context="device {device} <context_video> {sid} {title}",
+        ),
         history_length=1,
     )
     asked = task.watch_next_prompts(told.split, told.table, told.vocabulary)
@@ -181,7 +188,7 @@ def test_watch_next_is_the_prompt_of_who_has_watched_one_item_and_told_nothing(m
     "layout", ["<history> {history} {target}", "{user} <history> {history} next: <target> {target}"]
 )
 def test_a_server_can_make_prompts_of_items_alone(world, layout):
-    task = Retrieval(layout=layout, history_length=3)
+    task = Retrieval(HistoryTemplates(layout=layout), history_length=3)
     recipe = task.prompt_recipe(world.split, world.table, world.vocabulary)
     evaluation = world.split.evaluation("test")
     for row, prompt in enumerate(task.prompts(world.split, "test", world.table, world.vocabulary)["prompt"]):
@@ -191,7 +198,7 @@ def test_a_server_can_make_prompts_of_items_alone(world, layout):
 
 @pytest.mark.parametrize("more", [{"event": "{sid} {rating}"}, {"user": "{age}"}, {"layout": "<history> {target}"}])
 def test_no_recipe_where_a_prompt_takes_more_than_items(world, more):
-    task = Retrieval(**{"layout": "{user} {history} {target}", **more})
+    task = Retrieval(HistoryTemplates(**{"layout": "{user} {history} {target}", **more}))
     assert task.prompt_recipe(world.split, world.table, world.vocabulary) is None
 
 

@@ -85,7 +85,7 @@ def all_scores(fitted, history) -> tuple[np.ndarray, np.ndarray]:
     for level in range(known.table.num_levels):
         log_probs = jax.nn.log_softmax(apply(hidden[:, level], level, method="code_logits"))
         total += np.asarray(log_probs)[ids, known.table.codes[:, level]]
-    dense = jax.nn.log_softmax(apply(known.items(ids), method="vectors") @ state[0, 0])
+    dense = jax.nn.log_softmax(apply(known.items(ids), method="vectors") @ apply(state, method="queries")[0, 0])
     return total, np.asarray(dense, np.float64)
 
 
@@ -211,7 +211,7 @@ def test_parameters_and_flops_are_those_counted_by_hand(fitted):
     assert parts["head"] == 6 * (33 * 16 + codes * 8)
     trunk, depth = 16 * 16 * 4 + 3 * 16 * 32, 8 * 8 * 4 + 3 * 8 * 16
     vectors = (2 + drawn / positions) * 4 * 16  # features of inputs, targets and negatives
-    assert parts["projections"] == pytest.approx(6 * (trunk + 3 * depth + 16 * 8 + vectors))
+    assert parts["projections"] == pytest.approx(6 * (trunk + 3 * depth + 16 * 8 + 16 * 16 + vectors))
     assert parts["scores"] == pytest.approx(6 * 2 * (16 * 12.5 + 3 * 8 * 2))
 
 
