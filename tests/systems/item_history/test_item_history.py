@@ -230,14 +230,14 @@ def test_a_study_scales_it(tmp_path):
         name="items",
         system=scaled,
         sizes=Ladder(((8, 1), (16, 1)), head_dim=8),
-        grid=IsoFlop(budgets=(4e8,)),
+        grid=IsoFlop(budgets=(2e9,)),
         learning_rate=PowerRule(1e-2),
         batch_size=PowerRule(8),
         held_out=(),
         evaluation_users=40,
     )
     row = run_cell(stated, "b00-d016x1-s0", tmp_path)
-    assert row["status"] == "finished" and row["flops"] == pytest.approx(4e8, rel=0.01)
+    assert row["status"] == "finished" and row["flops"] == pytest.approx(2e9, rel=0.01)
     assert row["best_possible_loss"] < row["loss"] == pytest.approx(sum(row[f"loss_level_{n}"] for n in (1, 2, 3)) / 3)
     assert row["hits@5"] == round(row["recall@5"] * 40)
 
