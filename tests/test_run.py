@@ -77,3 +77,9 @@ def test_help_is_worth_reading(capsys):
         run.main(["--help"])
     text = capsys.readouterr().out
     assert "gin/run/pipeline.gin" in text and "MODEL_DIR" in text and "overrides" in text
+
+
+def test_files_of_the_repository_are_found_from_anywhere(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    run.configure(["experiments/plum_amazon/beauty.gin"], ["MODEL_DIR = 'x'", "DATA_DIR = 'y'"])
+    assert "Path not found" not in caplog.text
