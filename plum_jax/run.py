@@ -102,8 +102,8 @@ def configure(gin_files: Sequence[str], bindings: Sequence[str]) -> None:
     root = str(pathlib.Path(__file__).resolve().parents[1])
     if root not in gin._LOCATION_PREFIXES:
         gin.add_config_file_search_path(root)
-    # gin's second reader takes a folder for a Python package: it calls every file that is elsewhere an error, and stops at
-    # a folder that is no package.
+    # gin's second reader takes a folder for a Python package: it prints an error for every file that is elsewhere, and
+    # fails on a folder that is no package.
     del gin._FILE_READERS[1:]
     for file in gin_files:
         _require_file(file, root)
