@@ -190,13 +190,13 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bo
         action="store_true",
         help="stages and trainings that lie in MODEL_DIR and were made with other settings are made anew",
     )
-    known, rest = parser.parse_known_args(run_jobs.as_files(arguments))
-    bindings = []
-    for argument in rest:
-        name, equals, value = argument.removeprefix("--gin.").partition("=")
-        if not argument.startswith("--gin.") or not equals:
-            parser.error(f"expected --gin_file=FILE or --gin.NAME=VALUE, got {argument!r}")
-        bindings.append(f"{name} = {value}")
+    everything = run_jobs.as_files(arguments)
+    # argparse takes --gin.KS="(1, 5)", for its space, for a value of the flag before it.
+    settings = [argument for argument in everything if argument.startswith("--gin.")]
+    known, rest = parser.parse_known_args([argument for argument in everything if not argument.startswith("--gin.")])
+    for argument in rest + [setting for setting in settings if "=" not in setting]:
+        parser.error(f"expected --gin_file=FILE or --gin.NAME=VALUE, got {argument!r}")
+    bindings = [" = ".join(setting.removeprefix("--gin.").split("=", 1)) for setting in settings]
     if not known.gin_file:
         parser.print_help()
         raise SystemExit(2)

@@ -72,6 +72,12 @@ def test_other_flags_are_refused(gin_file, capsys):
     assert "expected --gin_file=FILE or --gin.NAME=VALUE, got '--steps=3'" in message
 
 
+def test_a_setting_with_a_space_is_no_value_of_the_flag_before_it():
+    files, bindings, *_ = run._parse_arguments(["--gin_file=a.gin", "--profile", "--gin.KS=(1, 5)", "--gin.A='b=c'"])
+    assert files == ["a.gin"]
+    assert bindings == ["KS = (1, 5)", "A = 'b=c'", f"{run.PROFILE} = 5"]
+
+
 def test_help_is_worth_reading(capsys):
     with pytest.raises(SystemExit):
         run.main(["--help"])
