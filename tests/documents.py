@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ CORPUS, MODEL = "--gin_file=gin/corpus/ml_100k.gin", "--gin_file=gin/model/cpu_t
 MODEL_DIR = """--gin.MODEL_DIR="'runs/try'\""""
 PIPELINE = f"plum --gin_file=gin/run/pipeline.gin {CORPUS} {MODEL} {MODEL_DIR}"
 STUDY = "--gin_file=gin/corpus/simulator.gin --gin_file=gin/study/simulated.gin"
+RUNS = """--gin.RUNS="'runs.csv'" --gin.COLUMNS="{'N': 'params', 'D': 'tokens', 'loss': 'final_loss'}\""""
 STUDY_DIR = """--gin.STUDY_DIR="'runs/simulated'\""""
 
 # Parts of commands, and what the sentence or the head of the table around them says goes with them. {} is the part.
@@ -36,7 +38,7 @@ COMPLETED = {
     "--gin_file=gin/run/model_size.gin": f"plum {{}} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/run/compile.gin": f"plum {{}} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/run/study_plan.gin": f"plum {{}} {STUDY} {STUDY_DIR}",
-    """--gin_file=gin/run/fit.gin --gin.RUNS="'runs.csv'\"""": f"plum {{}} {MODEL_DIR}",
+    f"--gin_file=gin/run/fit.gin {RUNS}": f"plum {{}} {MODEL_DIR}",
     "--gin.WRITE_PLAN=False": f"plum --gin_file=gin/run/study_plan.gin {STUDY} {STUDY_DIR} {{}}",
     "--gin.ITEMS_PER_USER=20": "plum recommend RUN_DIR {}",
     "--gin.SLICES=2 --gin.mesh.MeshShape.data=2": f"plum --gin_file=gin/run/compile.gin {MODEL} {MODEL_DIR} {{}}",
@@ -93,7 +95,7 @@ class Command:
     line: int
     words: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
-    stdin: str = ""
+    stdin: str = ""  # the name of the file that it reads
 
     @property
     def place(self) -> str:
@@ -108,7 +110,7 @@ class Command:
         """What two commands have in common that do the same with other settings or in other places."""
         program, *rest = self.words
         if program == "plum":
-            named = [pathlib.PurePath(file).name for file in self.gin_files] or rest[:1]
+            named = [pathlib.PurePath(file).name for file in self.gin_files] or [w for w in rest[:1] if w[0] != "-"]
             named += [word for word in rest if re.match("--(?!gin)", word)]
         else:
             named = rest[:2] if rest[:1] == ["-m"] else rest[:1]
@@ -187,7 +189,7 @@ def read_by_the_shell(code: Code, script: str) -> list[Command]:
         source.write_text("\n" * (code.line - 1) + script + "\n")  # so that lines have the numbers of the document
         # Where the reader is: the repository, and files of his own that a command reads.
         (directory / "experiments").symlink_to(REPOSITORY / "experiments")
-        (directory / "users.jsonl").write_text("")
+        (directory / "users.jsonl").write_text("users.jsonl")
         (directory / "bin").mkdir()
         (directory / "bin" / "dirname").symlink_to(shutil.which("dirname") or "/usr/bin/dirname")
         environment = {"PATH": str(directory / "bin"), "RECORDED": str(recorded), "PLUM": "plum"}
@@ -203,6 +205,22 @@ def read_by_the_shell(code: Code, script: str) -> list[Command]:
         if done.returncode:
             raise DocumentError(f"{code.file}: the shell cannot read this: {done.stderr}")
         return list(_records(code, str(source), recorded.read_text().split("\0")[:-1]))
+
+
+def of_make(command: Command) -> list[Command]:
+    """What a target has `plum` do, and what it says that one may do then.
+
+    Raises:
+      DocumentError: there is no such target.
+    """
+    without = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # of the make that runs the tests
+    environment = {name: value for name, value in os.environ.items() if name not in without}
+    line = ["make", "--dry-run", f"PYTHON={sys.executable}", *command.words[1:]]
+    done = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DocumentError(done.stderr.strip())
+    found = re.findall(r'^\.venv/bin/plum .*(?:(?<=\\)\n.*)*|(?<=")  \.venv/bin/plum [^"]*', done.stdout, re.MULTILINE)
+    return [one for text in found for one in read_by_the_shell(Code("Makefile", 1, text, "sh"), text)]
 
 
 def _records(code: Code, source: str, fields: list[str]) -> Iterator[Command]:

@@ -4,12 +4,9 @@ What the commands do on a miniature is `test_documented_runs.py`'s.
 """
 
 import importlib.util
-import os
 import pathlib
 import re
 import runpy
-import subprocess
-import sys
 from unittest import mock
 
 import documents
@@ -70,19 +67,11 @@ def check_plum(arguments: list[str]) -> None:
 
 
 def check_make(arguments: list[str]) -> None:
-    """The target exists; what it would have `plum` do is checked too, and what it says that one may do then."""
-    without = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # of the make that runs the tests
-    environment = {name: value for name, value in os.environ.items() if name not in without}
-    command = ["make", "--dry-run", f"PYTHON={sys.executable}", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DocumentError(done.stderr.strip())
-    found = re.findall(r'^\.venv/bin/plum .*(?:(?<=\\)\n.*)*|(?<=")  \.venv/bin/plum [^"]*', done.stdout, re.MULTILINE)
+    """The target exists, and what it would have `plum` do can be given."""
+    found = documents.of_make(Command("Makefile", 1, ("make", *arguments)))
     assert len(found) == (7 if arguments[0] == "quickstart" else 0)
-    for text in found:
-        code = documents.Code("Makefile", 1, text, "sh")
-        for of_make in documents.read_by_the_shell(code, text.replace("RUN_DIR", "runs/quickstart")):
-            check(of_make)
+    for command in found:
+        check(command)
 
 
 def check_python(arguments: list[str]) -> None:
@@ -155,7 +144,7 @@ done
     assert found == [
         Command("page.md", 6, ("plum", "--gin_file=gin/model/cpu_nano.gin", "--gin.MODEL_DIR='runs/a b'"), wide),
         Command("page.md", 6, ("plum", "--gin_file=gin/model/cpu_tiny.gin", "--gin.MODEL_DIR='runs/a b'"), wide),
-        Command("page.md", 9, ("plum", "recommend", "runs/quickstart")),
+        Command("page.md", 9, ("plum", "recommend", "runs/quickstart"), stdin="users.jsonl"),
         Command("page.md", 1, ("make", "lint")),
     ]
 
