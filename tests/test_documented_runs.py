@@ -91,7 +91,6 @@ GROUPS = {
     "runs are fitted": [
         Given("plum fit.gin", "docs/scaling_studies.md", gin(DRAWS=10)),
         Given("plum study_score.gin", "experiments/scaling/README.md"),
-        Given("plum study_report.gin", "experiments/scaling/README.md"),
     ],
 }
 PAGES = [
@@ -109,9 +108,10 @@ SLOW = {
         Given("plum study_plan.gin ml_1m_sequences.gin movielens.gin", sizes=MOVIELENS),
         Given("plum study_run.gin ml_1m_sequences.gin movielens.gin", "experiments/scaling/README.md", MOVIELENS),
     ],
-    "recall is fitted": [
+    "runs are fitted with their recall": [
         Given("plum study_forecast.gin", "experiments/scaling/README.md", gin(DRAWS=10)),
         Given("plum study_fit.gin", "experiments/scaling/README.md", gin(DRAWS=10)),
+        Given("plum study_report.gin", "experiments/scaling/README.md"),
         Given("plum fit.gin frontier.gin", sizes=gin(DRAWS=10)),
         Given("python -m plum_jax.scaling.coverage", sizes=("--studies", "2", "--draws", "4")),
     ],
