@@ -100,7 +100,11 @@ def configure(gin_files: Sequence[str], bindings: Sequence[str]) -> None:
     gin.clear_config()
     # A gin file names modules as seen from the repository's root; `plum` may be started elsewhere.
     root = str(pathlib.Path(__file__).resolve().parents[1])
-    gin.add_config_file_search_path(root)
+    if root not in gin._LOCATION_PREFIXES:
+        gin.add_config_file_search_path(root)
+    # gin's second reader takes a folder for a Python package: it prints an error for every file that is elsewhere, and
+    # fails on a folder that is no package.
+    del gin._FILE_READERS[1:]
     for file in gin_files:
         _require_file(file, root)
     try:
@@ -186,13 +190,13 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bo
         action="store_true",
         help="stages and trainings that lie in MODEL_DIR and were made with other settings are made anew",
     )
-    known, rest = parser.parse_known_args(run_jobs.as_files(arguments))
-    bindings = []
-    for argument in rest:
-        name, equals, value = argument.removeprefix("--gin.").partition("=")
-        if not argument.startswith("--gin.") or not equals:
-            parser.error(f"expected --gin_file=FILE or --gin.NAME=VALUE, got {argument!r}")
-        bindings.append(f"{name} = {value}")
+    everything = run_jobs.as_files(arguments)
+    # argparse takes --gin.KS="(1, 5)", for its space, for a value of the flag before it.
+    settings = [argument for argument in everything if argument.startswith("--gin.")]
+    known, rest = parser.parse_known_args([argument for argument in everything if not argument.startswith("--gin.")])
+    for argument in rest + [setting for setting in settings if "=" not in setting]:
+        parser.error(f"expected --gin_file=FILE or --gin.NAME=VALUE, got {argument!r}")
+    bindings = [" = ".join(setting.removeprefix("--gin.").split("=", 1)) for setting in settings]
     if not known.gin_file:
         parser.print_help()
         raise SystemExit(2)

@@ -2,9 +2,11 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 from own_csv_run import plum_command, run_plum, write_own_csv
+from plum_process import PlumProcess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -40,3 +42,11 @@ def finished(own_csv, tmp_path_factory) -> tuple[pathlib.Path, str]:
     done = run_plum(plum_command(own_csv, model_dir))
     assert done.returncode == 0, done.stderr[-3000:]
     return model_dir, done.stdout
+
+
+@pytest.fixture(scope="module")
+def plum() -> Iterator[PlumProcess]:
+    """Another process to give commands to; for a module, so that its memory is not kept by those that follow."""
+    process = PlumProcess()
+    yield process
+    process.close()

@@ -24,18 +24,41 @@ table.Table.text_fields = {{'title': 'the film'}}
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "islet", "jetty"]
 
 
+# Sizes of a run of a few seconds, behind a file of gin/model/.
+SIZES = {
+    "CODEBOOK_SIZES": "(4, 4)",
+    "COLLISIONS": "'extra_digit'",
+    "NUM_PIECES": "300",
+    "LENGTH": "64",
+    "CPT_STEPS": "30",
+    "RETRIEVAL_STEPS": "8",
+    "BATCH_SIZE": "4",
+    "EVALUATION_PERIOD": "4",
+    "CHECKPOINT_PERIOD": "5",
+    "KS": "(1, 5)",
+    "NUM_BEAMS": "10",
+    "SELECT_BY": "'validation/recall@5'",
+}
+
+
+def own_events() -> list[tuple[int, int, int, int]]:
+    """A hundred events in order of time: user, item, row and stars."""
+    rng = random.Random(0)
+    events = []
+    for row in range(100):
+        item = min(rng.randrange(10), rng.randrange(10))
+        events.append((row % 10, item, row, rng.randrange(1, 6)))
+    return events
+
+
 def write_own_csv(directory: pathlib.Path) -> None:
     """A hundred rows with odd column names, and the ten-line gin file beside them."""
-    rng = random.Random(0)
     with (directory / "odd.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["who?", "the film", "Film No", "when (UTC)", "stars"])
-        for row in range(100):
-            item = min(rng.randrange(10), rng.randrange(10))
+        for user, item, row, stars in own_events():
             time_of_row = f"{1 + row // 10:02d}/03/2024 {row % 10 + 10}:30"
-            writer.writerow(
-                [f"user {row % 10}", f"The {WORDS[item]} film", f"tt{item}", time_of_row, rng.randrange(1, 6)]
-            )
+            writer.writerow([f"user {user}", f"The {WORDS[item]} film", f"tt{item}", time_of_row, stars])
     (directory / "own.gin").write_text(GIN.format(path=directory / "odd.csv"))
 
 
@@ -43,12 +66,8 @@ def plum_command(own_csv: pathlib.Path, model_dir: pathlib.Path, *more: str, run
     """A run of a few seconds over that CSV, or a job on the run in `model_dir`."""
     if run in run_jobs.names():
         return [sys.executable, "-m", "plum_jax.run", run, str(model_dir), *more]
-    overrides = {"CODEBOOK_SIZES": "(4, 4)", "COLLISIONS": "'extra_digit'", "NUM_PIECES": 300, "LENGTH": 64}
-    overrides |= {"CPT_STEPS": 30, "RETRIEVAL_STEPS": 8, "BATCH_SIZE": 4, "EVALUATION_PERIOD": 4}
-    overrides |= {"CHECKPOINT_PERIOD": 5, "KS": "(1, 5)", "NUM_BEAMS": 10, "SELECT_BY": "'validation/recall@5'"}
-    overrides |= {"MODEL_DIR": f"'{model_dir}'"}
     files = [f"gin/run/{run}.gin", str(own_csv / "own.gin"), "gin/model/cpu_nano.gin"]
-    bindings = [f"--gin.{name}={value}" for name, value in overrides.items()]
+    bindings = [f"--gin.{name}={value}" for name, value in {**SIZES, "MODEL_DIR": f"'{model_dir}'"}.items()]
     return [sys.executable, "-m", "plum_jax.run", *(f"--gin_file={file}" for file in files), *bindings, *more]
 
 

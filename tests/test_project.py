@@ -159,7 +159,7 @@ def test_links_files_and_commands_in_the_documents_exist(document: pathlib.Path)
 
 
 def test_the_readme_s_tree_is_the_tree_there_is():
-    (tree,) = [block for block in blocks(REPOSITORY / "README.md", "") if block.startswith("plum_jax/")]
+    (tree,) = [block for block in blocks(REPOSITORY / "README.md", "text") if block.startswith("plum_jax/")]
     named, parent = set(), ""
     for line in tree.splitlines():
         name = line.split()[0]

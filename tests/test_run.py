@@ -72,8 +72,20 @@ def test_other_flags_are_refused(gin_file, capsys):
     assert "expected --gin_file=FILE or --gin.NAME=VALUE, got '--steps=3'" in message
 
 
+def test_a_setting_with_a_space_is_no_value_of_the_flag_before_it():
+    files, bindings, *_ = run._parse_arguments(["--gin_file=a.gin", "--profile", "--gin.KS=(1, 5)", "--gin.A='b=c'"])
+    assert files == ["a.gin"]
+    assert bindings == ["KS = (1, 5)", "A = 'b=c'", f"{run.PROFILE} = 5"]
+
+
 def test_help_is_worth_reading(capsys):
     with pytest.raises(SystemExit):
         run.main(["--help"])
     text = capsys.readouterr().out
     assert "gin/run/pipeline.gin" in text and "MODEL_DIR" in text and "overrides" in text
+
+
+def test_files_of_the_repository_are_found_from_anywhere(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    run.configure(["experiments/plum_amazon/beauty.gin"], ["MODEL_DIR = 'x'", "DATA_DIR = 'y'"])
+    assert "Path not found" not in caplog.text

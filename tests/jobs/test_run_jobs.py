@@ -34,7 +34,7 @@ def stages(finished):
         gin.clear_config()
 
 
-def test_every_job_does_its_work_and_leaves_the_run_as_it_was(finished, stages):
+def test_every_job_does_its_work_and_leaves_the_run_as_it_was(finished, stages, plum):
     model_dir, _ = finished
     before = state(model_dir)
     assert len(before) > 30
@@ -45,8 +45,8 @@ def test_every_job_does_its_work_and_leaves_the_run_as_it_was(finished, stages):
         "evaluate": ["--gin.KS=(2, 6)", "--gin.NUM_BEAMS=7"],
         "export_model": [],
     }.items():
-        done = run_plum(plum_command(model_dir.parent, model_dir, *flags, run=job))
-        assert done.returncode == 0, (job, done.stderr[-2000:])
+        code, text = plum.run([job, str(model_dir), *flags], model_dir.parent)
+        assert code == 0, (job, text[-2000:])
         assert state(model_dir) == before, job
     shutil.rmtree(model_dir / "hugging_face")  # another test of the same run exports it
 
@@ -102,7 +102,7 @@ def test_a_run_that_is_not_finished_is_not_finished_by_a_job_that_reads(finished
     assert state(tmp_path / "moved") == before
 
 
-def test_other_settings_are_named_and_nothing_is_written_until_the_user_says_so(finished, own_csv, tmp_path):
+def test_other_settings_are_named_and_nothing_is_written_until_the_user_says_so(finished, own_csv, plum, tmp_path):
     model_dir = tmp_path / "moved"
     shutil.copytree(finished[0], model_dir)
     before = state(model_dir)
@@ -112,13 +112,13 @@ def test_other_settings_are_named_and_nothing_is_written_until_the_user_says_so(
         ("--gin.RETRIEVAL_STEPS=12", "training.steps 8 there, 12 here"),
         ("--gin.config.DecoderConfig.d_model=24", "d_model"),
     ):
-        done = run_plum(plum_command(own_csv, model_dir, flag))
-        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
-        assert message in done.stderr and "--remake" in done.stderr, done.stderr[-2000:]
+        code, text = plum.run(plum_command(own_csv, model_dir, flag)[3:], tmp_path)
+        assert code == 1 and "Traceback" not in text, text[-2000:]
+        assert message in text and "--remake" in text, text[-2000:]
         assert state(model_dir) == before
-    done = run_plum(plum_command(own_csv, model_dir, "--gin.RETRIEVAL_STEPS=6", "--remake"))
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "retrieval is trained anew; what was there is kept as retrieval.before-1" in done.stdout
+    code, text = plum.run(plum_command(own_csv, model_dir, "--gin.RETRIEVAL_STEPS=6", "--remake")[3:], tmp_path)
+    assert code == 0, text[-2000:]
+    assert "retrieval is trained anew; what was there is kept as retrieval.before-1" in text
     assert "RETRIEVAL_STEPS = 6" in (model_dir / "config.gin").read_text()
     assert (model_dir / "train/retrieval.before-1/params").exists()
     # CPT has the settings that it had, and is not touched.

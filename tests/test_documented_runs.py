@@ -1,0 +1,251 @@
+"""The documents' commands are given on a miniature, word by word; behind them come sizes, which override those before.
+
+Commands that differ in settings or places alone are of one kind (`Command.kind`), and one of a kind is run. A kind that
+is neither run here nor in NOT_RUN, with the reason, fails.
+"""
+
+import dataclasses
+import fnmatch
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import documents
+import pytest
+from documents import REPOSITORY, Command
+from miniature import write_miniature
+from own_csv_run import SIZES
+from plum_process import PlumProcess
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A kind of command, whose it is where several documents have one, and what is put behind it."""
+
+    kind: str
+    page: str = ""
+    sizes: tuple[str, ...] = ()
+
+
+def gin(more: Mapping[str, object] | None = None, /, **settings: object) -> tuple[str, ...]:
+    """Flags; `more` has the names with dots."""
+    return tuple(f"--gin.{name}={value}" for name, value in {**settings, **(more or {})}.items())
+
+
+# The sizes of the finished run, so that most programs are compiled already.
+NANO = "--gin_file=gin/model/cpu_nano.gin"
+SMALL = (NANO, *gin(SIZES))
+ML_100K = gin(DATA_DIR="'data/ml_100k'")
+RQVAE = gin(
+    {
+        "CODEBOOK_SIZES": "(4, 4)",
+        "COLLISIONS": "'keep'",
+        "SID_STEPS": 4,
+        "rqvae.RqVae.hidden_dims": "(16,)",
+        "rqvae.RqVae.batch_size": 16,
+        "rqvae.RqVae.restart_period": 4,
+    }
+)
+CELL = (NANO, *RQVAE, *gin(RETRIEVAL_STEPS=4, BATCH_SIZE=4, KS="(5,)", NUM_BEAMS=5, NUM_PIECES=300))
+# Two cells, the first of which is that of the documents.
+STUDY = (
+    f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
+    *gin({"BUDGETS": "(3e9,)", "HELD_OUT": "()", "rules.Ladder.steps": "((16, 2), (24, 2))"}),
+)
+# Not where the rows of the study as it is wait for their forecast.
+MOVIELENS = (*STUDY, *gin(CODEBOOK_SIZES="(4, 4)", STUDY_DIR="'runs/movielens'"))
+POD = gin(TOPOLOGY="'v6e:2x2'", VOCAB_SIZE=4096, BATCH_SIZE=8, LENGTH=256, CODEBOOK_SIZES="(16, 16)", NUM_ITEMS=100)
+POD += gin({"NUM_BEAMS": 4, "SEARCH_USERS": 8, "config.DecoderConfig.num_layers": 1})
+EXPORTED = gin(
+    PRETRAINED="'runs/quickstart/hugging_face'", TEXT_MODEL="'runs/quickstart/vocabulary/sentencepiece.model'"
+)
+
+# Each group in its order: what a command makes, a later one may read.
+GROUPS = {
+    "a finished run answers": [
+        Given("plum recommend", "README.md"),
+        Given("plum watch_next", "README.md"),
+        Given("plum explain", "README.md"),
+        Given("plum evaluate", "README.md"),
+        Given("plum export_serving", "README.md"),
+        Given("python runs/quickstart/serving/loader.py"),
+        Given("plum export_model", "README.md"),
+        Given("plum compare.gin", "docs/retrieval.md"),
+        Given("plum assign_new_items", "docs/living_catalogue.md"),
+        Given("plum extend_catalogue", "docs/living_catalogue.md"),
+        Given("plum assign_new_items.gin"),
+        Given("plum semantic_ids.gin my_corpus.gin frozen_ids.gin", sizes=gin(COLLISIONS=SIZES["COLLISIONS"])),
+    ],
+    "a corpus of one's own": [Given("plum pipeline.gin my_corpus.gin cpu_tiny.gin", "README.md", SMALL)],
+    "nothing is trained": [
+        Given("plum --help"),
+        Given("plum model_size.gin cpu_tiny.gin"),
+        Given("plum model_size.gin moe_900m.gin"),
+    ],
+    "a study is planned": [
+        Given("plum study_plan.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
+        Given("plum study_status.gin", "docs/scaling_studies.md"),
+    ],
+    "runs are fitted": [
+        Given("plum fit.gin", "docs/scaling_studies.md", gin(DRAWS=10)),
+        Given("plum study_score.gin", "experiments/scaling/README.md"),
+    ],
+}
+PAGES = [
+    Given("python experiments/scaling/tables.py"),
+    Given("python experiments/semantic_ids/table.py"),
+    Given("python experiments/plum_frontier/frontier.py"),
+]
+SLOW = {
+    "a study is run": [
+        Given("plum study_plan.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
+        Given("plum study_cell.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
+        Given("plum study_run.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
+        Given("plum study_plan.gin simulator.gin simulated.gin sasrec.gin", sizes=STUDY),
+        Given("plum study_plan.gin simulator.gin simulated.gin item_history.gin", sizes=STUDY),
+        Given("plum study_plan.gin ml_1m_sequences.gin movielens.gin", sizes=MOVIELENS),
+        Given("plum study_run.gin ml_1m_sequences.gin movielens.gin", "experiments/scaling/README.md", MOVIELENS),
+    ],
+    "runs are fitted with their recall": [
+        Given("plum study_forecast.gin", "experiments/scaling/README.md", gin(DRAWS=10)),
+        Given("plum study_fit.gin", "experiments/scaling/README.md", gin(DRAWS=10)),
+        Given("plum study_report.gin", "experiments/scaling/README.md"),
+        Given("plum fit.gin frontier.gin", sizes=gin(DRAWS=10)),
+        Given("python -m plum_jax.scaling.coverage", sizes=("--studies", "2", "--draws", "4")),
+    ],
+    "MovieLens-100K": [
+        Given("plum pipeline.gin ml_100k.gin cpu_tiny.gin", "docs/gin.md", (*SMALL, *ML_100K)),
+        Given("plum config.gin"),
+        Given("plum pipeline.gin ml_100k.gin cpu_tiny.gin muon.gin", sizes=(*SMALL, *ML_100K)),
+        Given(
+            "plum pipeline.gin ml_100k.gin cpu_tiny.gin --profile",
+            sizes=(*SMALL, *ML_100K, *gin(MODEL_DIR="'runs/profile'")),
+        ),
+        Given("plum semantic_ids.gin ml_100k.gin sid_v2.gin", "docs/semantic_ids.md", (*RQVAE, *ML_100K)),
+    ],
+    "all systems": [
+        Given(
+            "plum pipeline.gin ml_100k.gin cpu_tiny.gin all.gin",
+            sizes=(*SMALL, *ML_100K, *gin(SASREC_STEPS=2, LEM_STEPS=2)),
+        ),
+        Given("make quickstart", "README.md", (*SMALL, *ML_100K, *gin(SASREC_STEPS=2, MODEL_DIR="'runs/made'"))),
+    ],
+    "a language model goes out and in": [
+        Given("plum export_model", "README.md"),
+        Given("plum pipeline.gin ml_100k.gin", "docs/pretrained.md", (*SMALL[1:], *ML_100K, *EXPORTED)),
+    ],
+    "Amazon Beauty": [Given("plum beauty.gin", sizes=SMALL)],
+    "Semantic IDs are judged": [
+        Given("plum study.gin beauty.gin v1.gin", sizes=CELL),
+        Given("plum study.gin beauty.gin no_multi_resolution.gin", sizes=CELL),
+        Given("plum study.gin beauty.gin residual_kmeans.gin", sizes=CELL),
+        Given("plum study.gin ml_1m.gin v2.gin", sizes=CELL),
+        Given("plum study.gin ml_1m.gin no_co_occurrence.gin", sizes=CELL),
+        Given("plum study.gin ml_1m.gin no_multi_embedding.gin", sizes=CELL),
+        Given("plum study.gin ml_1m.gin random.gin", sizes=CELL),
+        Given("plum study.gin ml_1m.gin cold_start.gin v2.gin", sizes=CELL),
+    ],
+    "a pod": [Given("plum compile.gin dense_110m.gin", sizes=POD)],
+}
+# Patterns of kinds that are not run, and why.
+NOT_RUN = {
+    "apt-get *": "changes the system",
+    "pip *": "needs a package index",
+    "make test*": "is what runs this",
+    "make lint": "is a part of what runs this",
+    "make lock": "needs a package index; tests/test_makefile.py has the rest",
+    "python benchmarks/*": "takes minutes; some need PyTorch, MaxText or weights",
+    "PYTHONPATH python tests/interop/make_expected.py": "needs transformers",
+    "python -m plum_jax.training.coordinate_check": "takes minutes; tests/training/test_width_transfer.py has parts",
+    "PROCESS_COUNT PROCESS_INDEX plum recommend": "waits for three more; tests/jobs/test_serving_jobs.py starts two",
+    "plum pipeline.gin * --multi_process": "needs a cluster; tests/training/test_multi_process.py makes one",
+    "plum study_plan.gin *pod.gin": "compiles each size of the study for a TPU, for minutes",
+    "plum compile.gin moe_*.gin": "compiles for a quarter of an hour; dense_110m.gin is run",
+    "plum compile.gin cpu_tiny.gin": "says what goes with compile.gin; dense_110m.gin is run",
+    "plum study_cell.gin ml_1m_sequences.gin movielens.gin": "is what study_run.gin starts",
+    "plum semantic_ids.gin ml_100k.gin cpu_tiny.gin": "says what goes with semantic_ids.gin; sid_v2.gin is run",
+    "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
+}
+
+
+def chosen(given: Given) -> Command:
+    """The first of its kind in its page; what a target of make has `plum` do first."""
+    found = [c for c in documents.commands() if c.kind == given.kind and c.file.startswith(given.page)]
+    assert found, f"no document has {given.kind!r} (any more)"
+    return documents.of_make(found[0])[0] if found[0].words[0] == "make" else found[0]
+
+
+@pytest.fixture
+def directory(finished, tmp_path) -> pathlib.Path:
+    write_miniature(tmp_path, finished[0])
+    return tmp_path
+
+
+def give(group: Sequence[Given], plum: PlumProcess, directory: pathlib.Path) -> dict[str, str]:
+    """Runs the commands of a group to their ends; returns what each kind printed."""
+    printed = {}
+    for given in group:
+        command = chosen(given)
+        words = [*command.words, *given.sizes]
+        if words[0] == "plum":
+            code, text = plum.run(words[1:], directory)
+        else:
+            assert words[0] == "python"
+            done = subprocess.run(
+                [sys.executable, *words[1:]],
+                cwd=directory,
+                env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY), **dict(command.environment)},
+                input=(directory / command.stdin).read_text() if command.stdin else "",
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
+            code, text = done.returncode, done.stdout + done.stderr
+        assert code == 0, f"{command.place}: {' '.join(words)}\n{text[-3000:]}"
+        printed[given.kind] = text
+    return printed
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_documented_commands_do_what_they_do(name: str, plum, directory):
+    give(GROUPS[name], plum, directory)
+
+
+def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(plum, directory):
+    printed = give(PAGES, plum, directory)
+    for page in ("experiments/scaling/README.md", "experiments/semantic_ids/table4.svg"):
+        assert (directory / page).read_text() == (REPOSITORY / page).read_text(), page
+    tables = printed["python experiments/semantic_ids/table.py"].splitlines()
+    assert len(tables) > 20
+    assert {*tables} <= {*(REPOSITORY / "experiments/semantic_ids/README.md").read_text().splitlines()}
+
+
+def test_a_command_that_fails_has_its_exit_code_and_its_message(plum, tmp_path):
+    code, text = plum.run(["recommend", "nowhere"], tmp_path)
+    assert code == 1 and "there is no such directory" in text and "Traceback" not in text
+    # Nobody's mistake: this is a traceback where `plum` has one.
+    code, text = plum.run(["--gin_file=gin/run/model_size.gin", "--gin.MODEL_DIR='x'"], pathlib.Path("/nowhere"))
+    assert code == 1 and "Traceback" in text
+    assert plum.run(["--help"], tmp_path)[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_documented_commands_that_take_longer_do_what_they_do(name: str, plum, directory):
+    if name == "a pod":
+        pytest.importorskip("libtpu", reason="libtpu is not installed: .[tpu]")
+    give(SLOW[name], plum, directory)
+
+
+def test_every_kind_of_command_is_run_or_it_is_said_why_not():
+    run = {given.kind for group in (*GROUPS.values(), PAGES, *SLOW.values()) for given in group}
+    kinds = {command.kind: command.place for command in documents.commands()}
+    assert run <= kinds.keys(), f"no document has {sorted(run - kinds.keys())} (any more)"
+    others = kinds.keys() - run
+    excused = {kind: [p for p in NOT_RUN if fnmatch.fnmatchcase(kind, p)] for kind in others}
+    unknown = [f"{kinds[kind]}: {kind!r}" for kind in sorted(others) if not excused[kind]]
+    assert not unknown, "say how small they are in GROUPS, or in NOT_RUN why they are not run"
+    assert {p for patterns in excused.values() for p in patterns} == {*NOT_RUN}, "a pattern excuses nothing"
