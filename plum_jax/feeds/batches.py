@@ -275,8 +275,3 @@ class ArrayIterator(grain.DatasetIterator[Batch]):
         self._next_batch += 1
         chosen = self._permutation[in_epoch * size : (in_epoch + 1) * size]
         return {name: array[chosen] for name, array in self._batches.arrays.items()}
-
-
-def array_batches(arrays: Mapping[str, np.ndarray], batch_size: int, seed: int = 0) -> ArrayBatches:
-    """Batches over in-memory arrays [N, ...], e.g. item features for the RQ-VAE."""
-    return ArrayBatches(arrays=arrays, batch_size=batch_size, seed=seed)

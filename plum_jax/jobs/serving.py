@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 
 from plum_jax import artifact
@@ -21,6 +22,8 @@ def recommend(
     items_per_user: int = 10,
     remove_seen: bool = True,
     users_per_shard: int = 4096,
+    beam_groups: int = 1,
+    beam_penalty: float = 0.5,
 ) -> None:
     """Recommendations for every user of the test fold, as Parquet, from the model with CPT (trained if it is not yet).
 
@@ -30,11 +33,19 @@ def recommend(
       items_per_user: length of a list.
       remove_seen: leave out what the user has in the history.
       users_per_shard: users that a kill can cost.
+      beam_groups, beam_penalty: lists of more kinds of items, by `Recommender.beam_groups`; 1: the likeliest.
+
+    Raises:
+      ValueError: beams that the groups do not divide.
     """
+    if pipeline.evaluation.num_beams % beam_groups:
+        beams = pipeline.evaluation.num_beams
+        raise ValueError(f"expected BEAM_GROUPS to divide NUM_BEAMS {beams}, got {beam_groups}")
     stages, worker = pipeline.stages(model_dir), _worker()
     _require_model(stages, worker)
     with _one_at_a_time(stages):
         recommender, params, prompts = stages.recommender, stages.params, stages.prompts("test")
+    recommender = dataclasses.replace(recommender, beam_groups=beam_groups, beam_penalty=beam_penalty)
     path = recommend_all(
         recommender,
         params,

@@ -6,7 +6,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.model.decoder import Decoder
 from plum_jax.retrieval.beams import (
     Beams,
@@ -106,3 +108,21 @@ def _best(beams: Beams, code_scores: jax.Array, bonus: jax.Array, wanted: int, t
     _, kept = top_k((sums + of_code).reshape(batch, -1), num_kept(wanted, code_scores, trie, level))
     log_probs = jnp.take_along_axis(sums.reshape(batch, -1), kept, axis=1)
     return extended(beams, trie, kept // fan_out, kept % fan_out, log_probs)
+
+
+def distinct(codes: np.ndarray, log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What groups found, best first, a SID that several found only once; -1 and -inf at the end.
+
+    Args:
+      codes: int32 [U, M, L].
+      log_probs: float32 [U, M].
+    """
+    order = np.argsort(-log_probs, axis=1, kind="stable")
+    codes, log_probs = np.take_along_axis(codes, order[..., None], axis=1), np.take_along_axis(log_probs, order, axis=1)
+    same = (codes[:, :, None] == codes[:, None, :]).all(axis=-1)
+    earlier = np.tri(codes.shape[1], k=-1, dtype=bool)
+    kept = ~(same & earlier).any(axis=2) & (log_probs > -np.inf)
+    order = np.argsort(~kept, axis=1, kind="stable")
+    codes = np.where(kept[..., None], codes, NOTHING)
+    log_probs = np.where(kept, log_probs, -np.inf)
+    return np.take_along_axis(codes, order[..., None], axis=1), np.take_along_axis(log_probs, order, axis=1)

@@ -106,7 +106,10 @@ def ranked_lists(
 
 def search_config(recommender: Recommender) -> dict[str, object]:
     """What of the recommender decides its lists besides its inputs."""
-    return {"num_beams": recommender.num_beams, "decoder": artifact.describe(recommender.decoder.config)}
+    groups = (
+        {} if recommender.beam_groups == 1 else {"groups": recommender.beam_groups, "penalty": recommender.beam_penalty}
+    )
+    return {"num_beams": recommender.num_beams, "decoder": artifact.describe(recommender.decoder.config), **groups}
 
 
 def search_inputs(recommender: Recommender, params: Params, prompts: Ragged) -> dict[str, str]:

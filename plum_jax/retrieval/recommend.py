@@ -20,6 +20,7 @@ from plum_jax.model.unrolled import unrolled
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.beams import Params, Scores
+from plum_jax.retrieval.diverse_beams import distinct, diverse_beam_search
 from plum_jax.retrieval.exclusion import exclude_items
 from plum_jax.retrieval.length_batches import length_batches
 from plum_jax.retrieval.sampling import Sampling, sample
@@ -62,6 +63,8 @@ class Recommender:
       batch_size: users in one device call. Small is fast on CPU (a batch must fit its caches); use hundreds on a TPU.
       num_buckets: prompts are padded to at most so many lengths, each compiled once.
       item_sets: what users can be constrained to: each a bool mask [N], item numbers, or None for all items.
+      beam_groups, beam_penalty: G groups of beams that search one after the other, each kept from the codes of those
+        before by so many nats (`diverse_beams`); 1: one search.
     """
 
     decoder: AnyDecoder
@@ -71,6 +74,8 @@ class Recommender:
     batch_size: int = 16
     num_buckets: int = 4
     item_sets: tuple[np.ndarray | None, ...] = (None,)
+    beam_groups: int = 1
+    beam_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if self.vocabulary.codebook_sizes != self.table.codebook_sizes:
@@ -119,10 +124,16 @@ class Recommender:
         decoder, params = fastest_here(self.decoder, params)
 
         def search(rows: np.ndarray, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-            arguments = self._arguments(rows, constrained, sets, exclude)
-            return beam_search(decoder, params, tokens, lengths, num_beams=self.num_beams, scores=scores, **arguments)
+            arguments = self._arguments(rows, constrained, sets, exclude) | {"scores": scores}
+            if self.beam_groups == 1:
+                return beam_search(decoder, params, tokens, lengths, num_beams=self.num_beams, **arguments)
+            groups = {"num_groups": self.beam_groups, "penalty": self.beam_penalty}
+            return diverse_beam_search(
+                decoder, params, tokens, lengths, num_beams=self.num_beams, **groups, **arguments
+            )
 
-        return self._in_batches(search, prompts, self.num_beams, description)
+        found = self._in_batches(search, prompts, self.num_beams, description)
+        return found if self.beam_groups == 1 else distinct(*found)
 
     def sample(
         self,

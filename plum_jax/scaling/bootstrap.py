@@ -21,7 +21,7 @@ NAMES = ("E", "A", "B", "alpha", "beta", "a", "b")
 
 
 @dataclasses.dataclass(frozen=True)
-class Interval:
+class PercentileInterval:
     """A percentile interval: `level` of the draws lie within."""
 
     low: float
@@ -65,7 +65,7 @@ class Bootstrap:
             raise ValueError(f"no parameter {name!r}; there are {', '.join(NAMES)}")
         return columns[NAMES.index(name)]
 
-    def interval(self, name: str, level: float = 0.9) -> Interval:
+    def interval(self, name: str, level: float = 0.9) -> PercentileInterval:
         """Percentile interval of one of `NAMES`."""
         return interval(self.values(name), level)
 
@@ -106,10 +106,10 @@ class PredictionInterval:
     seed_sd: float
 
 
-def interval(values: np.ndarray, level: float = 0.9) -> Interval:
+def interval(values: np.ndarray, level: float = 0.9) -> PercentileInterval:
     """Percentile interval of draws [R]."""
     low, high = np.percentile(values, [50.0 * (1.0 - level), 50.0 * (1.0 + level)])
-    return Interval(float(low), float(high), level)
+    return PercentileInterval(float(low), float(high), level)
 
 
 def draw_counts(
@@ -120,6 +120,7 @@ def draw_counts(
     scheme: str = "weights",
     runs: np.ndarray | None = None,
     strata: np.ndarray | None = None,
+    least_runs: int = 1,
 ) -> np.ndarray:
     """[draws, rows]: how often each row is drawn, or its weight; the same for all rows of a run (cluster).
 
@@ -130,6 +131,8 @@ def draw_counts(
       scheme: "weights", exponential of mean 1 for each run; "copies", runs with replacement.
       runs: [n] labels; rows of one run are drawn together. None: every row is a run.
       strata: [n] labels, e.g. budgets: each keeps its number of runs. None: one stratum.
+      least_runs: copies of fewer different runs of a stratum (or of seven tenths of them, where there are fewer) are
+        drawn again: a law of more parameters would go through all its points.
 
     Raises:
       ValueError: a run with rows in two strata.
@@ -152,7 +155,11 @@ def draw_counts(
             weights = draw.exponential(size=(draws, len(members)))
             counts[:, members] = weights / weights.mean(1, keepdims=True)
         else:
-            counts[:, members] = draw.multinomial(len(members), np.full(len(members), 1.0 / len(members)), draws)
+            chance = np.full(len(members), 1.0 / len(members))
+            copies = draw.multinomial(len(members), chance, draws)
+            while len(poor := np.flatnonzero((copies > 0).sum(1) < min(least_runs, 0.7 * len(members)))):
+                copies[poor] = draw.multinomial(len(members), chance, size=len(poor))
+            counts[:, members] = copies
     return counts[:, labels]
 
 
@@ -230,7 +237,7 @@ def predict(
     seed_sd: float = 0.0,
     level: float = 0.9,
 ) -> PredictionInterval:
-    """Interval for the loss of one new run of N parameters and D tokens.
+    """PercentileInterval for the loss of one new run of N parameters and D tokens.
 
     A run scatters about the law by the fit's residuals, of which the seed is one part and lack of fit the rest. The
     interval takes the law for true beyond the fitted range: it knows nothing of a form that changes there.

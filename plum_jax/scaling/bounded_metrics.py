@@ -106,7 +106,7 @@ def fit_rate(form: Form, points: RatePoints, floor: float | None = 0.0, counts: 
       form: one of `bounded_forms`.
       points: at least as many as the form has parameters.
       floor: rate by chance, k / items.
-      counts: how often each point is in a bootstrap draw, [draws, points] (`bootstrap_counts`); None for no draws.
+      counts: how often each point is in a bootstrap draw, [draws, points] (`bootstrap.draw_counts`); None for no draws.
 
     Raises:
       ValueError: fewer points than parameters.
@@ -137,21 +137,6 @@ def fit_rate(form: Form, points: RatePoints, floor: float | None = 0.0, counts: 
     return RateFit(
         form, theta, draws, centre, limits, len(points.rate), 2 * float(costs.min()), freedom, float(np.sqrt(beyond))
     )
-
-
-def bootstrap_counts(run: np.ndarray, draws: int, seed: int = 0, least_runs: int = 1) -> np.ndarray:
-    """How often each point is in a draw of whole runs with replacement, [draws, points].
-
-    A draw with fewer than `least_runs` different runs (or all of them, where there are fewer) is drawn again: a law of
-    more parameters would go through all its points.
-    """
-    names, which = np.unique(run, return_inverse=True)
-    generator = np.random.default_rng(seed)
-    chance = np.full(len(names), 1 / len(names))
-    counts = generator.multinomial(len(names), chance, size=draws)
-    while len(poor := np.flatnonzero((counts > 0).sum(1) < min(least_runs, 0.7 * len(names)))):
-        counts[poor] = generator.multinomial(len(names), chance, size=len(poor))
-    return counts[:, which]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import polars as pl
 
 from plum_jax.scaling import multi_start
 from plum_jax.scaling.akima import AkimaFit, fit_akima
-from plum_jax.scaling.bounded_metrics import bootstrap_counts
+from plum_jax.scaling.bootstrap import draw_counts
 from plum_jax.scaling.envelope import EnvelopeFit, fit_envelope
 from plum_jax.scaling.identifiability import NotIdentified, examine
 from plum_jax.scaling.iso_flop import Gates, IsoFlopFit, IsoFlopPoints, fit_iso_flop
@@ -188,7 +188,7 @@ def _law(
     except ValueError as error:
         return None, [Method(name, None, None, {}, None, str(error))], ()
     names = table["run"].to_numpy()
-    counts = bootstrap_counts(names, settings.draws, settings.seed, least_runs=6)
+    counts = draw_counts(len(names), settings.draws, settings.seed, scheme="copies", runs=names, least_runs=6)
     draws = law_draws(N, D, loss, counts, settings.delta)
     flops_per_nd = float(np.exp(np.mean(np.log(C / (N * D)))))
     law = LawFit(fit, draws, names, counts, flops_per_nd)

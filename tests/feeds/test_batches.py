@@ -271,7 +271,7 @@ def test_best_fit_never_overfills_and_leaves_at_most_one_row_under_half(lengths)
 
 def test_array_batches_reshuffle_and_resume():
     arrays = {"x": np.arange(10), "y": np.arange(20.0).reshape(10, 2)}
-    feed = batches.array_batches(arrays, batch_size=3, seed=1)
+    feed = batches.ArrayBatches(arrays, batch_size=3, seed=1)
     iterator = feed.make_iterator()
     fed, states = [], []
     for _ in range(9):
@@ -286,7 +286,7 @@ def test_array_batches_reshuffle_and_resume():
     resumed.set_state(states[5])
     np.testing.assert_array_equal(next(resumed)["x"], fed[5]["x"])
     with pytest.raises(ValueError, match="self.batch_size=11"):
-        batches.array_batches(arrays, batch_size=11)
+        batches.ArrayBatches(arrays, batch_size=11)
 
 
 def test_feeding_does_not_import_tensorflow():

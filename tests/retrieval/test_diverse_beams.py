@@ -6,7 +6,7 @@ import pytest
 from searches import SIZES, all_sids, run, search, some_sids
 from tiny_decoder import TEXT_TOKENS, bigram_log_probs, random_bigram, sid_offsets
 
-from plum_jax.retrieval.diverse_beams import diverse_beam_search
+from plum_jax.retrieval.diverse_beams import distinct, diverse_beam_search
 
 PROMPTS = [[3, 1], [5], [2, 2, 6]]
 
@@ -66,3 +66,11 @@ def test_groups_that_do_not_divide_the_beams_are_refused():
     model, params = random_bigram(SIZES)
     with pytest.raises(ValueError, match="num_beams=6 num_groups=4"):
         diverse(model, params, 6, 4, 1.0)
+
+
+def test_a_sid_that_two_groups_found_is_kept_once_and_lists_are_sorted():
+    codes = np.array([[[1, 2], [0, 3], [1, 2], [-1, -1]]], np.int32)
+    log_probs = np.array([[-2.0, -1.0, -2.0, -np.inf]], np.float32)
+    kept, scores = distinct(codes, log_probs)
+    assert kept.tolist() == [[[0, 3], [1, 2], [-1, -1], [-1, -1]]]
+    assert scores.tolist() == [[-1.0, -2.0, -np.inf, -np.inf]]

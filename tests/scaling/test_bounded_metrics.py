@@ -8,6 +8,7 @@ from scipy.special import expit
 from plum_jax.scaling import bounded_forms as forms
 from plum_jax.scaling import bounded_metrics as bounded
 from plum_jax.scaling import design, rate_selection
+from plum_jax.scaling.bootstrap import draw_counts
 from plum_jax.scaling.least_squares import minimise_squares
 
 LAW = design.GuessedLaw(1.2, 40.0, 90.0, 0.33, 0.3)
@@ -113,7 +114,7 @@ def test_draws_of_runs_cover_the_rate_ahead():
     covered = []
     for study in range(24):
         points = points_of(rate, N, D, 3_000, seed=study)
-        counts = bounded.bootstrap_counts(points.run, 40, study)
+        counts = draw_counts(len(points.run), 40, study, scheme="copies", runs=points.run)
         assert np.all(counts.sum(1) == len(N))
         fit = bounded.fit_rate(forms.LOGIT_POWERS, points, FLOOR, counts)
         drawn = fit.drawn_rates(*ahead, np.full((40, 1), 2.0))[:, 0]
