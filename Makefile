@@ -26,6 +26,9 @@ DATA_DIR ?=
 GIN ?=
 # Which tests, e.g. `make test TESTS=tests/retrieval`.
 TESTS ?= tests
+# Processes that share the tests, file by file: compiling, which is most of their time, uses one core.
+WORKERS ?= 2
+IN_PROCESSES = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile)
 
 .NOTPARALLEL:
 .PHONY: help quickstart test test-all lint lock clean
@@ -45,10 +48,10 @@ quickstart: .venv/cpu-$(PYTHON_VERSION).stamp  ## MovieLens-100K from raw logs t
 	  "  $(BIN)/plum export_model $(RUN_DIR)     # a Hugging Face directory"
 
 test: lint  ## Linters, type checker, import rules, then every test but the slow ones.
-	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest $(IN_PROCESSES) -m "not slow" $(TESTS)
 
 test-all: lint  ## The slow tests too.
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(IN_PROCESSES) $(TESTS)
 
 lint: .venv/test-$(PYTHON_VERSION).stamp  ## Linters, type checker and import rules alone.
 	$(BIN)/ruff check .
