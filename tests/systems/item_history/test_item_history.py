@@ -1,6 +1,7 @@
 """One position an item: beams are brute force, packed rows are separate ones, the search has the trained model."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -71,22 +72,29 @@ def with_share(fitted, share: float):
 
 def all_scores(fitted, history) -> tuple[np.ndarray, np.ndarray]:
     """log p of every item by its codes, and by the dense head, after a history: one item at a time, without search."""
-    ranker, params = fitted.ranker, fitted.params
-    network, known = ranker.network, ranker.known
-    read = np.asarray(history[-ranker.history_length :], np.int32)[None]
-    ids = np.arange(network.num_items, dtype=np.int32)
-    apply = lambda *args, method: network.apply({"params": params}, *args, method=method)  # noqa: E731
-    places = jnp.arange(read.shape[1], dtype=jnp.int32)[None]
-    causal = jnp.tri(read.shape[1], dtype=bool)[None]
-    state = apply(known.items(read), places, causal, method="states")[:, -1:]
-    repeated = jnp.repeat(state, len(ids), axis=1)
-    hidden = apply(repeated, jnp.asarray(known.table.codes[None]), method="depth_states")
-    total = np.zeros(len(ids))
-    for level in range(known.table.num_levels):
+    ranker = fitted.ranker
+    read = np.asarray(history[-ranker.history_length :], np.int32)
+    length = len(read)
+    # All of one shape: another would compile again. What is behind the last item is not seen.
+    read = np.pad(read, (0, ranker.history_length - length))[None]
+    everything = ranker.known.items(np.arange(ranker.network.num_items, dtype=np.int32))
+    found = scores_of(ranker.network, fitted.params, ranker.known.items(read), length, everything)
+    total, dense = (np.asarray(x, np.float64) for x in found)
+    return total, dense
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def scores_of(network, params, history, length, everything):
+    apply = functools.partial(network.apply, {"params": params})
+    positions = jnp.arange(history.ids.shape[1], dtype=jnp.int32)[None]
+    causal = jnp.tri(history.ids.shape[1], dtype=bool)[None]
+    state = apply(history, positions, causal, method="states")[:, length - 1][:, None]
+    hidden = apply(jnp.repeat(state, len(everything.ids), axis=1), everything.codes[None], method="depth_states")
+    total = 0.0
+    for level in range(everything.codes.shape[1]):
         log_probs = jax.nn.log_softmax(apply(hidden[:, level], level, method="code_logits"))
-        total += np.asarray(log_probs)[ids, known.table.codes[:, level]]
-    dense = jax.nn.log_softmax(apply(known.items(ids), method="vectors") @ apply(state, method="queries")[0, 0])
-    return total, np.asarray(dense, np.float64)
+        total += jnp.take_along_axis(log_probs, everything.codes[:, level, None], axis=1)[:, 0]
+    return total, jax.nn.log_softmax(apply(everything, method="vectors") @ apply(state, method="queries")[0, 0])
 
 
 def test_it_beats_popularity_by_either_score_and_by_both(stages, fitted):
