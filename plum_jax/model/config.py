@@ -90,6 +90,8 @@ class DecoderConfig:
       dropout_rate: on embeddings and on both residual branches (not on attention weights).
       activation: of the MLP's gate.
       tied_embeddings: the output head is the input table.
+      embedding_std: of the first rows of table and head; None: D^-1/2, rows of norm 1. Where a token is an item and many
+        are rare, a smaller one (.02) keeps rows that are seldom trained from being noise.
       scale_embeddings: multiply input embeddings by sqrt(D), so that a table that is a good output head (rows of
         norm 1) is a good input too (as Gemma does); off for Llama-like imported weights.
       rope_theta: base of the rotary frequencies.
@@ -122,6 +124,7 @@ class DecoderConfig:
     dropout_rate: float = 0.0
     activation: Callable[[jax.Array], jax.Array] = jax.nn.silu
     tied_embeddings: bool = True
+    embedding_std: float | None = None
     scale_embeddings: bool = True
     rope_theta: float = 10_000.0
     norm_epsilon: float = 1e-6

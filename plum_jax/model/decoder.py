@@ -156,7 +156,7 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        init = nn.initializers.normal(c.d_model**-0.5)
+        init = nn.initializers.normal(c.d_model**-0.5 if c.embedding_std is None else c.embedding_std)
         axes, shape = ("vocab", "embed"), (self.vocab_size, c.d_model)
         self.embedding = parameter(self, "embedding", init, axes, shape, c.param_dtype)
         if not c.tied_embeddings:
