@@ -90,8 +90,8 @@ class DecoderConfig:
       dropout_rate: on embeddings and on both residual branches (not on attention weights).
       activation: of the MLP's gate.
       tied_embeddings: the output head is the input table.
-      embedding_std: of the first rows of table and head; None: D^-1/2, rows of norm 1. Where a token is an item and many
-        are rare, a smaller one (.02) keeps rows that are seldom trained from being noise.
+      embedding_std: of the first rows of table and head; None: D^-1/2, rows of norm 1. Where tokens are items, many of
+        them rare, a smaller one (.02) keeps rows that are seldom trained from being noise.
       scale_embeddings: multiply input embeddings by sqrt(D), so that a table that is a good output head (rows of
         norm 1) is a good input too (as Gemma does); off for Llama-like imported weights.
       rope_theta: base of the rotary frequencies.
