@@ -26,9 +26,9 @@ DATA_DIR ?=
 GIN ?=
 # Which tests, e.g. `make test TESTS=tests/retrieval`.
 TESTS ?= tests
-# Processes that share the tests, file by file: compiling, which is most of their time, uses one core.
+# Processes that share the tests: compiling, which is most of their time, uses one core.
 WORKERS ?= 2
-IN_PROCESSES = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile)
+IN_PROCESSES = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist worksteal)
 
 .NOTPARALLEL:
 .PHONY: help quickstart test test-all lint lock clean
