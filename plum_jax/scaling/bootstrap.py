@@ -237,7 +237,7 @@ def predict(
     seed_sd: float = 0.0,
     level: float = 0.9,
 ) -> PredictionInterval:
-    """PercentileInterval for the loss of one new run of N parameters and D tokens.
+    """Interval for the loss of one new run of N parameters and D tokens.
 
     A run scatters about the law by the fit's residuals, of which the seed is one part and lack of fit the rest. The
     interval takes the law for true beyond the fitted range: it knows nothing of a form that changes there.

@@ -11,10 +11,10 @@ import jax
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.evaluation.scalable import DataFacts, Scalable
+from plum_jax.evaluation.scalable import DataFacts, Scalable, Trial
 from plum_jax.studies.places import Cell, StudyError
 from plum_jax.studies.records import cell_directory, read_record, shared_directory, write_record
-from plum_jax.studies.shared import Shared, shared
+from plum_jax.studies.shared import shared
 from plum_jax.studies.solve import cells_of
 from plum_jax.studies.study import Study
 from plum_jax.studies.trunks import Branch, grown_trunk, stretches
@@ -44,7 +44,9 @@ def run_cell(study: Study, cell_id: str, study_dir: epath.PathLike) -> dict[str,
     training = epath.Path(cell_directory(study_dir, cell_id)) / TRAINING
     status, reason, metrics = "finished", "", {}
     try:
-        metrics = _judged(study, cell, common, study_dir, _trained(study, cell, study_dir, training))
+        trial = study.system_of(cell).trial(shared_directory(study_dir), study.evaluation_users)
+        params = trial.train(training, _branch(study, cell, study_dir), cell.cell_id)
+        metrics = _judged(study, trial, params, common.data.evaluation_users)
     except FloatingPointError as error:
         status, reason = "diverged", str(error)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -76,21 +78,19 @@ def find_cell(study: Study, cell_id: str, data: DataFacts) -> Cell:
     raise StudyError(f"study {study.name} has no cell {cell_id!r}; it has {len(cells)}: {some}, ...")
 
 
-def _trained(study: Study, cell: Cell, study_dir: epath.PathLike, training: epath.Path) -> Any:
-    """The parameters after the cell's steps."""
-    directory = shared_directory(study_dir)
+def _branch(study: Study, cell: Cell, study_dir: epath.PathLike) -> Branch | None:
+    """Where the cell branches off its trunk, trained up to there; None without one."""
 
     def train(system: Scalable, run: epath.Path, trunk: Branch | None) -> Any:
-        name = cell.cell_id if run == training else f"trunk {cell.trunk_name}"
-        return system.trial(directory, study.evaluation_users).train(run, trunk, name)
+        trial = system.trial(shared_directory(study_dir), study.evaluation_users)
+        return trial.train(run, trunk, f"trunk {cell.trunk_name}")
 
-    return train(study.system_of(cell), training, grown_trunk(study, cell, study_dir, train))
+    return grown_trunk(study, cell, study_dir, train)
 
 
-def _judged(study: Study, cell: Cell, common: Shared, study_dir: epath.PathLike, params: Any) -> dict[str, Any]:
+def _judged(study: Study, trial: Trial, params: Any, users: int) -> dict[str, Any]:
     """Evaluates parameters on the test users."""
-    trial = study.system_of(cell).trial(shared_directory(study_dir), study.evaluation_users)
-    metrics, users = trial.judge(params), common.data.evaluation_users
+    metrics = trial.judge(params)
     hits = {f"hits@{k}": round(metrics[f"recall@{k}"] * users) for k in study.system.ks}
     return metrics | hits | {"users": users}
 

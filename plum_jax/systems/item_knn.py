@@ -11,7 +11,7 @@ from tqdm import tqdm
 from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.metrics import NOTHING, RankedItems
 from plum_jax.stages import Stages
-from plum_jax.systems.training_free import TrainingFree
+from plum_jax.systems.training_free import TrainingFree, top_columns
 
 _ITEM_BLOCK = 2048
 _USER_BLOCK = 512
@@ -49,10 +49,10 @@ class ItemKnn:
             stop = min(start + _USER_BLOCK, len(evaluation))
             histories = _history_matrix(evaluation, start, stop, len(order), self.history_length)
             scores = (histories @ similarity).toarray()
-            items = _top(scores, k)
+            items = top_columns(scores, k)
             seen = _history_matrix(evaluation, start, stop, len(order), None).tocoo()
             scores[seen.row, place[seen.col]] = -np.inf
-            blocks.append((items, _top(scores, k)))
+            blocks.append((items, top_columns(scores, k)))
         names = np.append(order, np.int32(NOTHING))  # column -1 is no item
         return RankedItems(*(names[np.concatenate(lists)] for lists in zip(*blocks, strict=True)))
 
@@ -102,18 +102,3 @@ def _history_matrix(
     row = np.repeat(np.arange(len(histories)), lengths)
     ones = np.ones(len(items), np.float32)
     return scipy.sparse.csr_array((ones, (row, items)), shape=(len(histories), num_items))
-
-
-def _top(scores: np.ndarray, k: int) -> np.ndarray:
-    """Columns (int64 [U, k]) of the greatest scores, best first, the lower where equal; -1 for -inf or no more."""
-    num_columns = scores.shape[1]
-    kept = min(k, num_columns)
-    threshold = np.partition(scores, num_columns - kept, axis=1)[:, num_columns - kept]
-    top = np.full((len(scores), k), NOTHING, np.int64)
-    for row, (values, limit) in enumerate(zip(scores, threshold, strict=True)):
-        above = np.flatnonzero(values > limit)
-        best = np.concatenate([above, np.flatnonzero(values == limit)[: kept - len(above)]])
-        best = best[np.argsort(-values[best], kind="stable")]
-        best = best[values[best] > -np.inf]
-        top[row, : len(best)] = best
-    return top

@@ -16,8 +16,9 @@ from plum_jax.evaluation.exact_top_k import exact_top_k
 from plum_jax.evaluation.judge import judged
 from plum_jax.evaluation.metrics import Catalogue
 from plum_jax.evaluation.system import Ranking
+from plum_jax.retrieval.recommend import select_rows
 from plum_jax.training.loop import Evaluator
-from plum_jax.training.metrics_log import read_metrics
+from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 # (parameters, histories) -> float32 [U, D]; parameters -> float32 [N, D].
 UserVectors = Callable[[Any, list[np.ndarray]], np.ndarray]
@@ -47,14 +48,7 @@ class Scorer:
         """The evaluator of some validation users, evenly spread: all metrics but deciles and diversity."""
         everybody = split.evaluation("validation")
         rows = np.unique(np.linspace(0, len(everybody) - 1, min(max_users, len(everybody)), dtype=int))
-        some = everybody.take(rows)
-        catalogue = Catalogue(split.corpus.num_items, split.item_popularity == 0)
-
-        def evaluate(params: Any) -> dict[str, float]:
-            ranking = self.rank(params, some, max(CURVE_KS))
-            return judged(ranking, some.user, some.target_item, CURVE_KS, catalogue)[0]
-
-        return evaluate
+        return curve_on(everybody.take(rows), split, self.rank)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,13 +73,28 @@ class FittedScorer:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        rows = read_metrics(self.directory)
-        seconds = max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
-        return {**self.told, "train_seconds": round(seconds, 1)}
+        return {**self.told, "train_seconds": round(seconds_of(read_metrics(self.directory)), 1)}
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user, exactly."""
         return self.scorer.rank(self.params, evaluation, k)
+
+
+def curve_on(some: EvaluationSet, split: Split, rank: Callable[[Any, EvaluationSet, int], Ranking]) -> Evaluator:
+    """The evaluator of these users, for the curves while training: all metrics but deciles and diversity."""
+    catalogue = Catalogue(split.corpus.num_items, split.item_popularity == 0)
+
+    def evaluate(params: Any) -> dict[str, float]:
+        ranking = rank(params, some, max(CURVE_KS))
+        return judged(ranking, some.user, some.target_item, CURVE_KS, catalogue)[0]
+
+    return evaluate
+
+
+def evaluation_users(split: Split, fold: str, max_users: int | None) -> EvaluationSet:
+    """Users of a fold, evenly spread; all of them for None."""
+    everybody = split.evaluation(fold)
+    return everybody.take(select_rows(len(everybody), max_users))
 
 
 def training_histories(split: Split, used_by: str) -> list[np.ndarray]:

@@ -10,10 +10,12 @@ import scipy.sparse
 from tqdm import tqdm
 
 from plum_jax import artifact
+from plum_jax.corpus.features.block import normalised
 from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.metrics import NOTHING, RankedItems
 from plum_jax.stages import Stages
-from plum_jax.systems.training_free import TrainingFree
+from plum_jax.systems.training_free import TrainingFree, top_columns
+from plum_jax.systems.unit_features import side_by_side
 
 _USER_BLOCK = 512
 
@@ -49,8 +51,8 @@ class TransitionGraph:
         """There is nothing to train."""
         features = None
         if stages.data.feature_builders:
-            features = np.concatenate([_unit(block.values) for block in stages.features.blocks], axis=1)
-        return TrainingFree(_OnFeatures(self, None if features is None else _unit(features)), stages.split)
+            features = normalised(side_by_side(stages.features))
+        return TrainingFree(_OnFeatures(self, features), stages.split)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,17 +73,16 @@ class _OnFeatures:
         # Below every candidate, in the order of popularity.
         floor = np.empty(len(order), np.float32)
         floor[order] = -1e3 - np.arange(len(order), dtype=np.float32)
-        graph, lists = transitions(split), []
+        graph, place, lists = transitions(split), np.argsort(order), []
         starts = range(0, len(evaluation), _USER_BLOCK)
         for start in tqdm(starts, desc="transition graph", unit=" blocks", disable=len(starts) < 8):
             rows = range(start, min(start + _USER_BLOCK, len(evaluation)))
             histories = [evaluation.history(row) for row in rows]
             scores = np.maximum(self._scores(graph, histories), floor)[:, order]
-            kept = _first(scores, k)
-            place = np.argsort(order)
+            kept = top_columns(scores, k)
             for row, history in enumerate(histories):
                 scores[row, place[history]] = -np.inf
-            lists.append((kept, _first(scores, k)))
+            lists.append((kept, top_columns(scores, k)))
         names = np.append(order, NOTHING).astype(np.int32)  # column -1 is no item
         return RankedItems(*(names[np.concatenate(parts)] for parts in zip(*lists, strict=True)))
 
@@ -125,15 +126,3 @@ def transitions(split: Split) -> scipy.sparse.csr_array:
     graph.setdiag(0)
     graph.eliminate_zeros()
     return graph
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return (values / np.maximum(lengths, 1e-12)).astype(np.float32)
-
-
-def _first(scores: np.ndarray, k: int) -> np.ndarray:
-    """int64 [U, k] columns of the greatest scores, the lower where equal; -1 where there are no more."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    order = np.where(np.take_along_axis(scores, order, axis=1) > -np.inf, order, NOTHING)
-    return np.pad(order, ((0, 0), (0, k - order.shape[1])), constant_values=NOTHING)

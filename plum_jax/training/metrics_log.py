@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,7 +38,7 @@ class MetricsLog:
         self._path = directory / "metrics.jsonl"
         self._writes = jax.process_index() == 0
         kept = [row for row in read_metrics(directory) if row["step"] <= resume_step]
-        self.seconds = max((row["seconds"] for row in kept if "seconds" in row), default=0.0)
+        self.seconds = seconds_of(kept)
         if self._writes:
             directory.mkdir(parents=True, exist_ok=True)
             artifact.write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
@@ -140,3 +140,8 @@ def progress_bar(description: str, start: int, steps: int) -> tqdm:
         dynamic_ncols=True,
         disable=jax.process_index() != 0,
     )
+
+
+def seconds_of(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Wall time of the run that wrote these rows; 0 where none says."""
+    return max((row["seconds"] for row in rows if "seconds" in row), default=0.0)

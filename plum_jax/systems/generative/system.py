@@ -15,7 +15,7 @@ from plum_jax.evaluation.system import Ranking
 from plum_jax.model.counts import parameter_counts
 from plum_jax.stages import Stages
 from plum_jax.systems.generative.pipeline import GenerativeStages, Pipeline
-from plum_jax.training.metrics_log import read_metrics
+from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,4 +88,4 @@ class FittedDecoder:
 
     def _train_seconds(self, phase: str) -> float:
         rows = read_metrics(self.stages.directory / "train" / phase)
-        return max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
+        return seconds_of(rows)

@@ -12,6 +12,7 @@ from plum_jax.model.item_history import Items
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.stages import Stages
 from plum_jax.systems.item_history.counts import ItemSizes
+from plum_jax.systems.unit_features import side_by_side
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class KnownItems:
         """Those of a run."""
         features = np.zeros((stages.split.corpus.num_items, 0), np.float32)
         if use_features and stages.data.feature_builders:
-            features = np.concatenate([_unit(block.values) for block in stages.features.blocks], axis=1)
+            features = side_by_side(stages.features)
         return cls(stages.table, features, stages.split.item_popularity > 0)
 
     @property
@@ -54,8 +55,3 @@ class KnownItems:
         """Of some items."""
         arrays = (self.known[ids], self.table.codes[ids], self.features[ids])
         return Items(jnp.asarray(ids, jnp.int32), *(jnp.asarray(array) for array in arrays))
-
-
-def _unit(values: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return (values / np.maximum(lengths, 1e-12)).astype(np.float32)

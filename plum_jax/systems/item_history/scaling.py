@@ -15,8 +15,7 @@ from plum_jax.evaluation.metrics import Catalogue, summarise
 from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
-from plum_jax.retrieval.recommend import select_rows
-from plum_jax.stages import Data, Source
+from plum_jax.stages import Data, Source, Stages
 from plum_jax.systems.item_history.counts import (
     ItemSizes,
     item_history_counts,
@@ -24,6 +23,7 @@ from plum_jax.systems.item_history.counts import (
 )
 from plum_jax.systems.item_history.known_items import KnownItems
 from plum_jax.systems.item_history.system import ItemHistory, initial_item_history
+from plum_jax.systems.scored_items import evaluation_users
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.trainer import Trunk
 from plum_jax.training.training_config import TrainingConfig
@@ -79,8 +79,7 @@ class ScaledItemHistory:
         stages = self.data.stages(directory)
         split, table = stages.split, stages.table
         known = KnownItems.of(stages, self.system.use_features)
-        everybody = split.evaluation("test")
-        test = everybody.take(select_rows(len(everybody), max_users))
+        test = evaluation_users(split, "test", max_users)
         weights = self.system.feed(split, known).rows.arrays["decoder_loss_weights"] > 0
         read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
         data = DataFacts(
@@ -136,17 +135,21 @@ class ItemHistoryTrial:
     directory: epath.Path
     max_users: int | None
 
+    @functools.cached_property
+    def stages(self) -> Stages:
+        return self.config.data.stages(self.directory)
+
+    @functools.cached_property
+    def known(self) -> KnownItems:
+        return KnownItems.of(self.stages, self.config.system.use_features)
+
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
-        stages, system = self.config.data.stages(self.directory), self.config.system
-        known = KnownItems.of(stages, system.use_features)
         trunk = None if branch_at is None else Trunk(*branch_at, may_differ=("system",))
-        return system.train(stages.split, known, directory, trunk=trunk, description=description)
+        return self.config.system.train(self.stages.split, self.known, directory, trunk=trunk, description=description)
 
     def judge(self, params: Any) -> dict[str, Any]:
-        stages, ks = self.config.data.stages(self.directory), tuple(self.config.ks)
-        split, known = stages.split, KnownItems.of(stages, self.config.system.use_features)
-        everybody = split.evaluation("test")
-        test = everybody.take(select_rows(len(everybody), self.max_users))
+        split, known, ks = self.stages.split, self.known, tuple(self.config.ks)
+        test = evaluation_users(split, "test", self.max_users)
         ranker = self.config.system.ranker(known)
         nats = ranker.target_nats(params, test).astype(np.float64)
         popularity = split.item_popularity

@@ -14,25 +14,20 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet, Split
-from plum_jax.evaluation.judge import judged
-from plum_jax.evaluation.metrics import Catalogue
 from plum_jax.evaluation.system import Ranking
 from plum_jax.feeds.batches import ArrayBatches
 from plum_jax.feeds.histories import history_rows
 from plum_jax.feeds.item_columns import DRAWN, DrawnItems, ItemColumns
 from plum_jax.model.item_history import ItemHistoryConfig, ItemHistoryNetwork, Items
 from plum_jax.objectives.next_item import NextItem
-from plum_jax.retrieval.recommend import select_rows
 from plum_jax.stages import Stages
 from plum_jax.systems.item_history.counts import ItemSizes, item_history_counts, item_history_flops_parts
 from plum_jax.systems.item_history.known_items import KnownItems
 from plum_jax.systems.item_history.ranking import ItemHistoryRanker
-from plum_jax.systems.scored_items import training_histories
+from plum_jax.systems.scored_items import curve_on, evaluation_users, training_histories
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
-from plum_jax.training.metrics_log import read_metrics
-
-_CURVE_KS = (5, 10)
+from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,15 +153,7 @@ class ItemHistory:
         }
 
     def _curve(self, ranker: ItemHistoryRanker, split: Split) -> Evaluator:
-        everybody = split.evaluation("validation")
-        some = everybody.take(select_rows(len(everybody), self.curve_users))
-        catalogue = Catalogue(split.corpus.num_items, split.item_popularity == 0)
-
-        def evaluate(params: Any) -> dict[str, float]:
-            ranking = ranker.rank(params, some, max(_CURVE_KS))
-            return judged(ranking, some.user, some.target_item, _CURVE_KS, catalogue)[0]
-
-        return evaluate
+        return curve_on(evaluation_users(split, "validation", self.curve_users), split, ranker.rank)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,8 +180,7 @@ class FittedItemHistory:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        seconds = max((row["seconds"] for row in read_metrics(self.directory) if "seconds" in row), default=0.0)
-        return {**self.told, "train_seconds": round(seconds, 1)}
+        return {**self.told, "train_seconds": round(seconds_of(read_metrics(self.directory)), 1)}
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user."""

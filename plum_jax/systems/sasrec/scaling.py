@@ -12,17 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from plum_jax.corpus.splits import EvaluationSet, Split
+from plum_jax.corpus.splits import Split
 from plum_jax.evaluation.judge import judged
 from plum_jax.evaluation.metrics import Catalogue, summarise
 from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts, train_step_flops
-from plum_jax.retrieval.recommend import select_rows
 from plum_jax.stages import Data, Source
 from plum_jax.systems.sasrec.system import SasRec
-from plum_jax.systems.scored_items import in_blocks
+from plum_jax.systems.scored_items import evaluation_users, in_blocks
 from plum_jax.training.initial import initial_params
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.trainer import Trunk
@@ -74,7 +73,7 @@ class ScaledSasRec:
     def prepare(self, directory: epath.Path, max_users: int | None) -> Prepared:
         """The corpus; rows are packed when they are read."""
         split = self.data.stages(directory).split
-        test = _some(split, max_users)
+        test = evaluation_users(split, "test", max_users)
         weights = self.system.feed(split).arrays["decoder_loss_weights"] > 0
         read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
         data = DataFacts(
@@ -137,7 +136,7 @@ class SasRecTrial:
         return self.config.system.train(self.split, directory, trunk=trunk, description=description)
 
     def judge(self, params: Any) -> dict[str, Any]:
-        test = _some(self.split, self.max_users)
+        test = evaluation_users(self.split, "test", self.max_users)
         scorer = self.config.system.scorer(self.split.corpus.num_items)
         histories = [test.history(row) for row in range(len(test))]
         users, items = scorer.users(params, histories), scorer.items(params)
@@ -147,12 +146,6 @@ class SasRecTrial:
         catalogue = Catalogue(self.split.corpus.num_items, popularity == 0, popularity)
         metrics, _ = judged(ranking, test.user, test.target_item, tuple(self.config.ks), catalogue)
         return summarise({"loss": nats.astype(np.float64)}) | metrics
-
-
-def _some(split: Split, max_users: int | None) -> EvaluationSet:
-    """Test users, evenly spread."""
-    test = split.evaluation("test")
-    return test.take(select_rows(len(test), max_users))
 
 
 @jax.jit
