@@ -42,6 +42,8 @@ def family_of(config: DecoderConfig) -> str:
     c = config
     softcaps = c.attention_softcap is not None or c.final_softcap is not None
     own_theta = c.local_rope_theta is not None and c.local_rope_theta != c.rope_theta and bool(c.window)
+    if c.branch_gates:
+        raise _no_family("branch_gates")
     if c.qkv_bias and c.qk_norm:
         raise _no_family("qkv_bias and qk_norm together")
     if c.moe is not None:

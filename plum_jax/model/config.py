@@ -111,6 +111,8 @@ class DecoderConfig:
       attention_softcap, final_softcap: cap * tanh(x / cap) of attention scores and logits (Gemma 2).
       query_scale: multiplier of queries; None: H^-1/2.
       post_norms: RMSNorm also after attention and after the MLP (Gemma 2 and 3).
+      branch_gates: each branch is multiplied by sigmoid(W x + b) of the stream x that it is added to (LiGR, arXiv
+        2502.03417, section 4.3; eSASRec's layers).
       logits_scale: multiplier of the logits (muP's output multiplier, arXiv 2203.03466).
       moe: experts in place of the MLP.
     """
@@ -141,6 +143,7 @@ class DecoderConfig:
     final_softcap: float | None = None
     query_scale: float | None = None
     post_norms: bool = False
+    branch_gates: bool = False
     logits_scale: float = 1.0
     moe: MixtureOfExperts | None = None
 

@@ -125,6 +125,20 @@ class Attention(nn.Module):
         return rotate(heads, rotary).reshape(query.shape), rotate(key, rotary), value
 
 
+class BranchGate(nn.Module):
+    """How much of a branch is added to the stream `[B, T, D]`, between 0 and 1 for each entry; 1/2 at the start."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        shape, zeros = (c.d_model, c.d_model), nn.initializers.zeros_init()
+        gate = parameter(self, "gate", fan_in(1.0, 0, 1), ("embed", "embed_gate"), shape, c.param_dtype)
+        bias = parameter(self, "bias", zeros, ("norm",), (c.d_model,), c.param_dtype)
+        return jax.nn.sigmoid(product(x, gate.astype(c.dtype)) + bias.astype(c.dtype))
+
+
 class DecoderLayer(nn.Module):
     """Attention and MLP or experts. Shaped for `nn.scan`: carry in; carry, and the new piece with statistics, out."""
 
@@ -146,7 +160,7 @@ class DecoderLayer(nn.Module):
         )
         if context.wanted is not None:
             x = context.wanted.of(x)
-        x = self._added(x, attended, "attention_post_norm")
+        x = self._added(x, attended, "attention")
         statistics = None
         read = RMSNorm(c, name="mlp_norm")(x)
         if c.moe is None:
@@ -154,11 +168,13 @@ class DecoderLayer(nn.Module):
         else:
             real = context.real if context.wanted is None else None
             branch, statistics = Experts(c, name="moe")(read, real, dropless=cache is not None)
-        return self._added(x, branch, "mlp_post_norm"), (new_piece, statistics)
+        return self._added(x, branch, "mlp"), (new_piece, statistics)
 
-    def _added(self, x: jax.Array, branch: jax.Array, norm: str) -> jax.Array:
+    def _added(self, x: jax.Array, branch: jax.Array, name: str) -> jax.Array:
         """The stream with one more branch."""
         if self.config.post_norms:
-            branch = RMSNorm(self.config, name=norm)(branch)
+            branch = RMSNorm(self.config, name=f"{name}_post_norm")(branch)
         branch = nn.Dropout(self.config.dropout_rate, deterministic=self.deterministic)(branch)
+        if self.config.branch_gates:
+            branch = branch * BranchGate(self.config, name=f"{name}_gate")(x)
         return nn.with_logical_constraint(x + branch, ("batch", "length", "embed_activation"))

@@ -39,6 +39,7 @@ LOGICAL_AXIS_RULES: tuple[tuple[str, Any], ...] = (
     ("qkv", None),
     ("head", None),
     ("gate_up", None),
+    ("embed_gate", None),
     ("router", None),
     ("capacity", None),
     ("norm", None),

@@ -69,6 +69,7 @@ def test_what_a_family_lacks_goes_into_the_weights(changes, family, tmp_path):
     ("changes", "reason"),
     [
         ({"qkv_bias": True, "qk_norm": True}, "qkv_bias and qk_norm together"),
+        ({"branch_gates": True}, "branch_gates"),
         ({"final_softcap": 30.0}, "soft caps without post_norms"),
         ({"layer_windows": (4, 0), "local_rope_theta": 100.0}, "local_rope_theta without post_norms"),
         ({"post_norms": True, "qkv_bias": True}, "post_norms with qkv_bias"),

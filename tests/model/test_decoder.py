@@ -46,9 +46,9 @@ def _full(decoder, variables, tokens):
     return _apply(decoder, variables, tokens, _positions(batch, length), mask)[0]
 
 
-@pytest.mark.parametrize("scan_layers", [True, False])
-def test_cached_equals_full(scan_layers):
-    decoder, variables = _model(dataclasses.replace(CONFIG, scan_layers=scan_layers))
+@pytest.mark.parametrize("changes", [{}, {"scan_layers": False}, {"branch_gates": True}], ids=str)
+def test_cached_equals_full(changes):
+    decoder, variables = _model(dataclasses.replace(CONFIG, **changes))
     tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, VOCAB)
     full = _full(decoder, variables, tokens)
     cache = KVCache()
@@ -113,17 +113,48 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_parameters():
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_counts_are_the_shapes(tied):
-    config = dataclasses.replace(CONFIG, tied_embeddings=tied)
+@pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False}, {"branch_gates": True}], ids=str)
+def test_counts_are_the_shapes(changes):
+    config = dataclasses.replace(CONFIG, **changes)
     _, variables = _model(config)
     counts = parameter_counts(config, VOCAB)
     assert counts["total"] == sum(x.size for x in jax.tree.leaves(variables))
     assert counts["total"] == counts["embedding"] + counts["head"] + counts["non_embedding"]
 
 
-def test_flops_match_the_compiler():
-    config = dataclasses.replace(CONFIG, scan_layers=False, num_layers=2, d_model=64, mlp_dim=128, head_dim=16)
+def test_a_gate_reads_the_stream_that_its_branch_is_added_to():
+    """LiGR's layer in NumPy from the ungated branches: the gate is of the stream before the norm."""
+    config = dataclasses.replace(CONFIG, num_layers=1, scan_layers=False, branch_gates=True)
+    _, variables = _model(config)
+    layer = variables["params"]["transformer"]["layer_0"]
+    x = jax.random.normal(jax.random.key(3), (1, 5, config.d_model)) * 3
+    positions, mask = _positions(1, 5), jnp.tri(5, dtype=bool)[None]
+    context = LayerContext(DenseMasks(mask, None), rotary_tables(positions, config), None, None)
+
+    def run(changes, params, x):
+        module = DecoderLayer(dataclasses.replace(config, **changes), EinsumAttention(), True)
+        return module.apply({"params": params}, x, None, False, context)[0]
+
+    def without(*names):
+        return {
+            name: jax.tree.map(jnp.zeros_like, value) if name in names else value
+            for name, value in layer.items()
+            if not name.endswith("_gate")
+        }
+
+    def gate(name, x):
+        return jax.nn.sigmoid(x @ layer[name]["gate"] + layer[name]["bias"])
+
+    attended = run({"branch_gates": False}, without("mlp"), x) - x
+    middle = x + attended * gate("attention_gate", x)
+    mixed = run({"branch_gates": False}, without("attention"), middle) - middle
+    np.testing.assert_allclose(run({}, layer, x), middle + mixed * gate("mlp_gate", middle), atol=2e-5)
+
+
+@pytest.mark.parametrize("gates", [False, True])
+def test_flops_match_the_compiler(gates):
+    sizes = {"num_layers": 2, "d_model": 64, "mlp_dim": 128, "head_dim": 16, "branch_gates": gates}
+    config = dataclasses.replace(CONFIG, scan_layers=False, **sizes)
     decoder, variables = _model(config)
     tokens = jnp.zeros((4, 32), jnp.int32)
     compiled = jax.jit(lambda v, t: _full(decoder, v, t)).lower(variables, tokens).compile()

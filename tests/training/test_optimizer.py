@@ -143,7 +143,7 @@ def test_experts_are_matrices_of_their_own_and_the_router_is_adams():
 
 
 def test_every_parameter_of_a_decoder_has_a_role():
-    extras = {"qkv_bias": True, "qk_norm": True, "post_norms": True, "tied_embeddings": False}
+    extras = {"qkv_bias": True, "qk_norm": True, "post_norms": True, "branch_gates": True, "tied_embeddings": False}
     experts = MixtureOfExperts(num_experts=4, experts_per_token=2, mlp_dim=6, shared_mlp_dim=6)
     for changes in (extras, {"moe": experts, "scan_layers": False}):
         params = jax.eval_shape(init_of(dataclasses.replace(CONFIG, **changes)), jax.random.key(0))
