@@ -72,7 +72,7 @@ def compile_train_step(recipe: StepRecipe, mesh: Mesh) -> Compiled:
       DoesNotFit: the compiler says that it needs more memory than there is.
     """
     training = recipe.training
-    optimizer = training.optimizer.build(training.steps)
+    optimizer = training.transformation()
     key = jax.random.key(training.seed)
     init = recipe.init_params
     assert callable(init)

@@ -62,7 +62,7 @@ def measure_step(study: Study, cell: Cell, data: DataFacts) -> StepTime:
     """Compiles the step of a cell and runs it on random values, for about half a second."""
     recipe = study.system_of(cell).step(data)
     training, mesh = recipe.training, recipe.training.mesh.build()
-    optimizer, key = training.optimizer.build(cell.steps), jax.random.key(0)
+    optimizer, key = training.transformation(), jax.random.key(0)
     state = initial_state(recipe.init_params, optimizer, key, mesh)
     step = make_train_step(recipe.objective(mesh), optimizer, training.microbatches, key, mesh, state)
     batch = jax.device_put(recipe.batch())

@@ -172,7 +172,7 @@ class Loop:
         """Whether it was done: a request to stop does not wait for it, and the resumed run begins with it."""
         row: dict[str, float] = {}
         # Evaluators know nothing of other processes: each has all parameters, and what the first one finds counts.
-        params = state.params if jax.process_count() == 1 else processes.to_host(state.params)
+        params = state.evaluated if jax.process_count() == 1 else processes.to_host(state.evaluated)
         try:
             with stop.at_once():
                 for name, evaluate in self.evaluators.items():
@@ -189,7 +189,9 @@ class Loop:
             raise ValueError(f"expected select_by to be one of {sorted(row)}, got {metric!r}")
         if self._best is None or row[metric] > self._best["value"]:
             self._best = {"step": step, "metric": metric, "value": row[metric]}
-            checkpoints.save_params(self.directory / "best", state.params, fingerprints=self.inputs, config=self._best)
+            checkpoints.save_params(
+                self.directory / "best", state.evaluated, fingerprints=self.inputs, config=self._best
+            )
         return True
 
     def _stopped_early(self, step: int) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from plum_jax.training.averaging import evaluated_params
 from plum_jax.training.mesh import batch_sharding, is_tpu, logical_axes, parameter_shardings, replicated
 from plum_jax.training.slots import map_slots
 
@@ -46,6 +47,11 @@ class TrainState:
     step: jax.Array
     params: Any
     optimizer_state: Any
+
+    @property
+    def evaluated(self) -> Any:
+        """The parameters that evaluations and the run's end are given: their average where one is kept."""
+        return evaluated_params(self.params, self.optimizer_state)
 
 
 def make_train_step(

@@ -119,7 +119,7 @@ def train(
 
     with contextlib.ExitStack() as closing:
         mesh = config.mesh.build()
-        optimizer = config.optimizer.build(config.steps)
+        optimizer = config.transformation()
         root_key = jax.random.key(config.seed)
         state = initial_state(init_params, optimizer, root_key, mesh)
         iterator, place = open_feed(feed, batch_sharding(mesh))
@@ -157,6 +157,6 @@ def train(
         )
         state = loop.run(state, prefetcher, start, progress, stop)
         saver.wait()
-    params = loop.best_params() if config.select_by else processes.to_host(state.params)
+    params = loop.best_params() if config.select_by else processes.to_host(state.evaluated)
     checkpoints.save_params(done, params, fingerprints=inputs, config=config)
     return params

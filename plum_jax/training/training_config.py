@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import optax
+
 from plum_jax import artifact
+from plum_jax.training.averaging import averaged
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import AdamW, Optimizer
 
@@ -16,6 +19,8 @@ class TrainingConfig:
     Attributes:
       steps: optimizer steps.
       optimizer: AdamW, Muon or Adafactor with its schedule.
+      ema_decay: of an exponential moving average of the parameters, which is what is evaluated and returned
+        (`averaging`); 0 returns the parameters themselves.
       seed: of initialisation and dropout, folded by name and by step.
       microbatches: a batch is cut into this many pieces whose gradients are summed (gradient accumulation).
       checkpoint_period, evaluation_period, log_period: in steps; evaluation 0 means only at the end.
@@ -28,6 +33,7 @@ class TrainingConfig:
 
     steps: int = 1000
     optimizer: Optimizer = AdamW()
+    ema_decay: float = 0.0
     seed: int = 0
     microbatches: int = 1
     checkpoint_period: int = 500
@@ -39,3 +45,11 @@ class TrainingConfig:
     mesh: MeshShape = dataclasses.field(default=MeshShape(), metadata=artifact.NOT_DESCRIBED)
     tensorboard: bool = dataclasses.field(default=True, metadata=artifact.NOT_DESCRIBED)
     profile_steps: int = dataclasses.field(default=0, metadata=artifact.NOT_DESCRIBED)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"expected an ema_decay of at least 0 and less than 1, got {self.ema_decay}")
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer of these steps, with the average of the parameters in its state where one is kept."""
+        return averaged(self.optimizer.build(self.steps), self.ema_decay)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,6 +92,27 @@ def test_resumed_equals_uninterrupted(tmp_path, kill_at):
     assert [step for step, _ in _losses(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12]
 
 
+def test_the_average_of_the_parameters_is_what_is_evaluated_and_returned(tmp_path):
+    """Against the average worked out from the parameters of a run without one; killed and resumed, to the bit."""
+    config = dataclasses.replace(TRAINING, evaluation_period=1, tensorboard=False)
+    steps, seen = [], []
+    _train(tmp_path / "plain", config, evaluators={"v": lambda params: steps.append(jax.device_get(params)) or {}})
+    averaging = dataclasses.replace(config, ema_decay=0.4)
+    evaluators = {"v": lambda params: seen.append(jax.device_get(params)) or {}}
+    whole = _train(tmp_path / "average", averaging, evaluators=evaluators)
+    average = jax.device_get(nn.unbox(jax.jit(_init)(jax.random.fold_in(jax.random.key(TRAINING.seed), 0))))
+    for count, (params, found) in enumerate(zip(steps, seen, strict=True)):
+        decay = min(0.4, (1 + count) / (10 + count))
+        average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), average, found)
+    _assert_equal(whole, seen[-1])
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path / "killed", averaging, fail_at=6)
+    _assert_equal(whole, _train(tmp_path / "killed", averaging))
+    with pytest.raises(ValueError, match="an ema_decay of at least 0 and less than 1, got 1"):
+        TrainingConfig(ema_decay=1)
+
+
 def test_a_finished_run_is_not_run_again(tmp_path):
     first = _train(tmp_path)
     _assert_equal(first, _train(tmp_path, fail_at=0))
@@ -116,27 +138,27 @@ def test_accumulated_equals_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mesh", "optimizer"),
+    ("mesh", "optimizer", "ema_decay"),
     [
-        (MeshShape(data=2, fsdp=2, tensor=2), TRAINING.optimizer),
-        (MeshShape(data=1, fsdp=8), TRAINING.optimizer),
-        (MeshShape(data=1, fsdp=8), Adafactor(Constant(1e-2))),
-        (MeshShape(data=2, fsdp=2, tensor=2), Muon(Constant(1e-2))),
+        (MeshShape(data=2, fsdp=2, tensor=2), TRAINING.optimizer, 0.0),
+        (MeshShape(data=1, fsdp=8), TRAINING.optimizer, 0.5),
+        (MeshShape(data=1, fsdp=8), Adafactor(Constant(1e-2)), 0.0),
+        (MeshShape(data=2, fsdp=2, tensor=2), Muon(Constant(1e-2)), 0.5),
     ],
     ids=str,
 )
-def test_sharded_equals_single(mesh, optimizer):
+def test_sharded_equals_single(mesh, optimizer, ema_decay):
     batch = next(CountingFeed().make_iterator())
     results = []
     for shape, devices in [(MeshShape(), jax.devices()[:1]), (mesh, jax.devices())]:
         built = shape.build(devices)
-        transformation = optimizer.build(10)
+        transformation = TrainingConfig(10, optimizer, ema_decay).transformation()
         state = initial_state(_init, transformation, jax.random.key(0), built)
         step = make_train_step(NextTokenLoss(DECODER), transformation, 1, jax.random.key(0), built, state)
         for _ in range(2):
             state, metrics = step(state, batch)
-        results.append((jax.device_get(state.params), jax.device_get(metrics["loss"])))
-        embedding = state.params["embedding"]
+        results.append((jax.device_get(state.evaluated), jax.device_get(metrics["loss"])))
+        embedding = state.evaluated["embedding"]
         assert len(embedding.sharding.device_set) == len(devices)
     (single, single_loss), (sharded, sharded_loss) = results
     np.testing.assert_allclose(single_loss[0], sharded_loss[0], rtol=1e-5)
