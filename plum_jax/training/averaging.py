@@ -10,9 +10,9 @@ import optax
 
 
 class AverageState(NamedTuple):
-    """Steps so far, and the average of the parameters after each."""
+    """Steps so far, and the average of the parameters behind them."""
 
-    count: jax.Array
+    steps: jax.Array
     average: Any
 
 
@@ -29,9 +29,9 @@ def averaged(optimizer: optax.GradientTransformation, decay: float) -> optax.Gra
         return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
 
     def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
-        d = jnp.minimum(decay, (1 + state.count) / (10 + state.count))
+        d = jnp.minimum(decay, (1 + state.steps) / (10 + state.steps))
         average = optax.incremental_update(optax.apply_updates(params, updates), state.average, 1 - d)
-        return updates, AverageState(state.count + 1, average)
+        return updates, AverageState(state.steps + 1, average)
 
     return optax.chain(optimizer, optax.GradientTransformation(init, update))
 
