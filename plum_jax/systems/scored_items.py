@@ -97,14 +97,6 @@ def evaluation_users(split: Split, fold: str, max_users: int | None) -> Evaluati
     return everybody.take(select_rows(len(everybody), max_users))
 
 
-def training_histories(split: Split, used_by: str) -> list[np.ndarray]:
-    """The training items of each user who has any, oldest first; guarded against leaks."""
-    events = split.training_events()
-    split.check_no_leak(events, used_by=used_by)
-    user, item = events["user"].to_numpy(), events["item"].to_numpy()
-    return np.split(item.astype(np.int32), np.flatnonzero(np.diff(user)) + 1)
-
-
 def in_blocks(run: Callable[..., Any], block: int, *arrays: np.ndarray) -> np.ndarray:
     """`run` on blocks of rows, all of one shape, for another would compile again; the answers one after the other."""
     found = []

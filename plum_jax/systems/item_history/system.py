@@ -15,16 +15,15 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.system import Ranking
-from plum_jax.feeds.batches import ArrayBatches
-from plum_jax.feeds.histories import history_rows
 from plum_jax.feeds.item_columns import DRAWN, DrawnItems, ItemColumns
 from plum_jax.model.item_history import ItemHistoryConfig, ItemHistoryNetwork, Items
 from plum_jax.objectives.next_item import NextItem
 from plum_jax.stages import Stages
+from plum_jax.systems.history_feed import history_feed
 from plum_jax.systems.item_history.counts import ItemSizes, item_history_counts, item_history_flops_parts
 from plum_jax.systems.item_history.known_items import KnownItems
 from plum_jax.systems.item_history.ranking import ItemHistoryRanker
-from plum_jax.systems.scored_items import curve_on, evaluation_users, training_histories
+from plum_jax.systems.scored_items import curve_on, evaluation_users
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
 from plum_jax.training.metrics_log import read_metrics, seconds_of
@@ -40,6 +39,8 @@ class ItemHistory:
       training: steps, optimizer, periods, seed.
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size, row_length: rows of a batch and positions of a row; several windows share one.
+      shuffle_ties: whether training events of one user and time come in another order each epoch
+        (`feeds.tied_events`).
       num_drawn: negatives of a batch, at least one a row.
       use_features: whether items have the run's features beside their codes.
       num_beams: width of the search, and number of the dense head's candidates.
@@ -53,6 +54,7 @@ class ItemHistory:
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
+    shuffle_ties: bool = False
     num_drawn: int = 512
     use_features: bool = True
     num_beams: int = 64
@@ -118,13 +120,18 @@ class ItemHistory:
 
     def feed(self, split: Split, known: KnownItems) -> ItemColumns:
         """Packed rows of item indexes with what is known of the items, reshuffled each epoch."""
-        histories = training_histories(split, used_by="item history")
-        rows = history_rows(histories, self.history_length, self.row_length, self.training.seed)
-        batch_size = min(self.batch_size, len(rows["decoder_positions"]))
-        batches = ArrayBatches(rows, batch_size, self.training.seed)
+        histories = history_feed(
+            split,
+            history_length=self.history_length,
+            row_length=self.row_length,
+            batch_size=self.batch_size,
+            seed=self.training.seed,
+            shuffle_ties=self.shuffle_ties,
+            used_by="item history",
+        )
         columns = known.columns("input", "decoder_input_tokens") | known.columns("target", "decoder_target_tokens")
-        drawn = DrawnItems(self.drawn_a_row(batch_size), np.flatnonzero(known.known), self.training.seed)
-        return ItemColumns(batches, columns | known.columns("drawn", DRAWN), drawn)
+        drawn = DrawnItems(self.drawn_a_row(histories.rows.batch_size), np.flatnonzero(known.known), self.training.seed)
+        return ItemColumns(histories, columns | known.columns("drawn", DRAWN), drawn)
 
     def drawn_a_row(self, batch_size: int) -> int:
         """Negatives that each row of a batch brings."""

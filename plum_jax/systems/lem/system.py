@@ -13,16 +13,15 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import Split
-from plum_jax.feeds.batches import ArrayBatches
-from plum_jax.feeds.histories import history_rows
 from plum_jax.feeds.item_columns import ItemColumns
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import train_step_flops
 from plum_jax.objectives.info_nce import InfoNce
 from plum_jax.stages import Stages
+from plum_jax.systems.history_feed import history_feed
 from plum_jax.systems.lem.network import TwoTowers
 from plum_jax.systems.lem.scoring import lem_scorer
-from plum_jax.systems.scored_items import FittedScorer, training_histories
+from plum_jax.systems.scored_items import FittedScorer
 from plum_jax.training import trainer, training_config
 
 
@@ -39,6 +38,8 @@ class Lem:
       training: steps, optimizer, periods, seed; one microbatch, for negatives come from the batch.
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size, row_length: rows of a batch and positions of a row; their product is the number of negatives.
+      shuffle_ties: whether training events of one user and time come in another order each epoch
+        (`feeds.tied_events`).
       curve_users: validation users for the curves and for choosing the best checkpoint.
     """
 
@@ -48,6 +49,7 @@ class Lem:
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
+    shuffle_ties: bool = False
     curve_users: int = 5000
 
     def __post_init__(self) -> None:
@@ -84,14 +86,20 @@ class Lem:
 
     def feed(self, split: Split, features: np.ndarray) -> ItemColumns:
         """Packed rows of item indexes with features, reshuffled each epoch."""
-        histories = training_histories(split, used_by="LEM")
-        rows = history_rows(histories, self.history_length, self.row_length, self.training.seed)
+        histories = history_feed(
+            split,
+            history_length=self.history_length,
+            row_length=self.row_length,
+            batch_size=self.batch_size,
+            seed=self.training.seed,
+            shuffle_ties=self.shuffle_ties,
+            used_by="LEM",
+        )
         popularity = np.maximum(split.item_popularity, 1)  # an item that is never a target has no use for its share
         log_q = np.log(popularity / popularity.sum()).astype(np.float32)
-        batches = ArrayBatches(rows, min(self.batch_size, len(rows["decoder_positions"])), self.training.seed)
         inputs, targets = "decoder_input_tokens", "decoder_target_tokens"
         return ItemColumns(
-            batches,
+            histories,
             {
                 "input_features": (inputs, features),
                 "target_features": (targets, features),

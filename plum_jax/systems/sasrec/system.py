@@ -10,8 +10,7 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import Split
-from plum_jax.feeds.batches import ArrayBatches
-from plum_jax.feeds.histories import history_rows
+from plum_jax.feeds.tied_events import TiedEvents
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import parameter_counts, train_step_flops
 from plum_jax.model.decoder import Decoder
@@ -19,8 +18,9 @@ from plum_jax.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from plum_jax.objectives.next_token import NextToken
 from plum_jax.objectives.objective import Objective
 from plum_jax.stages import Stages
+from plum_jax.systems.history_feed import history_feed
 from plum_jax.systems.sasrec.scoring import sasrec_scorer
-from plum_jax.systems.scored_items import FittedScorer, Scorer, training_histories
+from plum_jax.systems.scored_items import FittedScorer, Scorer
 from plum_jax.training import trainer, training_config
 from plum_jax.training.initial import initial_params
 from plum_jax.training.loop import Evaluator
@@ -40,6 +40,8 @@ class SasRec:
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size: rows of a batch.
       row_length: positions of a row.
+      shuffle_ties: whether training events of one user and time come in another order each epoch
+        (`feeds.tied_events`).
       curve_users: validation users for the curves and for choosing the best checkpoint.
     """
 
@@ -49,6 +51,7 @@ class SasRec:
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
+    shuffle_ties: bool = False
     curve_users: int = 5000
 
     def fit(self, stages: Stages, name: str) -> FittedScorer:
@@ -93,11 +96,17 @@ class SasRec:
         """How it ranks."""
         return sasrec_scorer(self.network(num_items), self.history_length)
 
-    def feed(self, split: Split) -> ArrayBatches:
+    def feed(self, split: Split) -> TiedEvents:
         """Packed rows of item indexes, reshuffled each epoch."""
-        histories = training_histories(split, used_by="SASRec")
-        rows = history_rows(histories, self.history_length, self.row_length, self.training.seed)
-        return ArrayBatches(rows, min(self.batch_size, len(rows["decoder_positions"])), self.training.seed)
+        return history_feed(
+            split,
+            history_length=self.history_length,
+            row_length=self.row_length,
+            batch_size=self.batch_size,
+            seed=self.training.seed,
+            shuffle_ties=self.shuffle_ties,
+            used_by="SASRec",
+        )
 
     def scored(self, num_items: int) -> int:
         """Items that a position is scored against in training."""
