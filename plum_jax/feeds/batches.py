@@ -242,11 +242,6 @@ class ArrayBatches:
         if len(set(sizes.values())) != 1 or not 0 < self.batch_size <= min(sizes.values()):
             raise ValueError(f"expected arrays of one length of at least {self.batch_size=}, got {sizes}")
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """Full batches."""
-        return len(next(iter(self.arrays.values()))) // self.batch_size
-
     def make_iterator(self) -> ArrayIterator:
         """A fresh iterator at the start; it never ends."""
         return ArrayIterator(self)
@@ -273,7 +268,7 @@ class ArrayIterator(grain.DatasetIterator[Batch]):
 
     def __next__(self) -> Batch:
         size = self._batches.batch_size
-        epoch, in_epoch = divmod(self._next_batch, self._batches.batches_per_epoch)
+        epoch, in_epoch = divmod(self._next_batch, self._num_rows // size)
         if epoch != self._epoch:
             self._epoch = epoch
             self._permutation = np.random.default_rng([self._batches.seed, epoch]).permutation(self._num_rows)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from plum_jax.feeds.tied_events import TiedEvents
+from plum_jax.feeds.batches import ArrayBatches
 
 DRAWN = "drawn_items"
 
@@ -41,7 +41,7 @@ class ItemColumns:
       drawn: items that are drawn for each row.
     """
 
-    rows: TiedEvents
+    rows: ArrayBatches
     columns: Mapping[str, tuple[str, np.ndarray]]
     drawn: DrawnItems | None = None
 

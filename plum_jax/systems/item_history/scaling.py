@@ -80,7 +80,7 @@ class ScaledItemHistory:
         split, table = stages.split, stages.table
         known = KnownItems.of(stages, self.system.use_features)
         test = evaluation_users(split, "test", max_users)
-        weights = self.system.feed(split, known).rows.rows.arrays["decoder_loss_weights"] > 0
+        weights = self.system.feed(split, known).rows.arrays["decoder_loss_weights"] > 0
         read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
         data = DataFacts(
             vocab_size=split.corpus.num_items,

@@ -39,8 +39,6 @@ class ItemHistory:
       training: steps, optimizer, periods, seed.
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size, row_length: rows of a batch and positions of a row; several windows share one.
-      shuffle_ties: whether training events of one user and time come in another order each epoch
-        (`feeds.tied_events`).
       num_drawn: negatives of a batch, at least one a row.
       use_features: whether items have the run's features beside their codes.
       num_beams: width of the search, and number of the dense head's candidates.
@@ -54,7 +52,6 @@ class ItemHistory:
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
-    shuffle_ties: bool = False
     num_drawn: int = 512
     use_features: bool = True
     num_beams: int = 64
@@ -126,11 +123,10 @@ class ItemHistory:
             row_length=self.row_length,
             batch_size=self.batch_size,
             seed=self.training.seed,
-            shuffle_ties=self.shuffle_ties,
             used_by="item history",
         )
         columns = known.columns("input", "decoder_input_tokens") | known.columns("target", "decoder_target_tokens")
-        drawn = DrawnItems(self.drawn_a_row(histories.rows.batch_size), np.flatnonzero(known.known), self.training.seed)
+        drawn = DrawnItems(self.drawn_a_row(histories.batch_size), np.flatnonzero(known.known), self.training.seed)
         return ItemColumns(histories, columns | known.columns("drawn", DRAWN), drawn)
 
     def drawn_a_row(self, batch_size: int) -> int:

@@ -38,8 +38,6 @@ class Lem:
       training: steps, optimizer, periods, seed; one microbatch, for negatives come from the batch.
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size, row_length: rows of a batch and positions of a row; their product is the number of negatives.
-      shuffle_ties: whether training events of one user and time come in another order each epoch
-        (`feeds.tied_events`).
       curve_users: validation users for the curves and for choosing the best checkpoint.
     """
 
@@ -49,7 +47,6 @@ class Lem:
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
-    shuffle_ties: bool = False
     curve_users: int = 5000
 
     def __post_init__(self) -> None:
@@ -92,7 +89,6 @@ class Lem:
             row_length=self.row_length,
             batch_size=self.batch_size,
             seed=self.training.seed,
-            shuffle_ties=self.shuffle_ties,
             used_by="LEM",
         )
         popularity = np.maximum(split.item_popularity, 1)  # an item that is never a target has no use for its share

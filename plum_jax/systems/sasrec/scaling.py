@@ -74,7 +74,7 @@ class ScaledSasRec:
         """The corpus; rows are packed when they are read."""
         split = self.data.stages(directory).split
         test = evaluation_users(split, "test", max_users)
-        weights = self.system.feed(split).rows.arrays["decoder_loss_weights"] > 0
+        weights = self.system.feed(split).arrays["decoder_loss_weights"] > 0
         read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
         data = DataFacts(
             vocab_size=split.corpus.num_items,

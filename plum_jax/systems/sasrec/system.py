@@ -10,7 +10,7 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import Split
-from plum_jax.feeds.tied_events import TiedEvents
+from plum_jax.feeds.batches import ArrayBatches
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import parameter_counts, train_step_flops
 from plum_jax.model.decoder import Decoder
@@ -40,8 +40,6 @@ class SasRec:
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size: rows of a batch.
       row_length: positions of a row.
-      shuffle_ties: whether training events of one user and time come in another order each epoch
-        (`feeds.tied_events`).
       curve_users: validation users for the curves and for choosing the best checkpoint.
     """
 
@@ -51,7 +49,6 @@ class SasRec:
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
-    shuffle_ties: bool = False
     curve_users: int = 5000
 
     def fit(self, stages: Stages, name: str) -> FittedScorer:
@@ -96,7 +93,7 @@ class SasRec:
         """How it ranks."""
         return sasrec_scorer(self.network(num_items), self.history_length)
 
-    def feed(self, split: Split) -> TiedEvents:
+    def feed(self, split: Split) -> ArrayBatches:
         """Packed rows of item indexes, reshuffled each epoch."""
         return history_feed(
             split,
@@ -104,7 +101,6 @@ class SasRec:
             row_length=self.row_length,
             batch_size=self.batch_size,
             seed=self.training.seed,
-            shuffle_ties=self.shuffle_ties,
             used_by="SASRec",
         )
 
