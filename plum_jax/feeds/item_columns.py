@@ -17,7 +17,9 @@ DRAWN = "drawn_items"
 class DrawnItems:
     """Items that are drawn uniformly for each row of a batch, as negatives.
 
-    Columns "drawn_items" int32 [B, k] and "drawn_log_q" float32 [B, k], the log-probability of each draw.
+    Columns "drawn_items" int32 [B, k] and "drawn_log_q" float32 [B, k], the log-probability of each draw. Where a batch
+    has room for all items, each stands in it once, which makes a sampled softmax the full one; what fills its last
+    places up has a log-probability of inf, and so no weight.
 
     Attributes:
       a_row: k.
@@ -28,6 +30,18 @@ class DrawnItems:
     a_row: int
     items: np.ndarray
     seed: int
+
+    def columns(self, rows: int, number: int) -> dict[str, np.ndarray]:
+        """The columns of batch `number`, which has so many rows."""
+        shape, count = (rows, self.a_row), rows * self.a_row
+        log_q = np.full(count, -np.log(len(self.items)), np.float32)
+        if count < len(self.items):
+            drawn = self.items[np.random.default_rng([self.seed, number]).integers(0, len(self.items), count)]
+        else:
+            drawn = np.resize(self.items, count)
+            log_q[:] = -np.log(count)
+            log_q[len(self.items) :] = np.inf
+        return {DRAWN: drawn.astype(np.int32).reshape(shape), "drawn_log_q": log_q.reshape(shape)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,8 +86,5 @@ class ItemColumnsIterator:
         number, batch = self._rows.get_state()["batch"], dict(next(self._rows))
         drawn = self._columns.drawn
         if drawn is not None:
-            rng = np.random.default_rng([drawn.seed, number])
-            shape = (len(batch["decoder_positions"]), drawn.a_row)
-            batch[DRAWN] = drawn.items[rng.integers(0, len(drawn.items), shape)].astype(np.int32)
-            batch["drawn_log_q"] = np.full(shape, -np.log(len(drawn.items)), np.float32)
+            batch |= drawn.columns(len(batch["decoder_positions"]), number)
         return batch | {name: values[batch[items]] for name, (items, values) in self._columns.columns.items()}

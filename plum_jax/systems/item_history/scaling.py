@@ -169,7 +169,7 @@ def _random_batch(system: ItemHistory, sizes: ItemSizes) -> dict[str, np.ndarray
     codes = np.stack([rng.integers(0, size, sizes.num_items) for size in sizes.codebook_sizes], axis=1)
     features = rng.normal(size=(sizes.num_items, sizes.feature_dim)).astype(np.float32)
     batch = random_rows(system.batch_size, system.row_length, sizes.num_items)
-    a_row = system.drawn_a_row(system.batch_size)
+    a_row = system.drawn_a_row(system.batch_size, sizes)
     batch["drawn_items"] = rng.integers(0, sizes.num_items, (system.batch_size, a_row), dtype=np.int32)
     batch["drawn_log_q"] = np.full(batch["drawn_items"].shape, -np.log(sizes.num_items), np.float32)
     values = {"known": np.ones(sizes.num_items, bool), "codes": codes.astype(np.int32), "features": features}

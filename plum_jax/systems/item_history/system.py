@@ -39,7 +39,8 @@ class ItemHistory:
       training: steps, optimizer, periods, seed.
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size, row_length: rows of a batch and positions of a row; several windows share one.
-      num_drawn: negatives of a batch, at least one a row.
+      num_drawn: negatives of a batch, at least one a row; as many as there are items and more: every item once, the
+        full softmax.
       use_features: whether items have the run's features beside their codes.
       num_beams: width of the search, and number of the dense head's candidates.
       dense_share: of the dense score in the ranking (`ranking.ItemHistoryRanker`).
@@ -126,12 +127,14 @@ class ItemHistory:
             used_by="item history",
         )
         columns = known.columns("input", "decoder_input_tokens") | known.columns("target", "decoder_target_tokens")
-        drawn = DrawnItems(self.drawn_a_row(histories.batch_size), np.flatnonzero(known.known), self.training.seed)
+        drawn = DrawnItems(
+            self.drawn_a_row(histories.batch_size, known.sizes), np.flatnonzero(known.known), self.training.seed
+        )
         return ItemColumns(histories, columns | known.columns("drawn", DRAWN), drawn)
 
-    def drawn_a_row(self, batch_size: int) -> int:
+    def drawn_a_row(self, batch_size: int, sizes: ItemSizes) -> int:
         """Negatives that each row of a batch brings."""
-        return -(-self.num_drawn // batch_size)
+        return -(-min(self.num_drawn, sizes.num_items) // batch_size)
 
     def flops_parts(self, sizes: ItemSizes) -> dict[str, float]:
         """Model FLOPs of one position in training, by part."""
@@ -140,7 +143,7 @@ class ItemHistory:
             sizes,
             self.row_length,
             generative=bool(self.objective.generative_weight),
-            drawn=self.drawn_a_row(self.batch_size) * self.batch_size if self.objective.dense_weight else 0,
+            drawn=self.drawn_a_row(self.batch_size, sizes) * self.batch_size if self.objective.dense_weight else 0,
             positions=self.batch_size * self.row_length,
         )
 
