@@ -29,6 +29,7 @@ class DataFacts:
       sid_levels: tokens of an item: the levels of its Semantic ID, 1 where there is none.
       codebook_sizes: W of each level, for systems whose codes are not in the vocabulary; () else.
       feature_dim: numbers that are known of each item; 0: none are read.
+      field_sizes: buckets of each field that is read of an event.
     """
 
     vocab_size: int
@@ -40,6 +41,7 @@ class DataFacts:
     sid_levels: int = 3
     codebook_sizes: Sequence[int] = ()
     feature_dim: int = 0
+    field_sizes: Sequence[int] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

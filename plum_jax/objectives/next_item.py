@@ -20,8 +20,9 @@ Sums = tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]
 class NextItem:
     """Cross-entropy of the next item's Semantic ID, and of the item itself by a softmax over drawn items.
 
-    The batch has the columns of packed rows, and for the items of inputs, targets and draws "input_codes",
-    "input_features", "input_known", "target_codes"... (`model.item_history.Items`).
+    The batch has the columns of packed rows, "input_fields" (buckets [B, T, F] of the events that are read), and for
+    the items of inputs, targets and draws "input_codes", "input_features", "input_known", "target_codes"...
+    (`model.item_history.Items`).
 
     Attributes:
       generative_weight: of -log p of the codes, summed over levels.
@@ -51,7 +52,7 @@ class NextItemLoss:
         rngs = None if rng is None else {"dropout": rng}
         apply = _Applied(self.network, params, rngs)
         mask = PackedCausal(batch["decoder_segment_ids"])
-        states = apply("states", items_of(batch, "input"), batch["decoder_positions"], mask)
+        states = apply("states", items_of(batch, "input"), batch["input_fields"], batch["decoder_positions"], mask)
         weights, goal = batch["decoder_loss_weights"], self.objective
         weight, metrics = jnp.sum(weights), {}
         loss = jnp.float32(0)

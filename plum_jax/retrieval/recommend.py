@@ -15,7 +15,7 @@ from tqdm import tqdm
 from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.model.blockwise_attention import BlockwiseAttention
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.item_history import ItemHistoryDecoder
+from plum_jax.model.item_history_decoder import ItemHistoryDecoder
 from plum_jax.model.unrolled import unrolled
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beam_search import beam_search

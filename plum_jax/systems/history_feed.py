@@ -10,7 +10,14 @@ from plum_jax.feeds.histories import history_rows
 
 
 def history_feed(
-    split: Split, *, history_length: int, row_length: int, batch_size: int, seed: int, used_by: str
+    split: Split,
+    *,
+    history_length: int,
+    row_length: int,
+    batch_size: int,
+    seed: int,
+    used_by: str,
+    with_events: bool = False,
 ) -> ArrayBatches:
     """Rows of item indexes (`feeds.histories.history_rows`), reshuffled each epoch; guarded against leaks.
 
@@ -20,10 +27,16 @@ def history_feed(
       batch_size: rows of a batch, at most those that there are.
       seed: of the orders.
       used_by: who learns from them, for the guard.
+      with_events: whether rows also have "input_events", int32 [R, T], rows of `corpus.events` that the inputs are.
     """
     events = split.training_events()
     split.check_no_leak(events, used_by=used_by)
-    user, item = events["user"].to_numpy(), events["item"].to_numpy()
-    histories = np.split(item.astype(np.int32), np.flatnonzero(np.diff(user)) + 1)
-    rows = history_rows(histories, history_length, row_length, seed)
+    item, row_of = events["item"].to_numpy().astype(np.int32), events["event"].to_numpy().astype(np.int32)
+    of_user = np.split(np.arange(len(item)), np.flatnonzero(np.diff(events["user"].to_numpy())) + 1)
+    rows = history_rows(of_user, history_length, row_length, seed)
+    real, read = rows["decoder_segment_ids"] > 0, rows["decoder_input_tokens"]
+    if with_events:
+        rows["input_events"] = np.where(real, row_of[read], 0)
+    for name in ("decoder_input_tokens", "decoder_target_tokens"):
+        rows[name] = np.where(real, item[rows[name]], 0)
     return ArrayBatches(rows, min(batch_size, len(rows["decoder_positions"])), seed)

@@ -16,11 +16,13 @@ class ItemSizes:
       codebook_sizes: W of each level.
       num_items: N.
       feature_dim: F.
+      field_sizes: buckets of each field of an event.
     """
 
     codebook_sizes: tuple[int, ...]
     num_items: int
     feature_dim: int
+    field_sizes: tuple[int, ...] = ()
 
     @property
     def num_codes(self) -> int:
@@ -29,12 +31,12 @@ class ItemSizes:
 
 
 def item_history_counts(config: ItemHistoryConfig, sizes: ItemSizes) -> dict[str, int]:
-    """Parameters by group: "embedding" (codes, items' own rows, the depth decoder's inputs), "head" (its outputs),
-    "non_embedding", "total", and both as activated ones, in the sense of `model.counts`.
+    """Parameters by group: "embedding" (codes, items' own rows, fields, the depth decoder's inputs), "head" (its
+    outputs), "non_embedding", "total", and both as activated ones, in the sense of `model.counts`.
     """
     width, depth = config.transformer.d_model, config.depth.d_model
     own = sizes.num_items * width if config.item_ids else 0
-    embedding = sizes.num_codes * (width + depth) + own
+    embedding = sizes.num_codes * (width + depth) + own + sum(sizes.field_sizes) * width
     head = sizes.num_codes * depth
     projections = sizes.feature_dim * width + width * depth + width * width
     stacks = [parameter_counts(part, 0) for part in (config.transformer, config.depth)]

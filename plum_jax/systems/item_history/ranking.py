@@ -15,11 +15,12 @@ from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.exact_top_k import exact_top_k
 from plum_jax.evaluation.metrics import NOTHING, RankedItems, target_ranks
 from plum_jax.evaluation.system import Ranking
-from plum_jax.feeds.histories import latest_items
-from plum_jax.model.item_history import ItemHistoryDecoder, ItemHistoryNetwork, Items, level_offsets, search_params
+from plum_jax.model.depth_decoder import level_offsets
+from plum_jax.model.item_history import ItemHistoryNetwork, Items
+from plum_jax.model.item_history_decoder import ItemHistoryDecoder, search_params
 from plum_jax.ragged import Ragged, from_rows
 from plum_jax.retrieval.recommend import Recommender, rank_items
-from plum_jax.systems.item_history.known_items import KnownItems
+from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.scored_items import in_blocks
 
 _ITEMS, _USERS = 4096, 256  # of one device call
@@ -53,7 +54,7 @@ class ItemHistoryRanker:
 
     Attributes:
       network: that is trained.
-      known: what is known of the items.
+      known: what is known of items and events.
       history_length: the latest items of a history that are read.
       num_beams: width of the search, and number of candidates of the dense head.
       dense_share: w of a candidate's score (1 - w) log p(its codes) + w log p(item among all items); 0 searches
@@ -61,7 +62,7 @@ class ItemHistoryRanker:
     """
 
     network: ItemHistoryNetwork
-    known: KnownItems
+    known: Known
     history_length: int
     num_beams: int
     dense_share: float
@@ -70,7 +71,7 @@ class ItemHistoryRanker:
     def recommender(self) -> Recommender:
         """The beam search over this network."""
         network, table = self.network, self.known.table
-        decoder = ItemHistoryDecoder(network.config, network.codebook_sizes, network.num_items)
+        decoder = ItemHistoryDecoder(network.config, network.codebook_sizes, network.num_items, network.field_sizes)
         return Recommender(decoder, CodeTokens(table.codebook_sizes), table, self.num_beams, batch_size=_USERS)
 
     def vectors(self, params: Any) -> np.ndarray:
@@ -82,8 +83,7 @@ class ItemHistoryRanker:
     def target_nats(self, params: Any, evaluation: EvaluationSet) -> np.ndarray:
         """float32 [U, L]: -log p of each code of each user's target, after the codes before it."""
         searching = search_params(params, jnp.asarray(self.vectors(params)))
-        histories = [evaluation.history(row) for row in range(len(evaluation))]
-        states = self._states(searching, histories)
+        states = self._states(searching, self.prompts(evaluation))
         run = functools.partial(_code_nats, self.network, params)
         return in_blocks(lambda s, c: run(s[:, None], c[:, None]), _USERS, states, self._codes[evaluation.target_item])
 
@@ -91,16 +91,24 @@ class ItemHistoryRanker:
     def _codes(self) -> np.ndarray:
         return self.known.table.codes
 
-    def _states(self, searching: Any, histories: list[np.ndarray]) -> np.ndarray:
-        read, lengths = latest_items(histories, self.history_length)
+    def prompts(self, evaluation: EvaluationSet) -> Ragged:
+        """The latest events of each user's history, 1 + F numbers an event: what a search reads."""
+        known = self.known.events.buckets[evaluation.history_events]
+        numbers = np.concatenate([evaluation.history_items[:, None], known], axis=1).astype(np.int32)
+        offsets = evaluation.history_offsets
+        begins = np.maximum(offsets[:-1], offsets[1:] - self.history_length)
+        return from_rows([numbers[begin:end].ravel() for begin, end in zip(begins, offsets[1:], strict=True)])
+
+    def _states(self, searching: Any, prompts: Ragged) -> np.ndarray:
+        read = prompts.padded(np.arange(len(prompts)), self.history_length * (1 + len(self.network.field_sizes)))
+        lengths = prompts.lengths.astype(np.int32)
         return in_blocks(functools.partial(_states, self.recommender.decoder, searching), _USERS, read, lengths)
 
     def rank(self, params: Any, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user."""
         vectors = self.vectors(params)
         searching = search_params(params, jnp.asarray(vectors))
-        histories = [evaluation.history(row)[-self.history_length :] for row in range(len(evaluation))]
-        prompts = from_rows(histories)
+        prompts = self.prompts(evaluation)
         seen = Ragged(evaluation.history_items, np.diff(evaluation.history_offsets))
         recommender, table = self.recommender, self.known.table
         sid_ranks = None
@@ -111,7 +119,7 @@ class ItemHistoryRanker:
             items, _ = rank_items(codes, log_probs, table, k)
             unseen, scores = rank_items(codes, log_probs, table, k, seen)
             return Ranking(RankedItems(items, unseen), scores, sid_ranks)
-        states = self._states(searching, histories)
+        states = self._states(searching, prompts)
         queries = in_blocks(functools.partial(_queries, self.network, params), _USERS, states)
         if self.dense_share == 1:
             lists, dense = exact_top_k(queries, vectors, evaluation, k)
@@ -136,8 +144,8 @@ def _vectors(network: ItemHistoryNetwork, params: Any, items: Items) -> jax.Arra
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _states(decoder: ItemHistoryDecoder, params: Any, items: jax.Array, lengths: jax.Array) -> jax.Array:
-    found: Any = decoder.apply({"params": params}, items, lengths, method="states")
+def _states(decoder: ItemHistoryDecoder, params: Any, prompts: jax.Array, lengths: jax.Array) -> jax.Array:
+    found: Any = decoder.apply({"params": params}, prompts, lengths, method="states")
     return found[:, 0].astype(jnp.float32)
 
 

@@ -21,7 +21,7 @@ from plum_jax.systems.item_history.counts import (
     item_history_counts,
     item_history_search_flops,
 )
-from plum_jax.systems.item_history.known_items import KnownItems
+from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.item_history.system import ItemHistory, initial_item_history
 from plum_jax.systems.scored_items import evaluation_users
 from plum_jax.training.step_recipe import StepRecipe
@@ -62,7 +62,7 @@ class ScaledItemHistory:
     def data_config(self) -> Mapping[str, Any]:
         system = self.system
         windows = {"history_length": system.history_length, "length": system.row_length}
-        return {"data": self.data, "use_features": system.use_features, **windows}
+        return {"data": self.data, "use_features": system.use_features, "fields": system.fields, **windows}
 
     @property
     def own_config(self) -> Mapping[str, Any]:
@@ -78,7 +78,7 @@ class ScaledItemHistory:
         """Corpus, features and Semantic IDs; rows are packed when they are read."""
         stages = self.data.stages(directory)
         split, table = stages.split, stages.table
-        known = KnownItems.of(stages, self.system.use_features)
+        known = Known.of(stages, self.system.use_features, self.system.fields)
         test = evaluation_users(split, "test", max_users)
         weights = self.system.feed(split, known).rows.arrays["decoder_loss_weights"] > 0
         read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
@@ -92,6 +92,7 @@ class ScaledItemHistory:
             sid_levels=table.num_levels,
             codebook_sizes=table.codebook_sizes,
             feature_dim=known.features.shape[1],
+            field_sizes=known.events.sizes,
         )
         return Prepared(data, test.user, len(table.items_of_sid().sids) == table.num_items)
 
@@ -140,8 +141,8 @@ class ItemHistoryTrial:
         return self.config.data.stages(self.directory)
 
     @functools.cached_property
-    def known(self) -> KnownItems:
-        return KnownItems.of(self.stages, self.config.system.use_features)
+    def known(self) -> Known:
+        return Known.of(self.stages, self.config.system.use_features, self.config.system.fields)
 
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
         trunk = None if branch_at is None else Trunk(*branch_at, may_differ=("system",))
@@ -160,7 +161,7 @@ class ItemHistoryTrial:
 
 
 def _sizes(data: DataFacts) -> ItemSizes:
-    return ItemSizes(tuple(data.codebook_sizes), data.vocab_size, data.feature_dim)
+    return ItemSizes(tuple(data.codebook_sizes), data.vocab_size, data.feature_dim, tuple(data.field_sizes))
 
 
 def _random_batch(system: ItemHistory, sizes: ItemSizes) -> dict[str, np.ndarray]:
@@ -169,6 +170,8 @@ def _random_batch(system: ItemHistory, sizes: ItemSizes) -> dict[str, np.ndarray
     codes = np.stack([rng.integers(0, size, sizes.num_items) for size in sizes.codebook_sizes], axis=1)
     features = rng.normal(size=(sizes.num_items, sizes.feature_dim)).astype(np.float32)
     batch = random_rows(system.batch_size, system.row_length, sizes.num_items)
+    fields = np.zeros((*batch["decoder_positions"].shape, len(sizes.field_sizes)), np.int32)
+    batch |= {"input_events": np.zeros_like(batch["decoder_positions"]), "input_fields": fields}
     a_row = system.drawn_a_row(system.batch_size, sizes)
     batch["drawn_items"] = rng.integers(0, sizes.num_items, (system.batch_size, a_row), dtype=np.int32)
     batch["drawn_log_q"] = np.full(batch["drawn_items"].shape, -np.log(sizes.num_items), np.float32)

@@ -21,7 +21,7 @@ from plum_jax.objectives.next_item import NextItem
 from plum_jax.stages import Stages
 from plum_jax.systems.history_feed import history_feed
 from plum_jax.systems.item_history.counts import ItemSizes, item_history_counts, item_history_flops_parts
-from plum_jax.systems.item_history.known_items import KnownItems
+from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.item_history.ranking import ItemHistoryRanker
 from plum_jax.systems.scored_items import curve_on, evaluation_users
 from plum_jax.training import trainer, training_config
@@ -42,6 +42,8 @@ class ItemHistory:
       num_drawn: negatives of a batch, at least one a row; as many as there are items and more: every item once, the
         full softmax.
       use_features: whether items have the run's features beside their codes.
+      fields: of the events that are read, beside their items: "gap" (time since the one before), and columns of events
+        and users by name (`event_fields.EventFields`).
       num_beams: width of the search, and number of the dense head's candidates.
       dense_share: of the dense score in the ranking (`ranking.ItemHistoryRanker`).
       curve_users: validation users for the curves and for choosing the best checkpoint.
@@ -55,6 +57,7 @@ class ItemHistory:
     row_length: int = 100
     num_drawn: int = 512
     use_features: bool = True
+    fields: tuple[str, ...] = ()
     num_beams: int = 64
     dense_share: float = 0.5
     curve_users: int = 2000
@@ -69,7 +72,7 @@ class ItemHistory:
 
     def fit(self, stages: Stages, name: str) -> FittedItemHistory:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
-        split, known = stages.split, KnownItems.of(stages, self.use_features)
+        split, known = stages.split, Known.of(stages, self.use_features, self.fields)
         directory, ranker = stages.directory / "systems" / name, self.ranker(known)
         evaluators = {"validation": self._curve(ranker, split)} if self.training.evaluation_period else {}
         params = self.train(split, known, directory, evaluators=evaluators, description=name)
@@ -78,7 +81,7 @@ class ItemHistory:
     def train(
         self,
         split: Split,
-        known: KnownItems,
+        known: Known,
         directory: epath.PathLike,
         *,
         evaluators: Mapping[str, Evaluator] | None = None,
@@ -109,14 +112,16 @@ class ItemHistory:
 
     def network_of(self, sizes: ItemSizes) -> ItemHistoryNetwork:
         """The network for these items."""
-        return ItemHistoryNetwork(self.network, sizes.codebook_sizes, sizes.num_items, sizes.feature_dim)
+        return ItemHistoryNetwork(
+            self.network, sizes.codebook_sizes, sizes.num_items, sizes.feature_dim, sizes.field_sizes
+        )
 
-    def ranker(self, known: KnownItems) -> ItemHistoryRanker:
+    def ranker(self, known: Known) -> ItemHistoryRanker:
         """How it ranks."""
         network = self.network_of(known.sizes)
         return ItemHistoryRanker(network, known, self.history_length, self.num_beams, self.dense_share)
 
-    def feed(self, split: Split, known: KnownItems) -> ItemColumns:
+    def feed(self, split: Split, known: Known) -> ItemColumns:
         """Packed rows of item indexes with what is known of the items, reshuffled each epoch."""
         histories = history_feed(
             split,
@@ -125,10 +130,12 @@ class ItemHistory:
             batch_size=self.batch_size,
             seed=self.training.seed,
             used_by="item history",
+            with_events=True,
         )
-        columns = known.columns("input", "decoder_input_tokens") | known.columns("target", "decoder_target_tokens")
+        columns = {"input_fields": ("input_events", known.events.buckets)}
+        columns |= known.columns("input", "decoder_input_tokens") | known.columns("target", "decoder_target_tokens")
         drawn = DrawnItems(
-            self.drawn_a_row(histories.batch_size, known.sizes), np.flatnonzero(known.known), self.training.seed
+            self.drawn_a_row(histories.batch_size, known.sizes), np.flatnonzero(known.in_training), self.training.seed
         )
         return ItemColumns(histories, columns | known.columns("drawn", DRAWN), drawn)
 
@@ -147,7 +154,7 @@ class ItemHistory:
             positions=self.batch_size * self.row_length,
         )
 
-    def _facts(self, known: KnownItems) -> dict[str, Any]:
+    def _facts(self, known: Known) -> dict[str, Any]:
         counts = item_history_counts(self.network, known.sizes)
         positions = self.training.steps * self.batch_size * self.row_length
         return {
@@ -197,4 +204,5 @@ def initial_item_history(network: ItemHistoryNetwork, key: jax.Array) -> Any:
     """Random parameters with their logical axes."""
     one, levels = jnp.zeros((1, 1), jnp.int32), len(network.codebook_sizes)
     items = Items(one, one > 0, jnp.zeros((1, 1, levels), jnp.int32), jnp.zeros((1, 1, network.feature_dim)))
-    return network.init(key, items, one, jnp.ones((1, 1, 1), bool))["params"]
+    fields = jnp.zeros((1, 1, len(network.field_sizes)), jnp.int32)
+    return network.init(key, items, fields, one, jnp.ones((1, 1, 1), bool))["params"]

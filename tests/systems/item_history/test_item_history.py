@@ -24,7 +24,7 @@ from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.study import Study
 from plum_jax.systems.item_history import ItemHistory
 from plum_jax.systems.item_history.counts import item_history_counts
-from plum_jax.systems.item_history.known_items import KnownItems
+from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.item_history.scaling import ScaledItemHistory
 from plum_jax.systems.popularity import Popularity
 from plum_jax.training.optimizer import AdamW
@@ -53,6 +53,7 @@ SYSTEM = ItemHistory(
     row_length=24,
     num_drawn=32,
     num_beams=48,
+    fields=("gap",),
 )
 
 
@@ -70,25 +71,35 @@ def with_share(fitted, share: float):
     return dataclasses.replace(fitted, ranker=dataclasses.replace(fitted.ranker, dense_share=share))
 
 
-def all_scores(fitted, history) -> tuple[np.ndarray, np.ndarray]:
-    """log p of every item by its codes, and by the dense head, after a history: one item at a time, without search."""
+def all_scores(fitted, history, events) -> tuple[np.ndarray, np.ndarray]:
+    """log p of every item by its codes, and by the dense head, after a history: one item at a time, without search.
+
+    `history` are items, `events` their rows in the corpus.
+    """
     ranker = fitted.ranker
-    read = np.asarray(history[-ranker.history_length :], np.int32)
+    read, events = (np.asarray(numbers[-ranker.history_length :], np.int32) for numbers in (history, events))
     length = len(read)
     # All of one shape: another would compile again. What is behind the last item is not seen.
-    read = np.pad(read, (0, ranker.history_length - length))[None]
+    read, events = (np.pad(numbers, (0, ranker.history_length - length))[None] for numbers in (read, events))
+    fields = ranker.known.events.buckets[events]
     everything = ranker.known.items(np.arange(ranker.network.num_items, dtype=np.int32))
-    found = scores_of(ranker.network, fitted.params, ranker.known.items(read), length, everything)
+    found = scores_of(ranker.network, fitted.params, ranker.known.items(read), fields, length, everything)
     total, dense = (np.asarray(x, np.float64) for x in found)
     return total, dense
 
 
+def history_of(evaluation, row) -> tuple[np.ndarray, np.ndarray]:
+    """Items and events before a target."""
+    offsets = evaluation.history_offsets
+    return evaluation.history(row), evaluation.history_events[offsets[row] : offsets[row + 1]]
+
+
 @functools.partial(jax.jit, static_argnums=0)
-def scores_of(network, params, history, length, everything):
+def scores_of(network, params, history, fields, length, everything):
     apply = functools.partial(network.apply, {"params": params})
     positions = jnp.arange(history.ids.shape[1], dtype=jnp.int32)[None]
     causal = jnp.tri(history.ids.shape[1], dtype=bool)[None]
-    state = apply(history, positions, causal, method="states")[:, length - 1][:, None]
+    state = apply(history, fields, positions, causal, method="states")[:, length - 1][:, None]
     hidden = apply(jnp.repeat(state, len(everything.ids), axis=1), everything.codes[None], method="depth_states")
     total = 0.0
     for level in range(everything.codes.shape[1]):
@@ -111,7 +122,7 @@ def test_lists_are_those_of_all_items_scored_one_by_one(stages, fitted, share):
     evaluation = stages.split.evaluation("test")
     ranking = with_share(fitted, share).rank(evaluation, 7)
     for row in range(0, len(evaluation), 41):
-        total, dense = all_scores(fitted, evaluation.history(row))
+        total, dense = all_scores(fitted, *history_of(evaluation, row))
         scores = (1 - share) * total + share * dense
         scores[evaluation.history(row)] = -np.inf
         best = np.argsort(-scores, kind="stable")[:7]
@@ -126,7 +137,7 @@ def test_a_beam_finds_what_brute_force_finds_and_a_narrow_one_is_its_beginning(s
     narrow_lists = narrow.rank(fitted.params, evaluation, 1).lists.items
     wide = with_share(fitted, 0.0).rank(evaluation, 48)
     for row in range(20):
-        total, _ = all_scores(fitted, evaluation.history(row))
+        total, _ = all_scores(fitted, *history_of(evaluation, row))
         assert wide.lists.items[row].tolist() == np.argsort(-total, kind="stable").tolist()
     assert np.mean(narrow_lists[:, 0] == wide.lists.items[:, 0]) > 0.7
 
@@ -138,6 +149,7 @@ def test_packed_histories_are_separate_ones(stages, fitted):
     packed = network.apply(
         params,
         items_of(batch, "input"),
+        batch["input_fields"],
         batch["decoder_positions"],
         PackedCausal(batch["decoder_segment_ids"]),
         method="states",
@@ -147,7 +159,8 @@ def test_packed_histories_are_separate_ones(stages, fitted):
         place = np.flatnonzero(batch["decoder_segment_ids"][row] == segment)
         items = known.items(np.asarray(batch["decoder_input_tokens"])[row, place][None])
         causal = jnp.tri(len(place), dtype=bool)[None]
-        alone = network.apply(params, items, jnp.arange(len(place))[None], causal, method="states")
+        fields = batch["input_fields"][row, place][None]
+        alone = network.apply(params, items, fields, jnp.arange(len(place))[None], causal, method="states")
         np.testing.assert_allclose(alone[0], packed[row, place], rtol=1e-4, atol=1e-5)
 
 
@@ -156,7 +169,7 @@ def test_losses_are_their_definitions(stages, fitted):
     # Every item is drawn once: the softmax over draws is then the one over all items.
     batch = dict(next(SYSTEM.feed(split, known).make_iterator()))
     ids = np.arange(48, dtype=np.int32).reshape(8, 6)
-    drawn = {"known": known.known, "codes": known.table.codes, "features": known.features}
+    drawn = {"known": known.in_training, "codes": known.table.codes, "features": known.features}
     batch |= {"drawn_items": ids, **{f"drawn_{name}": values[ids] for name, values in drawn.items()}}
     batch["drawn_log_q"] = np.full(ids.shape, -np.log(48), np.float32)
     mesh = SYSTEM.training.mesh.build(jax.devices()[:1])
@@ -166,7 +179,7 @@ def test_losses_are_their_definitions(stages, fitted):
     for row, place in real:
         segment = batch["decoder_segment_ids"][row] == batch["decoder_segment_ids"][row, place]
         history = batch["decoder_input_tokens"][row][: place + 1][segment[: place + 1]]
-        total, dense = all_scores(fitted, history)
+        total, dense = all_scores(fitted, history, batch["input_events"][row][: place + 1][segment[: place + 1]])
         target = batch["decoder_target_tokens"][row, place]
         nats.append((-total[target], -dense[target]))
     generative, dense = np.sum(nats, axis=0)
@@ -210,7 +223,7 @@ def test_parameters_and_flops_are_those_counted_by_hand(fitted):
     counts = item_history_counts(SYSTEM.network, sizes)
     params = fitted.params
     assert counts["total"] == sum(np.size(leaf) for leaf in jax.tree.leaves(params))
-    rows = [params["items"]["codes"], params["items"]["ids"], params["depth"]["embedding"]]
+    rows = [params["items"]["codes"], params["items"]["ids"], params["fields"]["table"], params["depth"]["embedding"]]
     assert counts["embedding"] == sum(np.size(table) for table in rows)
     assert counts["head"] == np.size(params["depth"]["head"])
     parts = SYSTEM.flops_parts(sizes)
@@ -269,7 +282,25 @@ def test_a_ranking_by_what_is_not_trained_is_refused(changes, message):
         dataclasses.replace(SYSTEM, **changes)
 
 
+def test_a_batch_with_room_for_all_items_draws_each_once(stages, fitted):
+    """The softmax over the draws is the one over all items that were in training."""
+    everything = dataclasses.replace(SYSTEM, num_drawn=1000)
+    batch = next(everything.feed(stages.split, fitted.ranker.known).make_iterator())
+    items, weights = batch["drawn_items"].ravel(), np.exp(-batch["drawn_log_q"].astype(np.float64)).ravel()
+    assert sorted(items[weights > 0]) == np.flatnonzero(fitted.ranker.known.in_training).tolist()
+    np.testing.assert_allclose(weights[weights > 0] / len(items), 1, rtol=1e-6)
+
+
+def test_a_field_changes_what_is_recommended(stages, fitted):
+    """Another time between the same items, another ranking: the search reads what training read."""
+    known, evaluation = fitted.ranker.known, stages.split.evaluation("test")
+    other = dataclasses.replace(known.events, buckets=np.where(known.events.buckets > 0, 3, 0).astype(np.int32))
+    ranker = dataclasses.replace(fitted.ranker, known=dataclasses.replace(known, events=other))
+    lists = [r.rank(fitted.params, evaluation, 5).lists.items for r in (fitted.ranker, ranker)]
+    assert 0.05 < np.mean(lists[0] != lists[1]) < 1
+
+
 def test_without_features_items_are_their_codes_and_rows(stages):
-    known = KnownItems.of(stages, use_features=False)
+    known = Known.of(stages, use_features=False)
     assert known.features.shape == (48, 0)
     assert SYSTEM.network_of(known.sizes).feature_dim == 0

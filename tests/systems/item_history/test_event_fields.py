@@ -1,0 +1,46 @@
+"""Fields of events as buckets, against the columns that they come from."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+
+from plum_jax.corpus.sources.simulator import Simulator
+from plum_jax.corpus.splits import LeaveOneOut
+from plum_jax.stages import Data
+from plum_jax.systems.item_history.event_fields import EventFields
+
+
+def test_fields_of_events_are_read_where_they_are_known(tmp_path):
+    """The time before an event by brute force; numbers, strings and users' columns; what training never had."""
+    data = Data(Simulator(num_users=60, num_items=48, mean_history=9.0, branching=(2, 2)), LeaveOneOut())
+    split = data.stages(tmp_path).split
+    buckets = EventFields.of(split, ("gap",)).buckets[:, 0]
+    user, time = (split.corpus.events[name].to_numpy() for name in ("user", "time"))
+    for row in range(0, len(user), 7):
+        first = row == 0 or user[row - 1] != user[row]
+        expected = 0 if first else min(31, 1 + int(np.log2(1 + time[row] - time[row - 1])))
+        assert buckets[row] == expected
+    train, rng = split.fold == 0, np.random.default_rng(0)
+    rating = rng.integers(1, 6, len(user)).astype(np.float32)
+    device = np.where(train, np.where(rating > 3, "tv", "phone"), "watch").tolist()
+    country = ["de" if number % 2 else None for number in range(split.corpus.num_users)]
+    corpus = dataclasses.replace(
+        split.corpus,
+        events=split.corpus.events.with_columns(
+            pl.Series("rating", rating, pl.Float32), pl.Series("device", device, pl.String)
+        ),
+        users=split.corpus.users.with_columns(pl.Series("country", country, pl.String)),
+        user_features=("country",),
+        context_features=("device",),
+    )
+    split = dataclasses.replace(split, corpus=corpus)
+    fields = EventFields.of(split, ("rating", "device", "country"))
+    of_rating, of_device, of_country = fields.buckets.T
+    assert all(len({*of_rating[rating == star]}) == 1 for star in range(1, 6)) and len({*of_rating}) == 5
+    assert fields.sizes[1:] == (3, 2) and fields.buckets.max(axis=0).tolist() < list(fields.sizes)
+    assert of_device.tolist() == [{"phone": 1, "tv": 2, "watch": 0}[value] for value in device]
+    assert of_country.tolist() == (user % 2).tolist()
+    with pytest.raises(ValueError, match="no field 'price' of events; it has gap, .*rating, device, country"):
+        EventFields.of(split, ("price",))
