@@ -1,10 +1,11 @@
-"""Tokens for numbers and categories: buckets with stated edges, names."""
+"""Tokens for numbers, categories and names of many: buckets with stated edges, values, hashes."""
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
 import functools
+import hashlib
 import itertools
 import math
 from typing import Any
@@ -68,12 +69,42 @@ class Categories:
         return _places(self.values).get(str(value), len(self.values))
 
 
-FieldTokens = Buckets | Categories
+@dataclasses.dataclass(frozen=True)
+class Hashed:
+    """So many tokens for a name that has too many values for one each, e.g. TIGER's 2,000 for users (2305.05065, 3.2).
+
+    Which token a value has follows from it alone (SHA-256): values that share one cannot be told apart.
+
+    Attributes:
+      name: the field, e.g. "user_id"; its tokens are <user_id:0> ... and <user_id:none>.
+      count: of tokens.
+    """
+
+    name: str
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise VocabularyError(f"field {self.name!r}: expected at least one token to hash to, got {self.count}")
+
+    def labels(self) -> tuple[str, ...]:
+        return (*map(str, range(self.count)), "none")
+
+    def place(self, value: Any) -> int:
+        if is_missing(value):
+            return self.count
+        digest = hashlib.sha256(str(value).encode()).digest()
+        return int.from_bytes(digest[:8], "big") % self.count
+
+
+FieldTokens = Buckets | Categories | Hashed
 
 
 def field_from_json(field: dict[str, Any]) -> FieldTokens:
     if field["type"] == Buckets.__name__:
         return Buckets(field["name"], tuple(field["edges"]))
+    if field["type"] == Hashed.__name__:
+        return Hashed(field["name"], field["count"])
     return Categories(field["name"], tuple(field["values"]))
 
 

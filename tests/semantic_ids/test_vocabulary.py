@@ -1,5 +1,6 @@
 """SidVocabulary: a bijection between tokens and ids, in which no text can ever read as a SID."""
 
+import dataclasses
 import math
 import pickle
 
@@ -10,7 +11,7 @@ import sentencepiece
 from hypothesis import strategies as st
 
 from plum_jax import artifact
-from plum_jax.semantic_ids.field_tokens import Buckets, Categories
+from plum_jax.semantic_ids.field_tokens import Buckets, Categories, Hashed, field_from_json
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.text.sentence_piece import SentencePieceText, train_sentencepiece
 from plum_jax.text.special_ids import VocabularyError
@@ -94,6 +95,16 @@ def test_buckets_are_half_open_ranges(value, edges):
     limits = [-math.inf, *edges, math.inf]
     assert bucket == sum(value >= edge for edge in edges)
     assert limits[bucket] <= value <= limits[bucket + 1]
+
+
+def test_names_of_many_are_hashed_evenly_and_always_the_same():
+    users = Hashed("user_id", 10)
+    places = [users.place(f"A{number}") for number in range(3000)]
+    counts = np.bincount(places, minlength=10)
+    assert counts.shape == (10,) and counts.min() > 250
+    assert [users.place(value) for value in ("A0", 0, "0", None)] == [places[0], users.place("0"), users.place(0), 10]
+    assert places[:4] == [1, 4, 6, 8], "another process, machine or release finds the same"
+    assert field_from_json({"type": "Hashed", **dataclasses.asdict(users)}) == users
 
 
 def test_missing_and_unknown_values_have_tokens_of_their_own(vocabulary):
@@ -186,6 +197,7 @@ def test_errors_say_what_to_do(vocabulary, model_path, tmp_path):
     fails("expected an id from 0", vocabulary.token_name, vocabulary.vocab_size)
     fails("finite edges that rise", Buckets, "x", (2.0, 1.0))
     fails("none of them 'other' or 'none'", Categories, "x", ("a", "none"))
+    fails("at least one token to hash to, got 0", Hashed, "x", 0)
     fails("field 'x' is given twice", vocabulary_of, model_path, SIZES, (), (Buckets("x", (1.0,)),) * 2)
     fails("from SIDs such as <A12>: <B3>", vocabulary_of, model_path, SIZES, ("<B3>",))
     fails("expected 1 to 26 codebook sizes", vocabulary_of, model_path, ())

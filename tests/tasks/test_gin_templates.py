@@ -7,7 +7,7 @@ import pytest
 
 from gin import config as gin
 from plum_jax import run
-from plum_jax.semantic_ids.field_tokens import Buckets, Categories
+from plum_jax.semantic_ids.field_tokens import Buckets, Categories, Hashed
 from plum_jax.systems.generative.pipeline import VocabularyConfig
 from tasks.histories import HistoryTemplates
 from tasks.retrieval import Retrieval
@@ -84,6 +84,23 @@ def test_compact_movielens_is_one_token_a_field(configured, make_world):
     names = [world.vocabulary.token_name(token) for token in prompt]
     assert names[:4] == ["<user>", "<age:1>", "<gender:other>", "<history>"]
     assert names[7::4] == [f"<rating:{rating:.0f}>" for rating in ratings - 1]
+
+
+def test_tigers_prompt_is_a_token_for_the_user_and_then_the_items(make_world):
+    files = ["gin/run/pipeline.gin", "gin/corpus/ml_100k.gin", "gin/model/cpu_nano.gin", "gin/systems/tiger.gin"]
+    run.configure(files, ["MODEL_DIR = 'somewhere'"])
+    try:
+        fields = gin.get_configurable(VocabularyConfig)().field_tokens
+        retrieval = gin.get_configurable(Retrieval)()
+    finally:
+        gin.clear_config()
+    assert fields == (Hashed("user_id", 2000),) and retrieval.history_length == 20
+    world = make_world([[0, 1, 2, 3], [1, 2, 3, 0]], fields)
+    prompts = retrieval.prompts(world.split, "test", world.table, world.vocabulary)["prompt"].to_list()
+    for prompt, user in zip(prompts, world.corpus.users["user_id"], strict=True):
+        names = [world.vocabulary.token_name(token) for token in prompt]
+        assert names[:3] == ["<user>", f"<user_id:{fields[0].place(user)}>", "<history>"]
+        assert len(names) == 3 + 3 * 3
 
 
 def test_compact_is_the_default(configured):

@@ -47,7 +47,7 @@ class VocabularyConfig:
       num_pieces: SentencePiece pieces to train on the items' text; unused when a model is given.
       text_model: path of a SentencePiece `.model`, of a `tokenizer.json`, or of a directory with one, to use instead
         (a pre-trained model brings its own).
-      field_tokens: `Buckets` and `Categories` of one's own making.
+      field_tokens: `Buckets`, `Categories` and `Hashed` of one's own making.
       chosen_fields: fields whose buckets and categories are chosen from the training events.
       control_tokens: names that templates may write.
     """
