@@ -14,7 +14,7 @@ from plum_jax.model.decoder import Transformer
 from plum_jax.model.masks import Mask, PackedCausal
 from plum_jax.model.projections import parameter
 
-_MOST_SCALE = 100.0  # of the inverse temperature (CLIP, arXiv 2103.00020)
+MOST_SCALE = 100.0  # of the inverse temperature (CLIP, arXiv 2103.00020)
 _EPSILON = 1e-12
 
 
@@ -71,7 +71,7 @@ class TwoTowers(nn.Module):
             deterministic,
         )
         items = _unit(self.items(batch["decoder_target_tokens"], batch["target_features"]))
-        return users, items, jnp.minimum(jnp.exp(self.log_scale), _MOST_SCALE)
+        return users, items, jnp.minimum(jnp.exp(self.log_scale), MOST_SCALE)
 
     def item_vectors(self, items: jax.Array, features: jax.Array) -> jax.Array:
         """Unit vectors float32 `[..., D]`."""

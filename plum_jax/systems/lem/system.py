@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,14 +16,15 @@ from plum_jax import artifact
 from plum_jax.corpus.splits import Split
 from plum_jax.feeds.item_columns import ItemColumns
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.counts import train_step_flops
+from plum_jax.model.counts import train_flops_parts
 from plum_jax.objectives.info_nce import InfoNce
 from plum_jax.stages import Stages
 from plum_jax.systems.history_feed import history_feed
 from plum_jax.systems.lem.network import TwoTowers
 from plum_jax.systems.lem.scoring import lem_scorer
-from plum_jax.systems.scored_items import FittedScorer
+from plum_jax.systems.scored_items import FittedScorer, Scorer
 from plum_jax.training import trainer, training_config
+from plum_jax.training.loop import Evaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +61,27 @@ class Lem:
     def fit(self, stages: Stages, name: str) -> FittedScorer:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
         split, features = stages.split, item_features(stages)
-        directory = stages.directory / "systems" / name
-        network = TwoTowers(self.transformer, split.corpus.num_items, features.shape[1])
-        scorer, training = lem_scorer(network, features, self.history_length), self.training
-        params = trainer.train(
+        directory, scorer = stages.directory / "systems" / name, self.scorer(features)
+        evaluators = {"validation": scorer.curve(split, self.curve_users)} if self.training.evaluation_period else {}
+        params = self.train(split, features, directory, evaluators=evaluators, description=name)
+        return FittedScorer(scorer, params, self._facts(params, features.shape[1]), epath.Path(directory))
+
+    def train(
+        self,
+        split: Split,
+        features: np.ndarray,
+        directory: epath.PathLike,
+        *,
+        evaluators: Mapping[str, Evaluator] | None = None,
+        trunk: trainer.Trunk | None = None,
+        description: str = "lem",
+    ) -> Any:
+        """Parameters after the last step, or after the best one; the arguments are those of `trainer.train`."""
+        network, training = self.network(*features.shape), self.training
+        return trainer.train(
             training,
             directory=directory,
-            init_params=functools.partial(_initial, network),
+            init_params=functools.partial(initial_towers, network),
             objective=self.objective.on(network, training.mesh.build()),
             feed=self.feed(split, features),
             fingerprints={
@@ -73,13 +89,21 @@ class Lem:
                 "features": artifact.fingerprint(features),
                 "system": artifact.fingerprint(self),
             },
-            evaluators={"validation": scorer.curve(split, self.curve_users)} if training.evaluation_period else {},
+            evaluators=evaluators,
             step_flops=self.step_flops(features.shape[1]),
             tokens_per_step=self.batch_size * self.row_length,
-            description=name,
+            trunk=trunk,
+            description=description,
             described={"system": self},
         )
-        return FittedScorer(scorer, params, self._facts(params, features.shape[1]), epath.Path(directory))
+
+    def network(self, num_items: int, feature_dim: int) -> TwoTowers:
+        """The towers for these items."""
+        return TwoTowers(self.transformer, num_items, feature_dim)
+
+    def scorer(self, features: np.ndarray) -> Scorer:
+        """How it ranks."""
+        return lem_scorer(self.network(*features.shape), features, self.history_length)
 
     def feed(self, split: Split, features: np.ndarray) -> ItemColumns:
         """Packed rows of item indexes with features, reshuffled each epoch."""
@@ -104,13 +128,17 @@ class Lem:
         )
 
     def step_flops(self, feature_dim: int) -> float:
-        """Model FLOPs of a training step: the tower, both projections of features, scores against the whole batch."""
-        positions = self.batch_size * self.row_length
-        width = self.transformer.d_model
-        projections = 2 * 2 * positions * feature_dim * width
-        # A vocabulary as large as the batch is what its head costs.
-        tower = train_step_flops(self.transformer, positions, self.batch_size, self.row_length)
-        return tower + 3 * projections
+        """Model FLOPs of a training step."""
+        return self.batch_size * self.row_length * sum(self.flops_parts(feature_dim, causal=False).values())
+
+    def flops_parts(self, feature_dim: int, *, causal: bool = True) -> dict[str, float]:
+        """Training FLOPs of one position by part (`model.counts.train_flops_parts`): the tower, both projections of
+        features among the "projections", and as "head" the scores against the whole batch, as large as a vocabulary of
+        that size.
+        """
+        context = (self.row_length + 1) / 2 if causal else self.row_length
+        parts = train_flops_parts(self.transformer, self.batch_size * self.row_length, context)
+        return parts | {"projections": parts["projections"] + 3 * 2 * 2 * feature_dim * self.transformer.d_model}
 
     def _facts(self, params: Any, feature_dim: int) -> dict[str, float]:
         total = sum(np.size(leaf) for leaf in jax.tree.leaves(params))
@@ -129,7 +157,8 @@ def item_features(stages: Stages) -> np.ndarray:
     return np.concatenate([block.values for block in stages.features.blocks], axis=1)
 
 
-def _initial(network: TwoTowers, key: jax.Array) -> Any:
+def initial_towers(network: TwoTowers, key: jax.Array) -> Any:
+    """Random parameters with their logical axes."""
     one, width = jnp.zeros((1, 1), jnp.int32), network.feature_dim
     batch = {name: one for name in ("decoder_input_tokens", "decoder_target_tokens", "decoder_positions")}
     batch |= {"decoder_segment_ids": one + 1}

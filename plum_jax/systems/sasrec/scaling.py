@@ -7,8 +7,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -21,13 +19,11 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts, train_step_flops
 from plum_jax.stages import Data, Source
 from plum_jax.systems.sasrec.system import SasRec
-from plum_jax.systems.scored_items import evaluation_users, in_blocks
+from plum_jax.systems.scored_items import evaluation_users, target_nats
 from plum_jax.training.initial import initial_params
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.trainer import Trunk
 from plum_jax.training.training_config import TrainingConfig
-
-_BLOCK = 256  # users of one device call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,18 +134,9 @@ class SasRecTrial:
     def judge(self, params: Any) -> dict[str, Any]:
         test = evaluation_users(self.split, "test", self.max_users)
         scorer = self.config.system.scorer(self.split.corpus.num_items)
-        histories = [test.history(row) for row in range(len(test))]
-        users, items = scorer.users(params, histories), scorer.items(params)
-        nats = in_blocks(functools.partial(_nats, jnp.asarray(items)), _BLOCK, users, test.target_item)
+        nats = target_nats(scorer, params, test)
         ranking = scorer.rank(params, test, max(self.config.ks))
         popularity = self.split.item_popularity
         catalogue = Catalogue(self.split.corpus.num_items, popularity == 0, popularity)
         metrics, _ = judged(ranking, test.user, test.target_item, tuple(self.config.ks), catalogue)
-        return summarise({"loss": nats.astype(np.float64)}) | metrics
-
-
-@jax.jit
-def _nats(items: jax.Array, users: jax.Array, targets: jax.Array) -> jax.Array:
-    """float32 [U]: -log p of each user's item under the softmax over all items."""
-    scores = jnp.einsum("UD,ND->UN", users, items, preferred_element_type=jnp.float32)
-    return jax.nn.logsumexp(scores, axis=-1) - jnp.take_along_axis(scores, targets[:, None], axis=1)[:, 0]
+        return summarise({"loss": nats}) | metrics
