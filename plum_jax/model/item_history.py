@@ -74,9 +74,11 @@ class ItemEmbedding(nn.Module):
         x = sum(jnp.take(table, items.codes[..., level] + offsets[level], axis=0) for level in range(levels))
         x = jnp.asarray(x)
         if self.feature_dim:
-            x = x + nn.Dense(c.d_model, use_bias=False, param_dtype=jnp.dtype(c.param_dtype), name="features")(
-                items.features
+            # As small as a code's row: features are of length one, and what is large at first is never forgotten.
+            project = nn.Dense(
+                c.d_model, use_bias=False, param_dtype=jnp.dtype(c.param_dtype), kernel_init=init, name="features"
             )
+            x = x + project(items.features)
         if self.config.item_ids:
             own = parameter(self, "ids", init, axes, (self.num_items, c.d_model), c.param_dtype)
             kept = items.known
@@ -132,7 +134,6 @@ class ItemHistoryNetwork(nn.Module):
         self.fields = FieldEmbedding(c.transformer, self.field_sizes) if self.field_sizes else None
         self.transformer = Transformer(c.transformer, self.attention)
         self.depth = DepthDecoder(c.depth, self.codebook_sizes)
-        self.query = _query(c)
         self.dropout = nn.Dropout(c.transformer.dropout_rate)
 
     def vectors(self, items: Items, deterministic: bool = True) -> jax.Array:
@@ -148,10 +149,6 @@ class ItemHistoryNetwork(nn.Module):
         x = self.dropout(x, deterministic=deterministic)
         return self.transformer(x, positions, mask, deterministic=deterministic).values
 
-    def queries(self, states: jax.Array) -> jax.Array:
-        """States to what items' vectors are multiplied with: an item that was just read is not what comes next."""
-        return self.query(states)
-
     def depth_states(self, states: jax.Array, codes: jax.Array, deterministic: bool = True) -> jax.Array:
         """As `DepthDecoder.states`."""
         return self.depth.states(states, codes, deterministic)
@@ -163,7 +160,6 @@ class ItemHistoryNetwork(nn.Module):
     def __call__(self, items: Items, fields: jax.Array, positions: jax.Array, mask: Mask) -> jax.Array:
         """Touches every parameter, for initialising; the logits of the last level."""
         states = self.states(items, fields, positions, mask)
-        self.queries(states)
         hidden = self.depth_states(states, items.codes)
         return self.code_logits(hidden, len(self.codebook_sizes) - 1)
 
@@ -172,8 +168,3 @@ def events_read(vectors: jax.Array, embedding: FieldEmbedding | None, fields: ja
     """What the Transformer reads of events, `[B, T, D]` with entries of about unit variance."""
     x = vectors if embedding is None else vectors + embedding(fields)
     return x * jnp.asarray(x.shape[-1] ** 0.5, x.dtype)
-
-
-def _query(config: ItemHistoryConfig) -> nn.Dense:
-    c = config.transformer
-    return nn.Dense(c.d_model, use_bias=False, param_dtype=jnp.dtype(c.param_dtype))

@@ -85,7 +85,7 @@ class NextItemLoss:
     def _dense(self, apply: _Applied, states: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
         """-log p of the target item, float32 `[B, T]`."""
         targets = batch["decoder_target_tokens"]
-        states = apply.plain("queries", states).astype(jnp.float32)
+        states = states.astype(jnp.float32)
         wanted = apply("vectors", items_of(batch, "target")).astype(jnp.float32)
         others = apply("vectors", items_of(batch, "drawn")).astype(jnp.float32).reshape(-1, states.shape[-1])
         drawn, log_q = (batch[name].reshape(-1) for name in ("drawn_items", "drawn_log_q"))

@@ -38,7 +38,7 @@ def item_history_counts(config: ItemHistoryConfig, sizes: ItemSizes) -> dict[str
     own = sizes.num_items * width if config.item_ids else 0
     embedding = sizes.num_codes * (width + depth) + own + sum(sizes.field_sizes) * width
     head = sizes.num_codes * depth
-    projections = sizes.feature_dim * width + width * depth + width * width
+    projections = sizes.feature_dim * width + width * depth
     stacks = [parameter_counts(part, 0) for part in (config.transformer, config.depth)]
     non_embedding = projections + sum(stack["non_embedding"] for stack in stacks)
     activated = projections + sum(stack["activated_non_embedding"] for stack in stacks)
@@ -69,8 +69,6 @@ def item_history_flops_parts(
     vectors = 1 + (1 + drawn / positions if drawn else 0)  # inputs, targets, draws
     parts["projections"] += 3 * 2 * vectors * sizes.feature_dim * width
     parts["head"] = 3 * 2 * (1 + drawn) * width if drawn else 0.0
-    if drawn:
-        parts["projections"] += 3 * 2 * width * width  # the state as a query
     if generative:
         of_depth = train_flops_parts(config.depth, 0, (levels + 1) / 2)
         for name in ("projections", "scores", "router"):

@@ -120,12 +120,11 @@ class ItemHistoryRanker:
             unseen, scores = rank_items(codes, log_probs, table, k, seen)
             return Ranking(RankedItems(items, unseen), scores, sid_ranks)
         states = self._states(searching, prompts)
-        queries = in_blocks(functools.partial(_queries, self.network, params), _USERS, states)
         if self.dense_share == 1:
-            lists, dense = exact_top_k(queries, vectors, evaluation, k)
+            lists, dense = exact_top_k(states, vectors, evaluation, k)
             return Ranking(lists, dense)
         beamed, _ = rank_items(codes, log_probs, table, self.num_beams)
-        by_score, _ = exact_top_k(queries, vectors, evaluation, self.num_beams)
+        by_score, _ = exact_top_k(states, vectors, evaluation, self.num_beams)
         candidates = np.concatenate([beamed, by_score.items, by_score.unseen], axis=1)
         candidates = _without_repeats(candidates)
         scored = functools.partial(_candidate_scores, self.network, params, jnp.asarray(vectors), self.dense_share)
@@ -149,12 +148,6 @@ def _states(decoder: ItemHistoryDecoder, params: Any, prompts: jax.Array, length
     return found[:, 0].astype(jnp.float32)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _queries(network: ItemHistoryNetwork, params: Any, states: jax.Array) -> jax.Array:
-    found: Any = network.apply({"params": params}, states, method="queries")
-    return found.astype(jnp.float32)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _candidate_scores(
     network: ItemHistoryNetwork,
@@ -166,7 +159,7 @@ def _candidate_scores(
     codes: jax.Array,
 ) -> jax.Array:
     """float32 [U, C]: both log-probabilities of each candidate [U, C] with `codes` [U, C, L], weighted."""
-    scores = jnp.einsum("UD,ND->UN", _queries(network, params, states), vectors, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("UD,ND->UN", states, vectors, preferred_element_type=jnp.float32)
     dense = jnp.take_along_axis(scores, candidates, axis=1) - jax.nn.logsumexp(scores, axis=1, keepdims=True)
     repeated = jnp.repeat(states[:, None], candidates.shape[1], axis=1)
     nats = jnp.sum(_code_nats(network, params, repeated, codes), axis=-1)

@@ -105,7 +105,7 @@ def scores_of(network, params, history, fields, length, everything):
     for level in range(everything.codes.shape[1]):
         log_probs = jax.nn.log_softmax(apply(hidden[:, level], level, method="code_logits"))
         total += jnp.take_along_axis(log_probs, everything.codes[:, level, None], axis=1)[:, 0]
-    return total, jax.nn.log_softmax(apply(everything, method="vectors") @ apply(state, method="queries")[0, 0])
+    return total, jax.nn.log_softmax(apply(everything, method="vectors") @ state[0, 0])
 
 
 def test_it_beats_popularity_by_either_score_and_by_both(stages, fitted):
@@ -232,7 +232,7 @@ def test_parameters_and_flops_are_those_counted_by_hand(fitted):
     assert parts["head"] == 6 * (33 * 16 + codes * 8)
     trunk, depth = 16 * 16 * 4 + 3 * 16 * 32, 8 * 8 * 4 + 3 * 8 * 16
     vectors = (2 + drawn / positions) * 4 * 16  # features of inputs, targets and negatives
-    assert parts["projections"] == pytest.approx(6 * (trunk + 3 * depth + 16 * 8 + 16 * 16 + vectors))
+    assert parts["projections"] == pytest.approx(6 * (trunk + 3 * depth + 16 * 8 + vectors))
     assert parts["scores"] == pytest.approx(6 * 2 * (16 * 12.5 + 3 * 8 * 2))
 
 
