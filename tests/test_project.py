@@ -98,6 +98,8 @@ def read_with(file: str) -> list[str]:
     study = f"{folder}/study.gin"  # what the other files of an experiment's folder are read behind
     if folder == "experiments/plum_frontier":
         return ["gin/run/fit.gin", file]
+    if folder == "experiments/accuracy":
+        return [study, *corpus, *([] if file == study else [file])]
     if folder.startswith("experiments/") and (REPOSITORY / study).exists():
         return [study, *corpus, MODEL, file, *([f"{folder}/v2.gin"] if file == study else [])]
     return [RUN, *corpus, MODEL, file]

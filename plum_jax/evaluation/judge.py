@@ -48,8 +48,9 @@ def evaluated(
     start = time.perf_counter()
     evaluation = stages.split.evaluation("test")
     ranking = fitted.rank(evaluation, max(ks))
+    rank_seconds = time.perf_counter() - start
     metrics, per_user = judged(ranking, evaluation.user, evaluation.target_item, ks, catalogue_of(stages))
-    said = {**(facts or {}), **fitted.facts}
+    said = {**(facts or {}), **fitted.facts, "users_per_second": round(len(evaluation) / rank_seconds, 1)}
     seconds = said.get("train_seconds", 0.0) + time.perf_counter() - start
     said["wall_seconds"] = round(seconds, 1)
     row = run_record(name, metrics, config=artifact.fingerprint(stages.data, system), **said)

@@ -42,7 +42,8 @@ def compare(
     if not systems:
         raise ValueError("expected at least one system to compare, got none: set SYSTEMS")
     stages = data.stages(model_dir)
-    rows = [evaluated(stages, name, system, ks, {"seed": seed}) for name, system in systems.items()]
+    common = {"data": stages.corpus.name, "seed": seed}
+    rows = [evaluated(stages, name, system, ks, common) for name, system in systems.items()]
     write_rows(stages.directory / "results.jsonl", rows)
     if results_file:
         write_rows(results_file, rows)

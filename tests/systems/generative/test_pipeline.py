@@ -23,7 +23,17 @@ def test_a_corpus_of_your_own_goes_through(finished):
     assert list(rows) == ["popularity", "item_knn", "without_cpt", "with_cpt"]
     for row in rows.values():
         assert 0 <= row["recall@1"] <= row["recall@5"] <= 1
-        assert {"recall@5_se", "recall@5_unseen", "ndcg@5", "seed", "config", "wall_seconds", "commit"} <= set(row)
+        assert {
+            "recall@5_se",
+            "recall@5_unseen",
+            "ndcg@5",
+            "seed",
+            "data",
+            "config",
+            "wall_seconds",
+            "users_per_second",
+            "commit",
+        } <= set(row)
     assert 0 <= rows["with_cpt"]["valid_share"] <= 1
     assert "with_cpt" in printed and f"report: {model_dir / 'report.html'}" in printed
     samples = json.loads((model_dir / "samples.json").read_text())
@@ -74,7 +84,7 @@ def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(own_csv, tmp_pat
         jax.tree.map(np.testing.assert_array_equal, a, b)
         assert _losses(killed, phase) == _losses(whole, phase)
     # The same seed gives the same figures twice.
-    varying = ("wall_seconds", "train_seconds", "command")
+    varying = ("wall_seconds", "train_seconds", "users_per_second", "command")
     figures = [(path / "results.jsonl").read_text().splitlines() for path in (killed, whole)]
     timeless = [[_without(json.loads(line), *varying) for line in lines] for lines in figures]
     assert timeless[0] == timeless[1]

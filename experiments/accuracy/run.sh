@@ -1,0 +1,26 @@
+#!/bin/bash
+# One system of the study on one corpus, seed by seed. What is finished is not run again, what was killed goes on.
+#
+#   experiments/accuracy/run.sh beauty item_history 0 1 2
+#
+# DATA_DIR says where the corpus's files are (by default data/<corpus>); rows are appended to results.jsonl. Several
+# calls may run side by side: `taskset -c 0` and `taskset -c 1` in front keep them out of each other's way.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+declare -A SYSTEM=(
+  [popularity]='@popularity.Popularity()'
+  [item_knn]='@item_knn.ItemKnn()'
+  [transition_graph]='@transition_graph.TransitionGraph()'
+  [sasrec_bce]='@sasrec_bce/sasrec.SasRec()'
+  [sasrec]='@sasrec/sasrec.SasRec()'
+  [esasrec]='@esasrec/sasrec.SasRec()'
+  [lem]='@lem/lem.Lem()'
+  [item_history]='@item_history/item_history.ItemHistory()'
+)
+corpus=$1 system=$2
+shift 2
+for seed in "$@"; do
+  "${PLUM:-.venv/bin/plum}" --gin_file="experiments/accuracy/study.gin" --gin_file="experiments/accuracy/$corpus.gin" \
+    --gin.SYSTEMS="{'$system': ${SYSTEM[$system]}}" --gin.SEED="$seed" \
+    --gin.DATA_DIR="'${DATA_DIR:-data/$corpus}'" --gin.MODEL_DIR="'runs/accuracy/$corpus/$system/$seed'"
+done

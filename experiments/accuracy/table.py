@@ -1,0 +1,67 @@
+"""Tables of the study, from results.jsonl beside this file: `python experiments/accuracy/table.py`.
+
+Prints the Markdown that README.md shows: one row a system, means over seeds with their standard errors.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+Row = dict[str, Any]
+
+METRICS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+HEADER = (
+    *("R@5", "R@10", "N@5", "N@10", "removed: R@5", "R@10", "N@5", "N@10"),
+    *("seeds", "parameters", "training FLOPs", "seconds", "users/s"),
+)
+
+
+def main() -> None:
+    """Prints a table for each corpus, and the commands of its rows."""
+    rows = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        of_data = [row for row in rows if row["data"] == data]
+        names = sorted({row["name"] for row in of_data}, key=lambda name: mean_of(of_data, name))
+        print(f"| {data} | {' | '.join(HEADER)} |\n|{'---|' * (len(HEADER) + 1)}")
+        for name in names:
+            print(line(name, [row for row in of_data if row["name"] == name]))
+        print()
+
+
+def mean_of(rows: Sequence[Row], name: str) -> float:
+    """Recall@10 of a system, by which rows are ordered."""
+    return float(np.mean([row["recall@10"] for row in rows if row["name"] == name]))
+
+
+def line(name: str, rows: Sequence[Row]) -> str:
+    """A row of the table."""
+    figures = [figure([row[metric + seen] for row in rows]) for seen in ("", "_unseen") for metric in METRICS]
+    seconds, speed = (np.mean([row[key] for row in rows]) for key in ("wall_seconds", "users_per_second"))
+    flops, parameters = rows[0].get("train_flops"), rows[0].get("parameters", 0)
+    costs = (
+        str(len(rows)),
+        f"{parameters:,}" if parameters else "",
+        f"{flops:.2g}" if flops else "",
+        f"{seconds:,.0f}",
+        f"{speed:,.0f}",
+    )
+    return f"| {' | '.join((name, *figures, *costs))} |"
+
+
+def figure(values: Sequence[float]) -> str:
+    """The mean, and its standard error over seeds where there are several."""
+    shown = f"{np.mean(values):.4f}".lstrip("0")
+    if len(values) == 1:
+        return shown
+    error = f"{np.std(values, ddof=1) / np.sqrt(len(values)):.4f}".lstrip("0")
+    return f"{shown} ± {error}"
+
+
+if __name__ == "__main__":
+    main()
