@@ -33,7 +33,7 @@ def write_miniature(directory: pathlib.Path, finished: pathlib.Path) -> None:
     _data_sets(directory / "data")
     for name in ("quickstart", "x", "a", "b"):
         # As training left it: other tests export the same run.
-        shutil.copytree(finished, directory / "runs" / name, ignore=shutil.ignore_patterns("hugging_face"))
+        shutil.copytree(finished, directory / "runs" / name, ignore=shutil.ignore_patterns("hugging_face", "serving"))
     _new_items(directory / "new" / "new.parquet", ItemFeatures.load(finished / "features"))
     history = ["tt1", "tt2"]
     (directory / "users.jsonl").write_text(json.dumps({"history": history, "seen": history}) + "\n")

@@ -96,6 +96,7 @@ GROUPS = {
 PAGES = [
     Given("python experiments/scaling/tables.py"),
     Given("python experiments/semantic_ids/table.py"),
+    Given("python experiments/accuracy/table.py"),
     Given("python experiments/plum_frontier/frontier.py"),
 ]
 SLOW = {
@@ -104,6 +105,7 @@ SLOW = {
         Given("plum study_cell.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
         Given("plum study_run.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
         Given("plum study_plan.gin simulator.gin simulated.gin sasrec.gin", sizes=STUDY),
+        Given("plum study_plan.gin simulator.gin simulated.gin lem.gin", sizes=STUDY),
         Given("plum study_plan.gin simulator.gin simulated.gin item_history.gin", sizes=STUDY),
         Given("plum study_plan.gin ml_1m_sequences.gin movielens.gin", sizes=MOVIELENS),
         Given("plum study_run.gin ml_1m_sequences.gin movielens.gin", "experiments/scaling/README.md", MOVIELENS),
@@ -128,7 +130,7 @@ SLOW = {
     "all systems": [
         Given(
             "plum pipeline.gin ml_100k.gin cpu_tiny.gin all.gin",
-            sizes=(*SMALL, *ML_100K, *gin(SASREC_STEPS=2, LEM_STEPS=2)),
+            sizes=(*SMALL, *ML_100K, *gin(SASREC_STEPS=2, ESASREC_STEPS=2, LEM_STEPS=2, ITEM_STEPS=2)),
         ),
         Given("make quickstart", "README.md", (*SMALL, *ML_100K, *gin(SASREC_STEPS=2, MODEL_DIR="'runs/made'"))),
     ],
@@ -218,9 +220,10 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
     printed = give(PAGES, plum, directory)
     for page in ("experiments/scaling/README.md", "experiments/semantic_ids/table4.svg"):
         assert (directory / page).read_text() == (REPOSITORY / page).read_text(), page
-    tables = printed["python experiments/semantic_ids/table.py"].splitlines()
-    assert len(tables) > 20
-    assert {*tables} <= {*(REPOSITORY / "experiments/semantic_ids/README.md").read_text().splitlines()}
+    for study, least in (("semantic_ids", 20), ("accuracy", 5)):
+        tables = printed[f"python experiments/{study}/table.py"].splitlines()
+        assert len(tables) > least
+        assert {*tables} <= {*(REPOSITORY / f"experiments/{study}/README.md").read_text().splitlines()}
 
 
 def test_a_command_that_fails_has_its_exit_code_and_its_message(plum, tmp_path):
