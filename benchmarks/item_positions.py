@@ -29,7 +29,7 @@ from plum_jax.systems.item_history.system import initial_item_history
 ITEMS, CODEBOOKS, HISTORY, BEAMS = 12_101, (256, 256, 256, 64), 50, 32
 ROWS, DRAWN = 16, 512  # of a training batch
 WIDTHS = {64: 2, 128: 4, 256: 4}  # and layers
-USERS, QUICK_USERS = 512, 256
+USERS, QUICK_USERS = 512, 128
 
 
 @dataclasses.dataclass(frozen=True)
