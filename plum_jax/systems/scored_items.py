@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.exact_top_k import exact_top_k
 from plum_jax.evaluation.judge import judged
-from plum_jax.evaluation.metrics import Catalogue
+from plum_jax.evaluation.metrics import Catalogue, summarise
 from plum_jax.evaluation.system import Ranking
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.training.loop import Evaluator
@@ -100,12 +100,20 @@ def evaluation_users(split: Split, fold: str, max_users: int | None) -> Evaluati
     return everybody.take(select_rows(len(everybody), max_users))
 
 
-def target_nats(scorer: Scorer, params: Any, evaluation: EvaluationSet, scale: float = 1.0) -> np.ndarray:
-    """float64 [U]: -log p of each user's target under the softmax over all items of the scores times `scale`."""
-    histories = [evaluation.history(row) for row in range(len(evaluation))]
+def judged_with_loss(
+    scorer: Scorer, params: Any, split: Split, max_users: int | None, ks: Sequence[int], scale: float = 1.0
+) -> dict[str, Any]:
+    """What a study says of the test users: "loss" (-log p of each user's item under the softmax over all items of the
+    scores times `scale`) with its standard error, and the metrics at `ks`.
+    """
+    test, ks = evaluation_users(split, "test", max_users), tuple(ks)
+    histories = [test.history(row) for row in range(len(test))]
     users, items = scorer.users(params, histories) * np.float32(scale), scorer.items(params)
-    nats = in_blocks(functools.partial(_nats, jnp.asarray(items)), _USERS, users, evaluation.target_item)
-    return nats.astype(np.float64)
+    nats = in_blocks(functools.partial(_nats, jnp.asarray(items)), _USERS, users, test.target_item)
+    popularity = split.item_popularity
+    catalogue = Catalogue(split.corpus.num_items, popularity == 0, popularity)
+    metrics, _ = judged(scorer.rank(params, test, max(ks)), test.user, test.target_item, ks, catalogue)
+    return summarise({"loss": nats.astype(np.float64)}) | metrics
 
 
 @jax.jit

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from plum_jax.evaluation.judge import judged
-from plum_jax.evaluation.metrics import Catalogue, summarise
 from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
@@ -19,7 +17,7 @@ from plum_jax.model.counts import forward_flops_per_token, parameter_counts
 from plum_jax.stages import Data, Source, Stages
 from plum_jax.systems.lem.network import MOST_SCALE
 from plum_jax.systems.lem.system import Lem, initial_towers, item_features
-from plum_jax.systems.scored_items import evaluation_users, target_nats
+from plum_jax.systems.scored_items import evaluation_users, judged_with_loss
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.trainer import Trunk
 from plum_jax.training.training_config import TrainingConfig
@@ -146,15 +144,9 @@ class LemTrial:
         )
 
     def judge(self, params: Any) -> dict[str, Any]:
-        split, ks = self.stages.split, tuple(self.config.ks)
-        test = evaluation_users(split, "test", self.max_users)
-        scorer = self.config.system.scorer(self.features)
         scale = min(float(np.exp(params["log_scale"])), MOST_SCALE)
-        nats = target_nats(scorer, params, test, scale)
-        popularity = split.item_popularity
-        catalogue = Catalogue(split.corpus.num_items, popularity == 0, popularity)
-        metrics, _ = judged(scorer.rank(params, test, max(ks)), test.user, test.target_item, ks, catalogue)
-        return summarise({"loss": nats}) | metrics
+        scorer, split = self.config.system.scorer(self.features), self.stages.split
+        return judged_with_loss(scorer, params, split, self.max_users, self.config.ks, scale)
 
 
 def _random_batch(system: Lem, data: DataFacts) -> dict[str, np.ndarray]:

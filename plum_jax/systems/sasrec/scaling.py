@@ -11,15 +11,13 @@ import numpy as np
 from etils import epath
 
 from plum_jax.corpus.splits import Split
-from plum_jax.evaluation.judge import judged
-from plum_jax.evaluation.metrics import Catalogue, summarise
 from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts, train_step_flops
 from plum_jax.stages import Data, Source
 from plum_jax.systems.sasrec.system import SasRec
-from plum_jax.systems.scored_items import evaluation_users, target_nats
+from plum_jax.systems.scored_items import evaluation_users, judged_with_loss
 from plum_jax.training.initial import initial_params
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.trainer import Trunk
@@ -132,11 +130,5 @@ class SasRecTrial:
         return self.config.system.train(self.split, directory, trunk=trunk, description=description)
 
     def judge(self, params: Any) -> dict[str, Any]:
-        test = evaluation_users(self.split, "test", self.max_users)
         scorer = self.config.system.scorer(self.split.corpus.num_items)
-        nats = target_nats(scorer, params, test)
-        ranking = scorer.rank(params, test, max(self.config.ks))
-        popularity = self.split.item_popularity
-        catalogue = Catalogue(self.split.corpus.num_items, popularity == 0, popularity)
-        metrics, _ = judged(ranking, test.user, test.target_item, tuple(self.config.ks), catalogue)
-        return summarise({"loss": nats}) | metrics
+        return judged_with_loss(scorer, params, self.split, self.max_users, self.config.ks)
