@@ -242,6 +242,11 @@ class ArrayBatches:
         if len(set(sizes.values())) != 1 or not 0 < self.batch_size <= min(sizes.values()):
             raise ValueError(f"expected arrays of one length of at least {self.batch_size=}, got {sizes}")
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that see every row once, but for those of an incomplete last one."""
+        return len(next(iter(self.arrays.values()))) // self.batch_size
+
     def make_iterator(self) -> ArrayIterator:
         """A fresh iterator at the start; it never ends."""
         return ArrayIterator(self)
@@ -253,7 +258,6 @@ class ArrayIterator(grain.DatasetIterator[Batch]):
     def __init__(self, batches: ArrayBatches) -> None:
         super().__init__()
         self._batches = batches
-        self._num_rows = len(next(iter(batches.arrays.values())))
         self._epoch = -1  # of the permutation in memory
         self._permutation = np.arange(0)
         self._next_batch = 0
@@ -268,10 +272,11 @@ class ArrayIterator(grain.DatasetIterator[Batch]):
 
     def __next__(self) -> Batch:
         size = self._batches.batch_size
-        epoch, in_epoch = divmod(self._next_batch, self._num_rows // size)
+        epoch, in_epoch = divmod(self._next_batch, self._batches.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._permutation = np.random.default_rng([self._batches.seed, epoch]).permutation(self._num_rows)
+            rows = len(next(iter(self._batches.arrays.values())))
+            self._permutation = np.random.default_rng([self._batches.seed, epoch]).permutation(rows)
         self._next_batch += 1
         chosen = self._permutation[in_epoch * size : (in_epoch + 1) * size]
         return {name: array[chosen] for name, array in self._batches.arrays.items()}

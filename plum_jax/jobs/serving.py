@@ -4,60 +4,94 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from etils import epath
 
 from plum_jax import artifact
-from plum_jax.retrieval.offline import recommend_all
+from plum_jax.corpus.splits import EvaluationSet
+from plum_jax.evaluation.system import Fitted, System
+from plum_jax.retrieval.offline import Rank, recommend_all, recommend_ranked
+from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.serving import export_serving
 from plum_jax.retrieval.shards import Worker
 from plum_jax.retrieval.watch_next import write_watch_next
+from plum_jax.stages import Data, Stages
 from plum_jax.systems.generative.pipeline import GenerativeStages, Pipeline
+from plum_jax.systems.generative.system import FittedDecoder
+from plum_jax.systems.item_history.system import FittedItemHistory
 from plum_jax.training import processes
 from plum_jax.training.checkpoints import PARAMS_KIND
+
+_PARTS = (4, 2, 1)  # of the longest prompt: lengths that an export has a program for
 
 
 def recommend(
     model_dir: str,
-    pipeline: Pipeline,
+    data: Data,
+    systems: Mapping[str, System],
+    system: str | None = None,
     items_per_user: int = 10,
     remove_seen: bool = True,
     users_per_shard: int = 4096,
     beam_groups: int = 1,
     beam_penalty: float = 0.5,
 ) -> None:
-    """Recommendations for every user of the test fold, as Parquet, from the model with CPT (trained if it is not yet).
+    """Recommendations for every user of the test fold, as Parquet, from a system of the run (trained if it is not yet).
 
     Args:
       model_dir: of the run.
-      pipeline: all stages.
+      data: what its systems share.
+      systems: those of the run.
+      system: name of the row; None: the last, whose lists the report shows.
       items_per_user: length of a list.
       remove_seen: leave out what the user has in the history.
       users_per_shard: users that a kill can cost.
-      beam_groups, beam_penalty: lists of more kinds of items, by `Recommender.beam_groups`; 1: the likeliest.
+      beam_groups, beam_penalty: lists of more kinds of items, by `Recommender.beam_groups`, of decoders that search;
+        1: the likeliest.
+
+    Raises:
+      ValueError: no such system, beams that the groups do not divide, or groups of a system that has no beams.
+    """
+    name, chosen = _chosen(systems, system)
+    stages, worker = data.stages(model_dir), _worker()
+    _require_judged(stages, name, worker)
+    shared: dict[str, Any] = {
+        "directory": stages.directory / "recommendations",
+        "user_ids": stages.corpus.users["user_id"].to_list(),
+        "items_per_user": items_per_user,
+        "remove_seen": remove_seen,
+        "users_per_shard": users_per_shard,
+        "worker": worker,
+    }
+    with _one_at_a_time(stages.directory):
+        fitted = chosen.fit(stages, name)
+        if isinstance(fitted, FittedDecoder):
+            fitted.stages.prompts("test")
+    if isinstance(fitted, FittedDecoder):
+        recommender = in_groups(fitted.stages.recommender, beam_groups, beam_penalty)
+        path = recommend_all(recommender, fitted.params, fitted.stages.prompts("test"), **shared)
+    elif beam_groups > 1:
+        raise ValueError(f"BEAM_GROUPS is {beam_groups}, but system {name!r} searches without groups of beams")
+    else:
+        rank, item_ids = _rank_of(fitted), stages.corpus.items["item_id"].cast(pl.String).to_list()
+        test = stages.split.evaluation("test")
+        path = recommend_ranked(rank, test, fingerprint=fitted.fingerprint, item_ids=item_ids, **shared)
+    _say(f"recommendations of {name}: {path}", path is not None, worker)
+
+
+def in_groups(recommender: Recommender, groups: int, penalty: float) -> Recommender:
+    """Searching in groups of beams.
 
     Raises:
       ValueError: beams that the groups do not divide.
     """
-    if pipeline.evaluation.num_beams % beam_groups:
-        beams = pipeline.evaluation.num_beams
-        raise ValueError(f"expected BEAM_GROUPS to divide NUM_BEAMS {beams}, got {beam_groups}")
-    stages, worker = pipeline.stages(model_dir), _worker()
-    _require_model(stages, worker)
-    with _one_at_a_time(stages):
-        recommender, params, prompts = stages.recommender, stages.params, stages.prompts("test")
-    recommender = dataclasses.replace(recommender, beam_groups=beam_groups, beam_penalty=beam_penalty)
-    path = recommend_all(
-        recommender,
-        params,
-        prompts,
-        directory=stages.directory / "recommendations",
-        user_ids=stages.corpus.users["user_id"].to_list(),
-        items_per_user=items_per_user,
-        remove_seen=remove_seen,
-        users_per_shard=users_per_shard,
-        worker=worker,
-    )
-    _say(f"recommendations: {path}", path is not None, worker)
+    if recommender.num_beams % groups:
+        raise ValueError(f"expected BEAM_GROUPS to divide NUM_BEAMS {recommender.num_beams}, got {groups}")
+    return dataclasses.replace(recommender, beam_groups=groups, beam_penalty=penalty)
 
 
 def watch_next(model_dir: str, pipeline: Pipeline, items_per_list: int = 10, prompts_per_shard: int = 4096) -> None:
@@ -71,7 +105,7 @@ def watch_next(model_dir: str, pipeline: Pipeline, items_per_list: int = 10, pro
     """
     stages, worker = pipeline.stages(model_dir), _worker()
     _require_model(stages, worker)
-    with _one_at_a_time(stages):
+    with _one_at_a_time(stages.directory):
         recommender, params = stages.recommender, stages.params
     path = write_watch_next(
         recommender,
@@ -87,30 +121,51 @@ def watch_next(model_dir: str, pipeline: Pipeline, items_per_list: int = 10, pro
 
 def export_for_serving(
     model_dir: str,
-    pipeline: Pipeline,
+    data: Data,
+    systems: Mapping[str, System],
+    system: str | None = None,
     lengths: Sequence[int] | None = None,
     platforms: Sequence[str] = ("cpu", "tpu"),
     overwrite: bool = False,
 ) -> None:
-    """The model with CPT (trained if it is not yet) as MODEL_DIR/serving, which servers run with JAX and numpy alone.
+    """A system's beam search (trained if it is not yet) as MODEL_DIR/serving, for servers with JAX and numpy alone.
 
     Args:
       model_dir: of the run.
-      pipeline: all stages.
-      lengths: tokens that prompts are padded to; None: a quarter, a half and all of a training row's, less one.
+      data: what its systems share.
+      systems: those of the run.
+      system: name of the row; None: the last.
+      lengths: numbers that prompts are padded to; None: a quarter, a half and all of the longest that training had.
       platforms: that the programs can be compiled for.
       overwrite: whether another export that is there gives way.
+
+    Raises:
+      ValueError: no such system, or one without a beam search.
     """
-    stages = pipeline.stages(model_dir)
-    longest = stages.config.retrieval.length
-    recipe = stages.config.retrieval_task.prompt_recipe(stages.split, stages.table, stages.vocabulary)
-    directory = export_serving(
-        stages.recommender,
-        stages.params,
-        directory=stages.directory / "serving",
+    name, chosen = _chosen(systems, system)
+    stages = data.stages(model_dir)
+    fitted = chosen.fit(stages, name)
+    if isinstance(fitted, FittedDecoder):
+        own = fitted.stages
+        (recommender, params), values = (own.recommender, fitted.params), None
         # The start token comes before a prompt.
-        lengths=lengths or [max(longest // part, 2) - 1 for part in (4, 2, 1)],
+        usual = [max(own.config.retrieval.length // part, 2) - 1 for part in _PARTS]
+        recipe = own.config.retrieval_task.prompt_recipe(own.split, own.table, own.vocabulary)
+    elif isinstance(fitted, FittedItemHistory):
+        (recommender, params), sizes = fitted.search, fitted.ranker.network.field_sizes
+        values = max(fitted.ranker.network.num_items, *sizes, 0)
+        longest = fitted.ranker.history_length
+        usual = [max(longest // part, 1) * (1 + len(sizes)) for part in _PARTS]
+        recipe = None if sizes else {"items": True, "history_length": longest}
+    else:
+        raise ValueError(f"system {name!r} has no beam search to export: set SYSTEM to one that writes Semantic IDs")
+    directory = export_serving(
+        recommender,
+        params,
+        directory=stages.directory / "serving",
+        lengths=lengths or usual,
         prompt_recipe=recipe,
+        prompt_values=values,
         platforms=platforms,
         overwrite=overwrite,
     )
@@ -121,9 +176,35 @@ def _worker() -> Worker:
     return Worker(*processes.share())
 
 
-def _one_at_a_time(stages: GenerativeStages) -> contextlib.AbstractContextManager[None]:
+def _one_at_a_time(directory: epath.Path) -> contextlib.AbstractContextManager[None]:
     """A stage that is out of date is made by the first process that comes; the others wait, and read it."""
-    return artifact.alone(stages.directory / "stages")
+    return artifact.alone(directory / "stages")
+
+
+def _chosen(systems: Mapping[str, System], name: str | None) -> tuple[str, System]:
+    """A system by name, the last by default."""
+    name = name or list(systems)[-1]
+    if name not in systems:
+        raise ValueError(f"SYSTEM is {name!r}, but the run has {', '.join(systems)}")
+    return name, systems[name]
+
+
+def _rank_of(fitted: Fitted) -> Rank:
+    def rank(users: EvaluationSet, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        found = fitted.rank(users, k)
+        return found.lists.items, found.lists.unseen, found.scores
+
+    return rank
+
+
+def _require_judged(stages: Stages, name: str, worker: Worker) -> None:
+    """Several processes share searching, and nothing else: the system must be trained."""
+    path = stages.directory / "evaluation" / f"{name}.json"
+    if worker.count > 1 and not path.exists():
+        raise artifact.ArtifactError(
+            f"{worker.count} processes share lists, not training: run gin/run/pipeline.gin to its end ({path} is not "
+            "there)"
+        )
 
 
 def _require_model(stages: GenerativeStages, worker: Worker) -> None:

@@ -50,7 +50,7 @@ class ItemHistoryDecoder(nn.Module):
         """`[B, 1, D]` behind the last of `lengths` [B] numbers of each prompt of `prompts` [B, T x (1 + F)]."""
         c, stride = self.config.transformer, 1 + len(self.field_sizes)
         prompts = jnp.pad(prompts, ((0, 0), (0, -prompts.shape[1] % stride)))
-        events, lengths = prompts.reshape(len(prompts), -1, stride), lengths // stride
+        events, lengths = prompts.reshape(prompts.shape[0], -1, stride), lengths // stride
         places = jnp.broadcast_to(jnp.arange(events.shape[1], dtype=jnp.int32), events.shape[:2])
         real = PackedCausal((places < lengths[:, None]).astype(jnp.int32))
         vectors = jnp.take(self.table, events[..., 0], axis=0).astype(c.dtype)
@@ -65,7 +65,7 @@ class ItemHistoryDecoder(nn.Module):
         del start_token
         output = self.depth.begin(self.states(prompts, lengths))
         assert output.cache is not None
-        batch = len(prompts)
+        batch = prompts.shape[0]  # symbolic in an export
         return output.values, output.cache, jnp.ones((batch, 1, 1), bool), jnp.zeros(batch, jnp.int32)
 
     def hidden(self, tokens: jax.Array, positions: jax.Array, mask: Mask, cache: KVCache) -> DecoderOutput:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -10,11 +10,14 @@ import pyarrow as pa
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beams import Params
 from plum_jax.retrieval.recommend import Recommender, rank_items
 from plum_jax.retrieval.shards import ALONE, ShardedTable, Worker
+
+Rank = Callable[[EvaluationSet, int], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 
 KIND = "recommendations"
 FILE = "recommendations.parquet"
@@ -77,6 +80,56 @@ def recommend_all(
         config={**search_config(recommender), "items_per_user": items_per_user, "remove_seen": remove_seen},
         inputs=inputs,
         rows=len(prompts),
+        rows_per_shard=users_per_shard,
+    )
+    return table.make(make, worker=worker, description="recommending for all users")
+
+
+def recommend_ranked(
+    rank: Rank,
+    evaluation: EvaluationSet,
+    *,
+    fingerprint: str,
+    directory: epath.PathLike,
+    user_ids: Sequence[str],
+    item_ids: Sequence[str],
+    items_per_user: int = 10,
+    remove_seen: bool = True,
+    users_per_shard: int = 4096,
+    worker: Worker = ALONE,
+) -> epath.Path | None:
+    """`recommend_all` for whatever ranks items itself: the same artefact, made in the same way.
+
+    Args:
+      rank: (users, k) -> item indexes [U, k] with seen items kept, the same without them, and scores [U, k] of the
+        latter in the system's own unit (None: not known).
+      evaluation: whose lists are wanted.
+      fingerprint: of all that decides the lists but the users.
+      directory, items_per_user, remove_seen, users_per_shard, worker: as in `recommend_all`; where seen items are kept
+        the scores are null.
+      user_ids, item_ids: names.
+    """
+    of_users, of_items = np.asarray(user_ids, dtype=np.str_), np.asarray(item_ids, dtype=np.str_)
+
+    def make(start: int, stop: int) -> pa.Table:
+        some = evaluation.take(np.arange(start, stop))
+        kept, unseen, scores = rank(some, items_per_user)
+        lists = (unseen if remove_seen else kept)[:, :items_per_user]
+        row, place = np.nonzero(lists != NOTHING)
+        score = None if scores is None or not remove_seen else scores[row, place]
+        names = of_users[some.user[row]].tolist(), of_items[lists[row, place]].tolist()
+        values = pa.nulls(len(row), pa.float32()) if score is None else pa.array(score, pa.float32())
+        return pa.table([names[0], (place + 1).astype(np.int32), names[1], values], schema=_SCHEMA)
+
+    histories = (evaluation.user, evaluation.history_items, evaluation.history_offsets)
+    table = ShardedTable(
+        directory=epath.Path(directory),
+        file=FILE,
+        kind=KIND,
+        schema=_SCHEMA,
+        config={"items_per_user": items_per_user, "remove_seen": remove_seen},
+        inputs={"system": fingerprint, "users": artifact.fingerprint(*histories, "\n".join(user_ids))},
+        rows=len(evaluation),
         rows_per_shard=users_per_shard,
     )
     return table.make(make, worker=worker, description="recommending for all users")

@@ -37,6 +37,7 @@ def export_serving(
     directory: epath.PathLike,
     lengths: Sequence[int],
     prompt_recipe: dict[str, Any] | None = None,
+    prompt_values: int | None = None,
     platforms: Sequence[str] = ("cpu", "tpu"),
     overwrite: bool = False,
 ) -> epath.Path:
@@ -48,6 +49,7 @@ def export_serving(
       directory: of the artefact.
       lengths: tokens that prompts are padded to, a program each; the longest prompt that can be served is the largest.
       prompt_recipe: how a prompt is made of Semantic IDs (`Retrieval.prompt_recipe`); None: prompts come as token ids.
+      prompt_values: numbers of a prompt are below this; None: they are tokens of the vocabulary.
       platforms: that the programs can be compiled for.
       overwrite: whether an export of another model or with other settings gives way.
 
@@ -90,7 +92,7 @@ def export_serving(
         facts = {
             **config,
             "made_from": inputs,
-            "vocab_size": recommender.vocabulary.vocab_size,
+            "vocab_size": prompt_values or recommender.vocabulary.vocab_size,
             "codebook_sizes": list(recommender.table.codebook_sizes),
             "sid_offsets": recommender.vocabulary.sid_offsets.tolist(),
             "dtypes": dtypes,

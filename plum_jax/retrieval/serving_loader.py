@@ -77,6 +77,8 @@ class Server:
                 "this model's prompts have more than Semantic IDs in them: render them with the model's own templates, "
                 "and give token ids"
             )
+        if recipe.get("items"):  # one position an item, of which nothing but its number is read
+            return self._numbers(history)[-recipe["history_length"] :]
         tokens = list(recipe["before"])
         sid_of_item = self._sid_of_item
         for item in self._numbers(history)[-recipe["history_length"] :]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from plum_jax.corpus.splits import Split
 from plum_jax.feeds.batches import ArrayBatches
 from plum_jax.feeds.histories import history_rows
+from plum_jax.training.training_config import TrainingConfig
 
 
 def history_feed(
@@ -40,3 +43,8 @@ def history_feed(
     for name in ("decoder_input_tokens", "decoder_target_tokens"):
         rows[name] = np.where(real, item[rows[name]], 0)
     return ArrayBatches(rows, min(batch_size, len(rows["decoder_positions"])), seed)
+
+
+def trained_for(epochs: float, training: TrainingConfig, rows: ArrayBatches) -> TrainingConfig:
+    """`training` with as many steps as see the rows so many times: a number that carries over to other corpora."""
+    return dataclasses.replace(training, steps=max(1, round(epochs * rows.steps_per_epoch)))

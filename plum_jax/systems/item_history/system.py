@@ -17,9 +17,11 @@ from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.system import Ranking
 from plum_jax.feeds.item_columns import DRAWN, DrawnItems, ItemColumns
 from plum_jax.model.item_history import ItemHistoryConfig, ItemHistoryNetwork, Items
+from plum_jax.model.item_history_decoder import search_params
 from plum_jax.objectives.next_item import NextItem
+from plum_jax.retrieval.recommend import Recommender
 from plum_jax.stages import Stages
-from plum_jax.systems.history_feed import history_feed
+from plum_jax.systems.history_feed import history_feed, trained_for
 from plum_jax.systems.item_history.counts import ItemSizes, item_history_counts, item_history_flops_parts
 from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.item_history.ranking import ItemHistoryRanker
@@ -46,6 +48,7 @@ class ItemHistory:
         and users by name (`event_fields.EventFields`).
       num_beams: width of the search, and number of the dense head's candidates.
       dense_share: of the dense score in the ranking (`ranking.ItemHistoryRanker`).
+      epochs: passes over the rows that `fit` trains for, instead of `training.steps`; None: those steps.
       curve_users: validation users for the curves and for choosing the best checkpoint.
     """
 
@@ -60,6 +63,7 @@ class ItemHistory:
     fields: tuple[str, ...] = ()
     num_beams: int = 64
     dense_share: float = 0.5
+    epochs: float | None = None
     curve_users: int = 2000
 
     def __post_init__(self) -> None:
@@ -73,6 +77,9 @@ class ItemHistory:
     def fit(self, stages: Stages, name: str) -> FittedItemHistory:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
         split, known = stages.split, Known.of(stages, self.use_features, self.fields)
+        if self.epochs is not None:
+            training = trained_for(self.epochs, self.training, self.feed(split, known).rows)
+            return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
         directory, ranker = stages.directory / "systems" / name, self.ranker(known)
         evaluators = {"validation": self._curve(ranker, split)} if self.training.evaluation_period else {}
         params = self.train(split, known, directory, evaluators=evaluators, description=name)
@@ -198,6 +205,13 @@ class FittedItemHistory:
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user."""
         return self.ranker.rank(self.params, evaluation, k)
+
+    @property
+    def search(self) -> tuple[Recommender, Any]:
+        """The beam search, which is what an export serves, and its parameters: ranks by codes alone. A prompt is, event
+        after event, the item's number and the buckets of its fields.
+        """
+        return self.ranker.recommender, search_params(self.params, self.ranker.vectors(self.params))
 
 
 def initial_item_history(network: ItemHistoryNetwork, key: jax.Array) -> Any:

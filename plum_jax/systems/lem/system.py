@@ -19,7 +19,7 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import train_flops_parts
 from plum_jax.objectives.info_nce import InfoNce
 from plum_jax.stages import Stages
-from plum_jax.systems.history_feed import history_feed
+from plum_jax.systems.history_feed import history_feed, trained_for
 from plum_jax.systems.lem.network import TwoTowers
 from plum_jax.systems.lem.scoring import lem_scorer
 from plum_jax.systems.scored_items import FittedScorer, Scorer
@@ -40,6 +40,7 @@ class Lem:
       training: steps, optimizer, periods, seed; one microbatch, for negatives come from the batch.
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size, row_length: rows of a batch and positions of a row; their product is the number of negatives.
+      epochs: passes over the rows that `fit` trains for, instead of `training.steps`; None: those steps.
       curve_users: validation users for the curves and for choosing the best checkpoint.
     """
 
@@ -49,6 +50,7 @@ class Lem:
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
+    epochs: float | None = None
     curve_users: int = 5000
 
     def __post_init__(self) -> None:
@@ -61,6 +63,9 @@ class Lem:
     def fit(self, stages: Stages, name: str) -> FittedScorer:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
         split, features = stages.split, item_features(stages)
+        if self.epochs is not None:
+            training = trained_for(self.epochs, self.training, self.feed(split, features).rows)
+            return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
         directory, scorer = stages.directory / "systems" / name, self.scorer(features)
         evaluators = {"validation": scorer.curve(split, self.curve_users)} if self.training.evaluation_period else {}
         params = self.train(split, features, directory, evaluators=evaluators, description=name)

@@ -18,7 +18,7 @@ from plum_jax.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from plum_jax.objectives.next_token import NextToken
 from plum_jax.objectives.objective import Objective
 from plum_jax.stages import Stages
-from plum_jax.systems.history_feed import history_feed
+from plum_jax.systems.history_feed import history_feed, trained_for
 from plum_jax.systems.sasrec.scoring import sasrec_scorer
 from plum_jax.systems.scored_items import FittedScorer, Scorer
 from plum_jax.training import trainer, training_config
@@ -40,6 +40,7 @@ class SasRec:
       history_length: items of a window, and the latest of a history that ranking reads.
       batch_size: rows of a batch.
       row_length: positions of a row.
+      epochs: passes over the rows that `fit` trains for, instead of `training.steps`; None: those steps.
       curve_users: validation users for the curves and for choosing the best checkpoint.
     """
 
@@ -49,10 +50,14 @@ class SasRec:
     history_length: int = 50
     batch_size: int = 16
     row_length: int = 100
+    epochs: float | None = None
     curve_users: int = 5000
 
     def fit(self, stages: Stages, name: str) -> FittedScorer:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
+        if self.epochs is not None:
+            training = trained_for(self.epochs, self.training, self.feed(stages.split))
+            return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
         directory, scorer = stages.directory / "systems" / name, self.scorer(stages.split.corpus.num_items)
         curve = scorer.curve(stages.split, self.curve_users)
         evaluators = {"validation": curve} if self.training.evaluation_period else {}

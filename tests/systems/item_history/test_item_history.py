@@ -7,64 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_item_history import SYSTEM
 
-from plum_jax.corpus import features
-from plum_jax.corpus.sources.simulator import Simulator
-from plum_jax.corpus.splits import LeaveOneOut
 from plum_jax.evaluation.judge import evaluated
-from plum_jax.model.config import DecoderConfig
-from plum_jax.model.item_history import ItemHistoryConfig
 from plum_jax.model.masks import PackedCausal
 from plum_jax.objectives.next_item import NextItem, items_of
-from plum_jax.semantic_ids.residual_kmeans import ResidualKMeans
-from plum_jax.stages import Data
-from plum_jax.studies.cell import run_cell
-from plum_jax.studies.grid import IsoFlop
-from plum_jax.studies.rules import Ladder, PowerRule
-from plum_jax.studies.study import Study
 from plum_jax.systems.item_history import ItemHistory
 from plum_jax.systems.item_history.counts import item_history_counts
 from plum_jax.systems.item_history.known import Known
-from plum_jax.systems.item_history.scaling import ScaledItemHistory
 from plum_jax.systems.popularity import Popularity
-from plum_jax.training.optimizer import AdamW
-from plum_jax.training.schedules import WarmupCosine
-from plum_jax.training.training_config import TrainingConfig
-
-DATA = Data(
-    source=Simulator(num_users=200, num_items=48, mean_history=9.0, branching=(2, 2)),
-    splitter=LeaveOneOut(),
-    feature_builders=(features.CoWatchEmbedding(dim=4),),
-    quantizer=ResidualKMeans(codebook_sizes=(8, 6)),
-    collision_policy="extra_digit",
-)
-SMALL = DecoderConfig(num_layers=1, d_model=16, num_heads=2, num_kv_heads=2, head_dim=8, mlp_dim=32, scan_layers=False)
-DEPTH = dataclasses.replace(SMALL, d_model=8, num_heads=1, num_kv_heads=1, mlp_dim=16)
-SYSTEM = ItemHistory(
-    ItemHistoryConfig(SMALL, DEPTH),
-    training=TrainingConfig(
-        steps=80,
-        optimizer=AdamW(schedule=WarmupCosine(peak=1e-2, warmup_steps=5)),
-        checkpoint_period=20,
-        tensorboard=False,
-    ),
-    history_length=6,
-    batch_size=8,
-    row_length=24,
-    num_drawn=32,
-    num_beams=48,
-    fields=("gap",),
-)
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory):
-    return DATA.stages(tmp_path_factory.mktemp("run"))
-
-
-@pytest.fixture(scope="module")
-def fitted(stages):
-    return SYSTEM.fit(stages, "item_history")
 
 
 def with_share(fitted, share: float):
@@ -234,33 +185,6 @@ def test_parameters_and_flops_are_those_counted_by_hand(fitted):
     vectors = (2 + drawn / positions) * 4 * 16  # features of inputs, targets and negatives
     assert parts["projections"] == pytest.approx(6 * (trunk + 3 * depth + 16 * 8 + vectors))
     assert parts["scores"] == pytest.approx(6 * 2 * (16 * 12.5 + 3 * 8 * 2))
-
-
-def test_the_step_that_a_study_times_has_the_shapes_of_the_feed(stages, fitted):
-    scaled = ScaledItemHistory(DATA, SYSTEM)
-    data = scaled.prepare(stages.directory, 40).data
-    ours = next(SYSTEM.feed(stages.split, fitted.ranker.known).make_iterator())
-    assert {n: (v.shape, v.dtype) for n, v in scaled.step(data).batch().items()} == {
-        n: (v.shape, v.dtype) for n, v in ours.items()
-    }
-
-
-def test_a_study_scales_it(tmp_path):
-    scaled = ScaledItemHistory(DATA, dataclasses.replace(SYSTEM, num_beams=10), ks=(1, 5))
-    stated = Study(
-        name="items",
-        system=scaled,
-        sizes=Ladder(((8, 1), (16, 1)), head_dim=8),
-        grid=IsoFlop(budgets=(2e9,)),
-        learning_rate=PowerRule(1e-2),
-        batch_size=PowerRule(8),
-        held_out=(),
-        evaluation_users=40,
-    )
-    row = run_cell(stated, "b00-d016x1-s0", tmp_path)
-    assert row["status"] == "finished" and row["flops"] == pytest.approx(2e9, rel=0.01)
-    assert row["best_possible_loss"] < row["loss"] == pytest.approx(sum(row[f"loss_level_{n}"] for n in (1, 2, 3)) / 3)
-    assert row["hits@5"] == round(row["recall@5"] * 40)
 
 
 def test_its_row_says_what_other_rows_say(stages, fitted):

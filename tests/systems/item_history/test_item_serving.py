@@ -1,0 +1,65 @@
+"""An item-level model leaves its run: lists for all users, and an export whose answers are those of its beams."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from plum_jax.jobs import serving
+from plum_jax.retrieval.serving import export_serving
+from plum_jax.retrieval.serving_loader import Server, ServingError
+from plum_jax.systems.popularity import Popularity
+
+
+def test_lists_of_a_job_are_those_of_the_ranking(stages, fitted, data, system):
+    systems = {"item_history": system, "popularity": Popularity()}
+    serving.recommend(str(stages.directory), data, systems, "item_history", items_per_user=4, users_per_shard=70)
+    test, names = stages.split.evaluation("test"), stages.corpus.items["item_id"].cast(pl.String).to_numpy()
+    ranking = fitted.rank(test, 4)
+    frame = pl.read_parquet(stages.directory / "recommendations" / "recommendations.parquet")
+    assert frame["item_id"].to_list() == names[ranking.lists.unseen].ravel().tolist()
+    np.testing.assert_allclose(frame["score"].to_numpy(), np.asarray(ranking.scores).ravel(), rtol=1e-5)
+    assert frame["rank"].to_list() == [1, 2, 3, 4] * len(test)
+
+    # Another system is another table; scores are of lists without seen items.
+    serving.recommend(str(stages.directory), data, systems, items_per_user=2, remove_seen=False)
+    frame = pl.read_parquet(stages.directory / "recommendations" / "recommendations.parquet")
+    first = np.argsort(-stages.split.item_popularity, kind="stable")[:2]
+    assert frame["item_id"].to_list() == names[first].tolist() * len(test)
+    assert frame["score"].null_count() == len(frame)
+
+
+def test_what_a_system_cannot_do_is_said(stages, data, system):
+    systems = {"item_history": system, "popularity": Popularity()}
+    run = str(stages.directory)
+    with pytest.raises(ValueError, match="SYSTEM is 'sasrec', but the run has item_history, popularity"):
+        serving.recommend(run, data, systems, "sasrec")
+    with pytest.raises(ValueError, match="BEAM_GROUPS is 2, but system 'popularity' searches without"):
+        serving.recommend(run, data, systems, beam_groups=2)
+    with pytest.raises(ValueError, match="system 'popularity' has no beam search to export"):
+        serving.export_for_serving(run, data, systems)
+
+
+def test_an_export_answers_as_the_beams_do(stages, fitted, data, system):
+    serving.export_for_serving(str(stages.directory), data, {"item_history": system}, platforms=("cpu",))
+    server, test = Server(stages.directory / "serving"), stages.split.evaluation("test")
+    assert server.facts["lengths"] == [2, 6, 12]  # numbers of one, three and six events of an item and its gap
+    prompts, ranker = fitted.ranker.prompts(test), fitted.ranker
+    asked = [prompts.of(np.array([row])).tolist() for row in range(20)]
+    codes, log_probs = server.search(asked)
+    expected = ranker.recommender.search(fitted.search[1], prompts)
+    np.testing.assert_array_equal(codes, expected[0][:20])
+    np.testing.assert_allclose(log_probs, expected[1][:20], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ServingError, match="prompt 0 has token 99, expected ids from 0 to 47"):
+        server.search([[99, 0]])
+    with pytest.raises(ServingError, match="more than Semantic IDs"):
+        server.prompt([server._item_ids[0]])
+
+
+def test_a_model_of_items_alone_is_asked_by_their_names(without_fields, tmp_path):
+    recommender, params = without_fields.search
+    recipe = {"items": True, "history_length": 3}
+    directory = export_serving(
+        recommender, params, directory=tmp_path / "out", lengths=(3,), prompt_recipe=recipe, platforms=("cpu",)
+    )
+    names = Server(directory)._item_ids
+    assert Server(directory).prompt(names[:5]) == [2, 3, 4]
