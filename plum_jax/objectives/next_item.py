@@ -29,11 +29,21 @@ class NextItem:
       dense_weight: of -log p of the item among the target and the batch's draws, which stand for all items that are
         learnt (sampled softmax with the logQ correction of uniform draws).
       label_smoothing: of the codes of each level.
+      generative_share: of the positions of each row, drawn anew each step, whose codes are trained; the others stand
+        behind them (the sum is scaled up). What a depth decoder costs falls with it.
     """
 
     generative_weight: float = 1.0
     dense_weight: float = 1.0
     label_smoothing: float = 0.0
+    generative_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.generative_share <= 1:
+            raise ValueError(
+                f"expected a generative_share above 0 and of at most 1, got {self.generative_share}; to train no "
+                "codes, set generative_weight to 0"
+            )
 
     def on(self, network: ItemHistoryNetwork, mesh: Mesh) -> NextItemLoss:
         """The loss of one network."""
@@ -57,17 +67,30 @@ class NextItemLoss:
         weight, metrics = jnp.sum(weights), {}
         loss = jnp.float32(0)
         if goal.generative_weight:
-            nats, smooth = self._generative(apply, states, batch["target_codes"])
-            total = jnp.sum(nats * weights)
-            smoothed = (1 - goal.label_smoothing) * total + goal.label_smoothing * jnp.sum(smooth * weights)
-            loss += goal.generative_weight * smoothed
-            metrics["cross_entropy"] = (total, weight)
+            chosen, codes, of_chosen = states, batch["target_codes"], weights
+            if goal.generative_share < 1 and rng is not None:
+                chosen, codes, of_chosen = self._some(rng, states, codes, weights)
+            nats, smooth = self._generative(apply, chosen, codes)
+            total, stood_for = jnp.sum(nats * of_chosen), jnp.sum(of_chosen)
+            smoothed = (1 - goal.label_smoothing) * total + goal.label_smoothing * jnp.sum(smooth * of_chosen)
+            loss += goal.generative_weight * smoothed * weight / jnp.maximum(stood_for, 1.0)
+            metrics["cross_entropy"] = (total, stood_for)
         if goal.dense_weight:
             dense = jnp.sum(self._dense(apply, states, batch) * weights)
             loss += goal.dense_weight * dense
             metrics["dense_cross_entropy"] = (dense, weight)
         metrics["trained_share"] = (jnp.count_nonzero(weights).astype(jnp.float32), jnp.float32(weights.size))
         return loss, weight, metrics
+
+    def _some(
+        self, rng: jax.Array, states: jax.Array, codes: jax.Array, weights: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """States, codes and weights at random positions of each row, of those that count first."""
+        count = max(1, round(self.objective.generative_share * weights.shape[1]))
+        drawn = jax.random.uniform(jax.random.fold_in(rng, 1), weights.shape) + (weights > 0)
+        places = jax.lax.top_k(drawn, count)[1]
+        some_states, some_codes = (jnp.take_along_axis(x, places[..., None], axis=1) for x in (states, codes))
+        return some_states, some_codes, jnp.take_along_axis(weights, places, axis=1)
 
     def _generative(self, apply: _Applied, states: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
         """-log p of the codes `[B, T, L]`, summed over levels, and the same of an even guess; float32 `[B, T]` each."""

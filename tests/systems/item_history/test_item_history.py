@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_item_history import SYSTEM
+from small_item_history import DEPTH, SMALL, SYSTEM
 
 from plum_jax.evaluation.judge import evaluated
 from plum_jax.model.masks import PackedCausal
@@ -16,6 +16,7 @@ from plum_jax.systems.item_history import ItemHistory
 from plum_jax.systems.item_history.counts import item_history_counts
 from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.popularity import Popularity
+from plum_jax.training.mesh import MeshShape
 
 
 def with_share(fitted, share: float):
@@ -138,6 +139,21 @@ def test_losses_are_their_definitions(stages, fitted):
     assert float(metrics["cross_entropy"][0]) == pytest.approx(generative, rel=1e-4)
     assert float(metrics["dense_cross_entropy"][0]) == pytest.approx(dense, rel=1e-4)
     assert float(loss) == pytest.approx(2 * generative + 0.5 * dense, rel=1e-4)
+
+
+def test_some_positions_stand_for_all(stages, fitted):
+    """The mean over draws is the loss over all positions; without a generator nothing is drawn."""
+    still = dataclasses.replace(SMALL, dropout_rate=0.0)
+    config = dataclasses.replace(SYSTEM.network, transformer=still, depth=DEPTH, id_dropout=0.0)
+    network = dataclasses.replace(SYSTEM, network=config).network_of(fitted.ranker.known.sizes)
+    batch = next(SYSTEM.feed(stages.split, fitted.ranker.known).make_iterator())
+    of = {s: NextItem(generative_share=s, dense_weight=0.0).on(network, MeshShape().build()) for s in (1.0, 0.3)}
+    whole = float(of[1.0](fitted.params, batch, jax.random.key(0))[0])
+    assert float(of[0.3](fitted.params, batch, None)[0]) == pytest.approx(whole, rel=1e-5)
+    draw = jax.jit(lambda key: of[0.3](fitted.params, batch, key)[0])
+    drawn = np.array([float(draw(key)) for key in jax.random.split(jax.random.key(1), 200)])
+    assert drawn.std() > 0.001 * whole
+    assert abs(drawn.mean() - whole) < 4 * drawn.std() / 200**0.5 + 0.002 * whole
 
 
 def test_an_item_that_was_not_in_training_is_known_by_its_codes_and_features(fitted):
