@@ -53,14 +53,14 @@ def item_history_counts(config: ItemHistoryConfig, sizes: ItemSizes) -> dict[str
 
 
 def item_history_flops_parts(
-    config: ItemHistoryConfig, sizes: ItemSizes, length: int, *, generative: bool, drawn: int, positions: int
+    config: ItemHistoryConfig, sizes: ItemSizes, length: int, *, generative: float, drawn: int, positions: int
 ) -> dict[str, float]:
     """Training FLOPs of one position of a row by part, as `model.counts.train_flops_parts` counts those of a token.
 
     Args:
       config, sizes: of the network.
       length: positions of a row, whose causal scores are counted.
-      generative: whether codes are trained.
+      generative: share of the positions whose codes are trained; 0: of none.
       drawn: negatives of a batch that each position is scored against; 0: no dense head is trained.
       positions: of a batch, over which what is done once for each drawn item is shared out.
     """
@@ -72,9 +72,9 @@ def item_history_flops_parts(
     if generative:
         of_depth = train_flops_parts(config.depth, 0, (levels + 1) / 2)
         for name in ("projections", "scores", "router"):
-            parts[name] += levels * of_depth[name]
-        parts["projections"] += 3 * 2 * width * depth
-        parts["head"] += 3 * 2 * sizes.num_codes * depth
+            parts[name] += generative * levels * of_depth[name]
+        parts["projections"] += generative * 3 * 2 * width * depth
+        parts["head"] += generative * 3 * 2 * sizes.num_codes * depth
     return parts
 
 

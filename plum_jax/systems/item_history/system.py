@@ -156,7 +156,7 @@ class ItemHistory:
             self.network,
             sizes,
             self.row_length,
-            generative=bool(self.objective.generative_weight),
+            generative=self.objective.generative_share if self.objective.generative_weight else 0.0,
             drawn=self.drawn_a_row(self.batch_size, sizes) * self.batch_size if self.objective.dense_weight else 0,
             positions=self.batch_size * self.row_length,
         )
