@@ -54,7 +54,7 @@ class Size:
         vocab, length = sum(CODEBOOKS), HISTORY * len(CODEBOOKS)
         flat = train_step_flops(self.config, vocab, 1, length, causal=True)
         parts = item_history_flops_parts(
-            self.network, sizes(), HISTORY, generative=True, drawn=DRAWN, positions=ROWS * HISTORY
+            self.network, sizes(), HISTORY, generative=1.0, drawn=DRAWN, positions=ROWS * HISTORY
         )
         return flat, HISTORY * sum(parts.values())
 
