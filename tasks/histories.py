@@ -40,6 +40,19 @@ class Windows:
     def __len__(self) -> int:
         return len(self.user)
 
+    def take(self, rows: np.ndarray) -> Windows:
+        """Some of the pieces (int [n], in any order, also more than once)."""
+        lengths = self.lengths[rows]
+        first = (np.cumsum(self.lengths) - self.lengths)[rows]
+        positions = np.arange(lengths.sum()) + np.repeat(first - np.cumsum(lengths) + lengths, lengths)
+        return Windows(
+            user=self.user[rows],
+            target_event=self.target_event[rows],
+            history_events=self.history_events[positions],
+            lengths=lengths,
+            learnt=self.learnt[positions],
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Slider:

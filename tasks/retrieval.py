@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from tasks.histories import HistoryRenderer, HistoryTemplates, Slider, evaluation_windows
+from tasks.examples import drawn_by_reward, with_later_targets
+from tasks.histories import HistoryRenderer, HistoryTemplates, Slider, Windows, evaluation_windows
 
 if TYPE_CHECKING:
     import seqio
@@ -83,6 +85,10 @@ class Retrieval:
       history_weight: 0 is PLUM's.
       eos_weight: times the reward, on the EOS after the target.
       reward: of an event.
+      reward_use: "weight" of the loss, or "sampling" as PLUM does: examples are drawn by the reward of their target,
+        and all that are drawn weigh the same. It takes one example a target (`history_weight` 0).
+      targets: events after a history that are its target, an example each; 1: the next alone.
+      seed: of the draws by reward.
       name: of the task.
     """
 
@@ -94,7 +100,21 @@ class Retrieval:
     history_weight: float = 1.0
     eos_weight: float = 0.0
     reward: Reward = Reward()
+    reward_use: str = "weight"
+    targets: int = 1
+    seed: int = 0
     name: str = "retrieval"
+
+    def __post_init__(self) -> None:
+        if self.reward_use not in ("weight", "sampling"):
+            raise ValueError(f"expected a reward_use of 'weight' or 'sampling', got {self.reward_use!r}")
+        if self.reward_use == "sampling" and self.history_weight:
+            raise ValueError(
+                "reward_use 'sampling' draws examples by their one target, but history items are targets too: set "
+                f"history_weight to 0, got {self.history_weight}"
+            )
+        if self.targets < 1:
+            raise ValueError(f"expected 1 or more targets after a history, got {self.targets}")
 
     def task(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> seqio.Task:
         """The training task, over training events only.
@@ -107,14 +127,21 @@ class Retrieval:
         from tasks import seqio_task  # TensorFlow's import takes seconds that only materialising should pay
 
         renderer = self._renderer(split, table, vocabulary)
-        slider = self._slider()
         # Rewards first: a reward that is missing should fail before anything is written.
         reward = np.zeros(split.corpus.num_events, np.float32)
         training = split.training_events()["event"].to_numpy()
         reward[training] = self.reward(split.corpus, training)
 
+        def windows_of() -> Iterator[Windows]:
+            return with_later_targets(self._slider().windows(split, self.name), split, self.targets)
+
+        examples, drawn = windows_of, self.reward_use == "sampling"
+        if drawn:
+            examples = functools.partial(drawn_by_reward, windows_of, reward.copy(), self.seed)
+            reward[training] = 1.0
+
         def sequences() -> Iterator[tuple[ragged.Ragged, ragged.Ragged]]:
-            for windows in slider.windows(split, self.name):
+            for windows in examples():
                 history_weights = self.history_weight * reward[windows.history_events] * windows.learnt
                 prompt, prompt_weights = renderer.prompt(windows, history_weights)
                 target = renderer.target(windows)
@@ -123,7 +150,8 @@ class Retrieval:
                 eos_weights = ragged.Ragged(self.eos_weight * reward[windows.target_event], eos.lengths)
                 yield ragged.join([prompt, target, eos]), ragged.join([prompt_weights, target_weights, eos_weights])
 
-        return seqio_task.sequence_task(self.name, sequences, vocabulary, slider.count(split, self.name))
+        count = sum(len(windows) for windows in examples())
+        return seqio_task.sequence_task(self.name, sequences, vocabulary, count)
 
     def prompts(self, split: Split, fold: str, table: SidTable, vocabulary: SidVocabulary) -> pl.DataFrame:
         """Evaluation prompts of a fold, made by the code that makes training prompts.

@@ -43,7 +43,9 @@ class TokenBatches:
       batch_size: rows over all processes.
       length: tokens in a row; no record may be longer.
       seed: order of the records; every epoch has another order.
-      rates: sampling rate of each task, in records; those of the artefact where None. Tasks not named are left out.
+      rates: sampling rate of each task; those of the artefact where None. Tasks not named are left out.
+      rate_unit: what rates are shares of, "sequences" or "tokens": a task of short records needs more of them to be
+        half of the tokens.
       num_epochs: for a single task: end after so many, the last batch filled up with empty rows. None: never end.
       pack: whether several records may share a row.
       packing_window: records that are read and packed together; larger fills rows better and shuffles more finely.
@@ -56,6 +58,7 @@ class TokenBatches:
     length: int
     seed: int = 0
     rates: Mapping[str, float] | None = None
+    rate_unit: str = "sequences"
     num_epochs: int | None = None
     pack: bool = True
     packing_window: int = 4096
@@ -63,6 +66,8 @@ class TokenBatches:
     start_token: int = 0
 
     def __post_init__(self) -> None:
+        if self.rate_unit not in ("sequences", "tokens"):
+            raise ValueError(f"expected a rate_unit of 'sequences' or 'tokens', got {self.rate_unit!r}")
         if self.batch_size % self.feed_shards:
             raise ValueError(f"{self.batch_size=} must be divisible by {self.feed_shards=}")
         if not self.tasks:
@@ -85,7 +90,17 @@ class TokenBatches:
 
     @functools.cached_property
     def tasks(self) -> tuple[token_records.TaskRecords, ...]:
-        """The tasks that are fed, with the rates that are used."""
+        """The tasks that are fed, with the rates of records that are used."""
+        if self.rate_unit == "tokens":
+            return tuple(
+                dataclasses.replace(task, rate=task.rate * task.statistics.records / task.statistics.tokens)
+                for task in self._asked
+            )
+        return self._asked
+
+    @property
+    def _asked(self) -> tuple[token_records.TaskRecords, ...]:
+        """The tasks with the rates as they were given."""
         tasks = token_records.read_tasks(self.records_dir)
         if self.rates is None:
             return tasks

@@ -194,6 +194,20 @@ def test_rows_of_a_window_do_not_come_by_length(tmp_path):
     assert not np.array_equal(lengths, longest_first)
 
 
+def test_rates_may_be_shares_of_tokens(tmp_path):
+    """Half of the tokens from each of two tasks, of which one has records four times as long."""
+    weights = (1.0,) * 40
+    tasks = {name: [((mark,) * n, weights[:n])] * 50 for name, mark, n in (("long", 1, 40), ("short", 2, 10))}
+    write(tmp_path / "records", tasks)
+    for unit, expected in (("tokens", 0.5), ("sequences", 0.8)):
+        feed = batches.TokenBatches(tmp_path / "records", 20, 40, rate_unit=unit, packing_window=100)
+        made = feed.make_iterator()
+        seen = collections.Counter(int(t) for _ in range(60) for t in next(made)["decoder_target_tokens"].ravel())
+        assert seen[1] / (seen[1] + seen[2]) == pytest.approx(expected, abs=0.01), unit
+    with pytest.raises(ValueError, match="expected a rate_unit of 'sequences' or 'tokens', got 'words'"):
+        batches.TokenBatches(tmp_path / "records", 2, 40, rate_unit="words")
+
+
 def test_steps_per_epoch(tmp_path):
     write(tmp_path / "records", {"task": [((1, 2, 3, 4), (1.0,) * 4)] * 12})
     assert batches.TokenBatches(tmp_path / "records", 2, 8).steps_per_epoch == 3

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from rendered import records, sids
 
 from plum_jax import artifact
 from plum_jax.corpus.leaks import LeakError
@@ -16,15 +17,6 @@ from tasks.histories import HistoryTemplates
 from tasks.retrieval import Retrieval, Reward, read_prompts, write_prompts
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory
-
-
-def records(task) -> list[tuple[list[int], list[float]]]:
-    dataset = task.get_dataset(sequence_length=None, split="train", shuffle=False)
-    return [(row["targets"].tolist(), row["weights"].tolist()) for row in dataset.as_numpy_iterator()]
-
-
-def sids(world, *items: int) -> list[int]:
-    return world.vocabulary.encode_sid(world.table.codes[list(items)]).reshape(-1).tolist()
 
 
 def test_sid_text_both_ways(world):

@@ -33,6 +33,7 @@ class Phase:
       length: tokens of a row; several records are packed into one.
       objective: what is minimised.
       feed_shards: independent streams of records, for runs of several processes (`TokenBatches`).
+      rate_unit: what the tasks' rates are shares of, "sequences" or "tokens".
     """
 
     training: training_config.TrainingConfig = training_config.TrainingConfig()
@@ -40,6 +41,7 @@ class Phase:
     length: int = 128
     objective: Objective = NextToken()
     feed_shards: int = 1
+    rate_unit: str = "sequences"
 
 
 def step_recipe(phase: Phase, config: DecoderConfig, vocab_size: int) -> StepRecipe:
@@ -90,6 +92,7 @@ def train_phase(
         length=phase.length,
         seed=phase.training.seed,
         feed_shards=phase.feed_shards,
+        rate_unit=phase.rate_unit,
         start_token=start_token,
     )
     fingerprints = {
