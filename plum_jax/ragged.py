@@ -43,11 +43,13 @@ class Ragged:
         return self.values[np.arange(lengths.sum()) + np.repeat(self.starts[rows] - before, lengths)]
 
     def padded(self, rows: np.ndarray, length: int) -> np.ndarray:
-        """int32 [rows, length], zeros on the right."""
+        """[rows, length], int32 or as floating as the values, zeros on the right."""
         place = np.arange(length)
         real = place < self.lengths[rows][:, None]
         at = np.where(real, self.starts[rows][:, None] + place, 0)
-        return np.where(real, self.values[at], 0).astype(np.int32)
+        return np.where(real, self.values[at], 0).astype(
+            self.values.dtype if self.values.dtype.kind == "f" else np.int32
+        )
 
     def rows(self) -> list[np.ndarray]:
         """The rows, as views."""

@@ -13,7 +13,12 @@ from plum_jax.evaluation.metrics import NOTHING, RankedItems
 
 
 def exact_top_k(
-    users: np.ndarray, items: np.ndarray, evaluation: EvaluationSet, k: int, block: int = 256
+    users: np.ndarray,
+    items: np.ndarray,
+    evaluation: EvaluationSet,
+    k: int,
+    block: int = 256,
+    added: np.ndarray | None = None,
 ) -> tuple[RankedItems, np.ndarray]:
     """The items with the greatest products, seen ones kept and removed; the lower index where scores are equal.
 
@@ -23,6 +28,7 @@ def exact_top_k(
       evaluation: whose histories are the seen items.
       k: length of a list; -1 fills it where fewer items are left.
       block: users of one product, so that [block, N] scores exist at a time.
+      added: float32 [events of all histories], to the scores of their items; None: nothing.
 
     Returns:
       the lists, and float32 [U, k] scores of the unseen ones.
@@ -37,10 +43,13 @@ def exact_top_k(
         vectors = np.zeros((block, users.shape[1]), np.float32)
         vectors[: stop - start] = users[start:stop]
         seen = np.full((block, max(longest, 1)), len(items), np.int32)  # N is no item: dropped
+        more = np.zeros(seen.shape if added is not None else (block, 0), np.float32)
         for row in range(start, stop):
-            history = evaluation.history(row)
+            history, offsets = evaluation.history(row), evaluation.history_offsets[row : row + 2]
             seen[row - start, : len(history)] = history
-        first, others, values = jax.device_get(_top(vectors, table, seen, wanted))
+            if added is not None:
+                more[row - start, : len(history)] = added[slice(*offsets)]
+        first, others, values = jax.device_get(_top(vectors, table, seen, more, wanted))
         kept.append(first[: stop - start])
         unseen.append(np.where(np.isfinite(values), others, NOTHING)[: stop - start])
         scores.append(values[: stop - start])
@@ -48,10 +57,14 @@ def exact_top_k(
     return RankedItems(*lists), _filled(np.concatenate(scores), k, -np.inf)
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _top(users: jax.Array, items: jax.Array, seen: jax.Array, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnums=4)
+def _top(
+    users: jax.Array, items: jax.Array, seen: jax.Array, added: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     scores = jnp.einsum("UD,ND->UN", users, items, preferred_element_type=jnp.float32)
     rows = jnp.arange(len(users))[:, None]
+    if added.shape[1]:
+        scores = scores.at[rows, seen].add(added, mode="drop")
     values, others = jax.lax.top_k(scores.at[rows, seen].set(-jnp.inf, mode="drop"), k)
     return jax.lax.top_k(scores, k)[1], others, values
 

@@ -19,6 +19,7 @@ from plum_jax.model.decoder import Transformer
 from plum_jax.model.depth_decoder import DepthDecoder, level_offsets
 from plum_jax.model.masks import Mask
 from plum_jax.model.projections import parameter
+from plum_jax.model.repeats import AGES, SCALE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +32,14 @@ class ItemHistoryConfig:
       item_ids: whether an item also has a row of its own beside its codes and features.
       id_dropout: share of the items whose own row is left out in training, so that codes and features say what they can
         without it: of new items there is nothing else.
+      repeats: whether a score knows that its item is in the history, and how long ago (`model.repeats`).
     """
 
     transformer: DecoderConfig = DecoderConfig(num_layers=2, scan_layers=False)
     depth: DecoderConfig = DecoderConfig(num_layers=1, scan_layers=False)
     item_ids: bool = True
     id_dropout: float = 0.2
+    repeats: bool = True
 
 
 @flax.struct.dataclass
@@ -135,6 +138,8 @@ class ItemHistoryNetwork(nn.Module):
         self.transformer = Transformer(c.transformer, self.attention)
         self.depth = DepthDecoder(c.depth, self.codebook_sizes)
         self.dropout = nn.Dropout(c.transformer.dropout_rate)
+        if c.repeats:
+            self.repeats = parameter(self, "repeats", nn.initializers.zeros_init(), ("norm",), (AGES,), "float32")
 
     def vectors(self, items: Items, deterministic: bool = True) -> jax.Array:
         """`[..., D]`: how an item is read, and what a state is compared with."""
@@ -148,6 +153,10 @@ class ItemHistoryNetwork(nn.Module):
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
         x = self.dropout(x, deterministic=deterministic)
         return self.transformer(x, positions, mask, deterministic=deterministic).values
+
+    def repeat_worth(self) -> jax.Array:
+        """float32 `[AGES]`, added to the score of an item that was seen so long ago."""
+        return SCALE * self.repeats if self.config.repeats else jnp.zeros(AGES, jnp.float32)
 
     def depth_states(self, states: jax.Array, codes: jax.Array, deterministic: bool = True) -> jax.Array:
         """As `DepthDecoder.states`."""

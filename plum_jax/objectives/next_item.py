@@ -11,7 +11,10 @@ from jax.sharding import Mesh
 
 from plum_jax.model.item_history import ItemHistoryNetwork, Items
 from plum_jax.model.masks import PackedCausal
+from plum_jax.model.repeats import last_occurrences
 from plum_jax.objectives.kernels import attention_on
+
+LEAST = 1e-4  # of a normaliser, that is left when what was seen is taken out: scores of seen items are not exact
 
 Sums = tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]
 
@@ -116,7 +119,42 @@ class NextItemLoss:
         # A drawn item stands for 1 / (K q) items (logQ), so that the normaliser is that of all items in expectation.
         scores = jnp.einsum("BTD,KD->BTK", states, others) - log_q - jnp.log(len(drawn))
         scores = jnp.where(drawn == targets[..., None], -jnp.inf, scores)
-        return jnp.logaddexp(jax.nn.logsumexp(scores, axis=-1), own) - own
+        normaliser = jax.nn.logsumexp(scores, axis=-1)
+        if self.network.config.repeats:
+            everything = len(drawn) >= self.network.num_items
+            vectors = (
+                others[self._places(drawn, log_q, batch)] if everything else apply("vectors", items_of(batch, "input"))
+            )
+            seen, worth, of_target = self._seen(apply, states, vectors.astype(jnp.float32), batch)
+            if everything:
+                # Each of them is in the normaliser already, without what it is worth that it was seen.
+                share = jnp.sum(jnp.exp(jnp.minimum(seen - normaliser[..., None], 0.0)) * jnp.expm1(worth), axis=-1)
+                normaliser += jnp.log1p(jnp.maximum(share, LEAST - 1))
+            else:
+                normaliser = jnp.logaddexp(normaliser, jax.nn.logsumexp(seen + worth, axis=-1))
+            own += of_target
+        return jnp.logaddexp(normaliser, own) - own
+
+    def _places(self, drawn: jax.Array, log_q: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """int32 `[B, S]`, where among all items those of the histories stand."""
+        num_items = self.network.num_items
+        items = jnp.where(jnp.isfinite(log_q), drawn, num_items)  # what fills the last places up is none
+        place = jnp.zeros(num_items, jnp.int32).at[items].set(jnp.arange(len(drawn), dtype=jnp.int32), mode="drop")
+        return place[batch["decoder_input_tokens"]]
+
+    def _seen(
+        self, apply: _Applied, states: jax.Array, vectors: jax.Array, batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Scores of the items of each position's history, `[B, T, S]` (very small where s is none, or the target), what
+        it is worth that they were seen, `[B, T, S]`, and what that is for the target, `[B, T]`.
+        """
+        read, targets = batch["decoder_input_tokens"], batch["decoder_target_tokens"]
+        last, age = last_occurrences(read, batch["decoder_segment_ids"])
+        worth = jnp.take(apply.plain("repeat_worth"), age)
+        is_target = read[:, None, :] == targets[..., None]
+        # No -inf: a position may have seen nothing, and the gradient of a sum over nothing would be none.
+        scores = jnp.where(last & ~is_target, jnp.einsum("BTD,BSD->BTS", states, vectors), -1e30)
+        return scores, worth, jnp.sum(jnp.where(last & is_target, worth, 0.0), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

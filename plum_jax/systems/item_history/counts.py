@@ -6,6 +6,7 @@ import dataclasses
 
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts
 from plum_jax.model.item_history import ItemHistoryConfig
+from plum_jax.model.repeats import AGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +32,12 @@ class ItemSizes:
 
 
 def item_history_counts(config: ItemHistoryConfig, sizes: ItemSizes) -> dict[str, int]:
-    """Parameters by group: "embedding" (codes, items' own rows, fields, the depth decoder's inputs), "head" (its
-    outputs), "non_embedding", "total", and both as activated ones, in the sense of `model.counts`.
+    """Parameters by group: "embedding" (codes, items' own rows, fields, repeats, the depth decoder's inputs), "head"
+    (its outputs), "non_embedding", "total", and both as activated ones, in the sense of `model.counts`.
     """
     width, depth = config.transformer.d_model, config.depth.d_model
     own = sizes.num_items * width if config.item_ids else 0
-    embedding = sizes.num_codes * (width + depth) + own + sum(sizes.field_sizes) * width
+    embedding = sizes.num_codes * (width + depth) + own + sum(sizes.field_sizes) * width + AGES * config.repeats
     head = sizes.num_codes * depth
     projections = sizes.feature_dim * width + width * depth
     stacks = [parameter_counts(part, 0) for part in (config.transformer, config.depth)]
@@ -68,7 +69,8 @@ def item_history_flops_parts(
     parts = train_flops_parts(config.transformer, 0, (length + 1) / 2)
     vectors = 1 + (1 + drawn / positions if drawn else 0)  # inputs, targets, draws
     parts["projections"] += 3 * 2 * vectors * sizes.feature_dim * width
-    parts["head"] = 3 * 2 * (1 + drawn) * width if drawn else 0.0
+    # Each position is scored against those of its row too, which may be in its history.
+    parts["head"] = 3 * 2 * (1 + drawn + length * config.repeats) * width if drawn else 0.0
     if generative:
         of_depth = train_flops_parts(config.depth, 0, (levels + 1) / 2)
         for name in ("projections", "scores", "router"):

@@ -18,6 +18,7 @@ from plum_jax.evaluation.system import Ranking
 from plum_jax.model.depth_decoder import level_offsets
 from plum_jax.model.item_history import ItemHistoryNetwork, Items
 from plum_jax.model.item_history_decoder import ItemHistoryDecoder, search_params
+from plum_jax.model.repeats import repeat_scores
 from plum_jax.ragged import Ragged, from_rows
 from plum_jax.retrieval.recommend import Recommender, rank_items
 from plum_jax.systems.item_history.known import Known
@@ -104,6 +105,11 @@ class ItemHistoryRanker:
         lengths = prompts.lengths.astype(np.int32)
         return in_blocks(functools.partial(_states, self.recommender.decoder, searching), _USERS, read, lengths)
 
+    def _added(self, params: Any, evaluation: EvaluationSet) -> np.ndarray:
+        """float32, by event of the histories: what it is worth that its item was seen."""
+        worth: Any = self.network.apply({"params": params}, method="repeat_worth")
+        return repeat_scores(np.asarray(worth), evaluation.history_items, evaluation.history_offsets)
+
     def rank(self, params: Any, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user."""
         vectors = self.vectors(params)
@@ -119,17 +125,19 @@ class ItemHistoryRanker:
             items, _ = rank_items(codes, log_probs, table, k)
             unseen, scores = rank_items(codes, log_probs, table, k, seen)
             return Ranking(RankedItems(items, unseen), scores, sid_ranks)
-        states = self._states(searching, prompts)
+        states, added = self._states(searching, prompts), self._added(params, evaluation)
         if self.dense_share == 1:
-            lists, dense = exact_top_k(states, vectors, evaluation, k)
+            lists, dense = exact_top_k(states, vectors, evaluation, k, added=added)
             return Ranking(lists, dense)
         beamed, _ = rank_items(codes, log_probs, table, self.num_beams)
-        by_score, _ = exact_top_k(states, vectors, evaluation, self.num_beams)
+        by_score, _ = exact_top_k(states, vectors, evaluation, self.num_beams, added=added)
         candidates = np.concatenate([beamed, by_score.items, by_score.unseen], axis=1)
         candidates = _without_repeats(candidates)
         scored = functools.partial(_candidate_scores, self.network, params, jnp.asarray(vectors), self.dense_share)
         codes_of = np.concatenate([table.codes, table.codes[:1]])  # NOTHING is -1: any row, its score is dropped
-        values = in_blocks(lambda s, c: scored(s, c, codes_of[c]), _USERS, states, candidates)
+        rows = seen.padded(np.arange(len(seen)), max(int(seen.lengths.max(initial=1)), 1))
+        more = Ragged(added, seen.lengths).padded(np.arange(len(seen)), rows.shape[1])
+        values = in_blocks(lambda s, c, i, a: scored(s, c, codes_of[c], i, a), _USERS, states, candidates, rows, more)
         values = np.where(candidates == NOTHING, -np.inf, values)
         items, _ = _first(candidates, values, k)
         unseen, scores = _first(candidates, np.where(_among(candidates, seen), -np.inf, values), k)
@@ -157,9 +165,14 @@ def _candidate_scores(
     states: jax.Array,
     candidates: jax.Array,
     codes: jax.Array,
+    seen: jax.Array,
+    added: jax.Array,
 ) -> jax.Array:
-    """float32 [U, C]: both log-probabilities of each candidate [U, C] with `codes` [U, C, L], weighted."""
+    """float32 [U, C]: both log-probabilities of each candidate [U, C] with `codes` [U, C, L], weighted; scores of the
+    items `seen` [U, S] get `added` [U, S].
+    """
     scores = jnp.einsum("UD,ND->UN", states, vectors, preferred_element_type=jnp.float32)
+    scores = scores.at[jnp.arange(len(scores))[:, None], seen].add(added)
     dense = jnp.take_along_axis(scores, candidates, axis=1) - jax.nn.logsumexp(scores, axis=1, keepdims=True)
     repeated = jnp.repeat(states[:, None], candidates.shape[1], axis=1)
     nats = jnp.sum(_code_nats(network, params, repeated, codes), axis=-1)

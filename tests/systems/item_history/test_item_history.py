@@ -11,6 +11,7 @@ from small_item_history import DEPTH, SMALL, SYSTEM
 
 from plum_jax.evaluation.judge import evaluated
 from plum_jax.model.masks import PackedCausal
+from plum_jax.model.repeats import AGES, SCALE
 from plum_jax.objectives.next_item import NextItem, items_of
 from plum_jax.systems.item_history import ItemHistory
 from plum_jax.systems.item_history.counts import item_history_counts
@@ -36,8 +37,17 @@ def all_scores(fitted, history, events) -> tuple[np.ndarray, np.ndarray]:
     fields = ranker.known.events.buckets[events]
     everything = ranker.known.items(np.arange(ranker.network.num_items, dtype=np.int32))
     found = scores_of(ranker.network, fitted.params, ranker.known.items(read), fields, length, everything)
-    total, dense = (np.asarray(x, np.float64) for x in found)
-    return total, dense
+    total, scores = (np.asarray(x, np.float64) for x in found)
+    scores = scores + repeats_by_hand(fitted.params, history, len(scores))
+    return total, scores - np.log(np.exp(scores).sum())
+
+
+def repeats_by_hand(params, history, num_items: int) -> np.ndarray:
+    """What each item's score gains for its last occurrence in a whole history, item by item."""
+    gained, worth = np.zeros(num_items), SCALE * np.asarray(params["repeats"], np.float64)
+    for ago, item in reversed(list(enumerate(reversed(history)))):
+        gained[item] = worth[min(int(np.log2(ago + 1)), AGES - 1)]
+    return gained
 
 
 def history_of(evaluation, row) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +67,7 @@ def scores_of(network, params, history, fields, length, everything):
     for level in range(everything.codes.shape[1]):
         log_probs = jax.nn.log_softmax(apply(hidden[:, level], level, method="code_logits"))
         total += jnp.take_along_axis(log_probs, everything.codes[:, level, None], axis=1)[:, 0]
-    return total, jax.nn.log_softmax(apply(everything, method="vectors") @ state[0, 0])
+    return total, apply(everything, method="vectors") @ state[0, 0]
 
 
 def test_it_beats_popularity_by_either_score_and_by_both(stages, fitted):
@@ -191,12 +201,13 @@ def test_parameters_and_flops_are_those_counted_by_hand(fitted):
     params = fitted.params
     assert counts["total"] == sum(np.size(leaf) for leaf in jax.tree.leaves(params))
     rows = [params["items"]["codes"], params["items"]["ids"], params["fields"]["table"], params["depth"]["embedding"]]
-    assert counts["embedding"] == sum(np.size(table) for table in rows)
+    assert counts["embedding"] == sum(np.size(table) for table in [*rows, params["repeats"]])
     assert counts["head"] == np.size(params["depth"]["head"])
     parts = SYSTEM.flops_parts(sizes)
     codes, drawn, positions = sizes.num_codes, 32, 8 * 24
-    # Backward is twice forward, 2 a multiply-add. Scores of 32 negatives and the target; every code of each level.
-    assert parts["head"] == 6 * (33 * 16 + codes * 8)
+    # Backward is twice forward, 2 a multiply-add. Scores of 32 negatives, the target and 24 items of the row; every code
+    # of each level.
+    assert parts["head"] == 6 * ((33 + 24) * 16 + codes * 8)
     trunk, depth = 16 * 16 * 4 + 3 * 16 * 32, 8 * 8 * 4 + 3 * 8 * 16
     vectors = (2 + drawn / positions) * 4 * 16  # features of inputs, targets and negatives
     assert parts["projections"] == pytest.approx(6 * (trunk + 3 * depth + 16 * 8 + vectors))
