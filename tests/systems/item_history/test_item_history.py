@@ -205,7 +205,7 @@ def test_parameters_and_flops_are_those_counted_by_hand(fitted):
     assert counts["head"] == np.size(params["depth"]["head"])
     parts = SYSTEM.flops_parts(sizes)
     codes, drawn, positions = sizes.num_codes, 32, 8 * 24
-    # Backward is twice forward, 2 a multiply-add. Scores of 32 negatives, the target and 24 items of the row; every code
+    # Backward is twice forward, 2 a multiply-add. Scores of 32 negatives, the target, 24 items of the row; every code
     # of each level.
     assert parts["head"] == 6 * ((33 + 24) * 16 + codes * 8)
     trunk, depth = 16 * 16 * 4 + 3 * 16 * 32, 8 * 8 * 4 + 3 * 8 * 16
