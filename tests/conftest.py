@@ -5,12 +5,12 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
+from fast_compiling import FAST_COMPILING
 from own_csv_run import plum_command, run_plum, write_own_csv
 from plum_process import PlumProcess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of the tests' time, and what it optimises runs for milliseconds.
-XLA_FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+XLA_FLAGS = f"--xla_force_host_platform_device_count=8 {FAST_COMPILING}"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {XLA_FLAGS}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -10,6 +10,8 @@ import os
 import pathlib
 import traceback
 
+from fast_compiling import FAST_COMPILING
+
 
 class PlumProcess:
     """Gives commands to `plum` one after the other. To be closed."""
@@ -27,7 +29,7 @@ class PlumProcess:
 
 
 def _one_device() -> None:
-    os.environ["XLA_FLAGS"] = ""
+    os.environ["XLA_FLAGS"] = FAST_COMPILING
 
 
 def _run(arguments: list[str], directory: pathlib.Path) -> tuple[int, str]:

@@ -205,7 +205,12 @@ def give(group: Sequence[Given], plum: PlumProcess, directory: pathlib.Path) -> 
             done = subprocess.run(
                 [sys.executable, *words[1:]],
                 cwd=directory,
-                env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY), **dict(command.environment)},
+                env={
+                    **os.environ,
+                    "XLA_FLAGS": FAST_COMPILING,
+                    "PYTHONPATH": str(REPOSITORY),
+                    **dict(command.environment),
+                },
                 input=(directory / command.stdin).read_text() if command.stdin else "",
                 capture_output=True,
                 text=True,

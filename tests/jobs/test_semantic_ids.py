@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from fast_compiling import FAST_COMPILING
 
 from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.table import SidTable
@@ -59,7 +60,7 @@ def plum(files: list[str], settings: dict) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "plum_jax.run", *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env={**os.environ, "XLA_FLAGS": FAST_COMPILING},
         timeout=300,
         check=False,
     )

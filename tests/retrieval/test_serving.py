@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fast_compiling import FAST_COMPILING
 from jax import export
 
 from plum_jax import artifact
@@ -111,7 +112,7 @@ def test_the_loader_needs_jax_and_numpy_alone(world, exported, server, tmp_path)
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"XLA_FLAGS": ""},
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"XLA_FLAGS": FAST_COMPILING},
         timeout=120,
         check=False,
     )

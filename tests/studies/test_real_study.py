@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from fast_compiling import FAST_COMPILING
 from test_worker import running, wait_for
 
 from plum_jax.studies.cell_process import signal_group
@@ -22,7 +23,7 @@ CIRCUMSTANCES = {"wall_seconds", "train_seconds", "command", "commit", "machine"
 
 def plum(job: str, directory: pathlib.Path, *flags: str) -> subprocess.Popen:
     arguments = [f"--gin_file=gin/run/{job}.gin", *STUDY, f"--gin.STUDY_DIR={str(directory)!r}", *flags]
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
+    environment = os.environ | {"XLA_FLAGS": FAST_COMPILING, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen([sys.executable, "-m", "plum_jax.run", *arguments], cwd=REPOSITORY, env=environment)
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import process_of_many
 import pytest
+from fast_compiling import FAST_COMPILING
 
 from plum_jax.feeds import token_records
 from plum_jax.training import checkpoints, metrics_log
@@ -27,7 +28,7 @@ def rows(directory):
 def start_two(directory, records, seconds=0.0):
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {FAST_COMPILING}",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     with socket.socket() as free:
