@@ -6,7 +6,6 @@ is neither run here nor in NOT_RUN, with the reason, fails.
 
 import dataclasses
 import fnmatch
-import os
 import pathlib
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import documents
 import pytest
 from documents import REPOSITORY, Command
 from miniature import write_miniature
-from own_csv_run import SIZES
+from own_csv_run import SIZES, user_environment
 from plum_process import PlumProcess
 
 
@@ -130,9 +129,17 @@ SLOW = {
     "all systems": [
         Given(
             "plum pipeline.gin ml_100k.gin cpu_tiny.gin all.gin",
-            sizes=(*SMALL, *ML_100K, *gin(SASREC_STEPS=2, ESASREC_STEPS=2, LEM_STEPS=2, ITEM_STEPS=2)),
+            sizes=(
+                *SMALL,
+                *ML_100K,
+                *gin(SASREC_STEPS=2, ESASREC_STEPS=2, LEM_STEPS=2, ITEM_STEPS=2, ITEM_EPOCHS=None),
+            ),
         ),
-        Given("make quickstart", "README.md", (*SMALL, *ML_100K, *gin(SASREC_STEPS=2, MODEL_DIR="'runs/made'"))),
+        Given(
+            "make quickstart",
+            "README.md",
+            (*SMALL, *ML_100K, *gin(SASREC_STEPS=2, ITEM_STEPS=2, ITEM_EPOCHS=None, MODEL_DIR="'runs/made'")),
+        ),
     ],
     "a language model goes out and in": [
         Given("plum export_model", "README.md"),
@@ -143,7 +150,7 @@ SLOW = {
         Given(
             "plum study.gin beauty.gin",
             "experiments/accuracy/run.sh",
-            (*SMALL, *gin(SASREC_STEPS=2, ITEM_STEPS=2, DATA_DIR="'data/amazon_beauty'")),
+            (*SMALL, *gin(SASREC_STEPS=2, ITEM_STEPS=2, ITEM_EPOCHS=None, DATA_DIR="'data/amazon_beauty'")),
         ),
     ],
     "Semantic IDs are judged": [
@@ -205,12 +212,7 @@ def give(group: Sequence[Given], plum: PlumProcess, directory: pathlib.Path) -> 
             done = subprocess.run(
                 [sys.executable, *words[1:]],
                 cwd=directory,
-                env={
-                    **os.environ,
-                    "XLA_FLAGS": FAST_COMPILING,
-                    "PYTHONPATH": str(REPOSITORY),
-                    **dict(command.environment),
-                },
+                env={**user_environment(), "PYTHONPATH": str(REPOSITORY), **dict(command.environment)},
                 input=(directory / command.stdin).read_text() if command.stdin else "",
                 capture_output=True,
                 text=True,
