@@ -17,7 +17,9 @@ SCALE = 16.0  # Adam moves a lone number by no more than the learning rate a ste
 
 def age_bucket(events_ago: jax.Array) -> jax.Array:
     """int32 in [0, AGES), of how many events ago (int, 0: the last) an item occurred."""
-    return jnp.minimum(jnp.log2(events_ago + 1.0).astype(jnp.int32), AGES - 1)
+    # Not a logarithm, which some processors round down at powers of two.
+    powers = 2 ** jnp.arange(1, AGES, dtype=jnp.int32)
+    return jnp.searchsorted(powers, events_ago + 1, side="right").astype(jnp.int32)
 
 
 def last_occurrences(items: jax.Array, segment_ids: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -166,6 +166,38 @@ def test_some_positions_stand_for_all(stages, fitted):
     assert abs(drawn.mean() - whole) < 4 * drawn.std() / 200**0.5 + 0.002 * whole
 
 
+def test_items_of_the_history_stand_beside_the_drawn_ones(stages, fitted):
+    """Where not all items are drawn: those of the history are scored too, with what it is worth that they were seen."""
+    known, network = fitted.ranker.known, fitted.ranker.network
+    batch = next(SYSTEM.feed(stages.split, known).make_iterator())
+    mesh = SYSTEM.training.mesh.build(jax.devices()[:1])
+    loss = NextItem(generative_weight=0.0).on(network, mesh)
+    found = float(loss(fitted.params, batch, None)[0])
+    vectors, drawn = np.asarray(fitted.ranker.vectors(fitted.params), np.float64), batch["drawn_items"].ravel()
+    states = network.apply(
+        {"params": fitted.params},
+        items_of(batch, "input"),
+        batch["input_fields"],
+        batch["decoder_positions"],
+        PackedCausal(batch["decoder_segment_ids"]),
+        method="states",
+    )
+    total = 0.0
+    for row, place in np.argwhere(batch["decoder_loss_weights"] > 0):
+        segment = batch["decoder_segment_ids"][row] == batch["decoder_segment_ids"][row, place]
+        history = batch["decoder_input_tokens"][row][: place + 1][segment[: place + 1]].tolist()
+        target, scores = (
+            batch["decoder_target_tokens"][row, place],
+            vectors @ np.asarray(states[row, place], np.float64),
+        )
+        gained = repeats_by_hand(fitted.params, history, 48)
+        against = [scores[item] + np.log(48 / len(drawn)) for item in drawn if item != target]
+        against += [scores[item] + gained[item] for item in {*history} - {target}]
+        own = scores[target] + gained[target]
+        total += np.log(np.exp([*against, own]).sum()) - own
+    assert found == pytest.approx(total, rel=1e-4)
+
+
 def test_an_item_that_was_not_in_training_is_known_by_its_codes_and_features(fitted):
     ranker, ids = fitted.ranker, np.arange(5, dtype=np.int32)
     items = dataclasses.replace(ranker.known.items(ids), known=jnp.zeros(5, bool))
