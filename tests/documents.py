@@ -41,6 +41,8 @@ COMPLETED = {
     f"--gin_file=gin/run/fit.gin {RUNS}": f"plum {{}} {MODEL_DIR}",
     "--gin.WRITE_PLAN=False": f"plum --gin_file=gin/run/study_plan.gin {STUDY} {STUDY_DIR} {{}}",
     "--gin.ITEMS_PER_USER=20": "plum recommend RUN_DIR {}",
+    "--gin.SYSTEM=\"'sasrec'\"": "plum recommend RUN_DIR {}",
+    "--gin.SYSTEM=\"'item_history'\"": "plum export_serving RUN_DIR {}",
     "--gin.SLICES=2 --gin.mesh.MeshShape.data=2": f"plum --gin_file=gin/run/compile.gin {MODEL} {MODEL_DIR} {{}}",
     "plum ... --profile": f"{PIPELINE} --profile",
     "plum ... --multi_process": f"{PIPELINE} --multi_process",

@@ -48,6 +48,7 @@ RQVAE = gin(
     }
 )
 CELL = (NANO, *RQVAE, *gin(RETRIEVAL_STEPS=4, BATCH_SIZE=4, KS="(5,)", NUM_BEAMS=5, NUM_PIECES=300))
+ITEMS = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2, LEM_STEPS=2)
 # Two cells, the first of which is that of the documents.
 STUDY = (
     f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
@@ -152,6 +153,14 @@ SLOW = {
             "experiments/accuracy/run.sh",
             (*SMALL, *gin(SASREC_STEPS=2, ITEM_STEPS=2, ITEM_EPOCHS=None, DATA_DIR="'data/amazon_beauty'")),
         ),
+    ],
+    "MovieLens-1M": [
+        Given(
+            "plum study.gin ml_1m.gin",
+            "experiments/accuracy/run.sh",
+            (*SMALL, *gin(ESASREC_STEPS=2, DATA_DIR="'data/ml_1m'"), *ITEMS),
+        ),
+        Given("plum study.gin ml_1m.gin study.gin", sizes=(*SMALL, *gin(DATA_DIR="'data/ml_1m'"), *ITEMS)),
     ],
     "Semantic IDs are judged": [
         Given("plum study.gin beauty.gin v1.gin", sizes=CELL),

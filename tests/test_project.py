@@ -100,6 +100,8 @@ def read_with(file: str) -> list[str]:
         return ["gin/run/fit.gin", file]
     if folder == "experiments/accuracy":
         return [study, *corpus, *([] if file == study else [file])]
+    if folder == "experiments/cold_start":
+        return ["experiments/accuracy/study.gin", "experiments/accuracy/ml_1m.gin", file]
     if folder.startswith("experiments/") and (REPOSITORY / study).exists():
         return [study, *corpus, MODEL, file, *([f"{folder}/v2.gin"] if file == study else [])]
     return [RUN, *corpus, MODEL, file]

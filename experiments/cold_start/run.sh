@@ -2,6 +2,8 @@
 # One system of the study, seed by seed, as experiments/accuracy/run.sh does it.
 #
 #   experiments/cold_start/run.sh item_history 0 1 2
+#
+# DATA_DIR says where the corpus's files are (by default data/ml_1m).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 declare -A SYSTEM=(

@@ -39,7 +39,7 @@ class EventFields:
         events, strings have a bucket for each value that those have.
 
         Raises:
-          ValueError: no such field; the message names those that there are.
+          ValueError: no such field (the message names those that there are), or one without a value in training.
         """
         corpus = split.corpus
         columns = [_gaps(corpus) if name == GAP else _column(split, name) for name in names]
@@ -73,6 +73,8 @@ def _column(split: Split, name: str) -> tuple[np.ndarray, int]:
         there = [GAP, *(column for column in corpus.events.columns if column not in fixed), *corpus.user_features]
         raise ValueError(f"corpus {corpus.name!r} has no field {name!r} of events; it has {', '.join(there)}")
     learnt = values.filter(pl.Series(split.fold == TRAIN)).drop_nulls()
+    if not len(learnt):
+        raise ValueError(f"field {name!r} of corpus {corpus.name!r} has no value in any training event: leave it out")
     if not values.dtype.is_numeric():
         known = learnt.cast(pl.String).unique().sort()
         found = known.search_sorted(values.cast(pl.String).fill_null("")).to_numpy()

@@ -35,9 +35,17 @@ class Known:
 
     @classmethod
     def of(cls, stages: Stages, use_features: bool, fields: Sequence[str] = ()) -> Known:
-        """Those of a run."""
+        """Those of a run.
+
+        Raises:
+          ValueError: features are asked for, and the run has none; or no such field of events.
+        """
         features = np.zeros((stages.split.corpus.num_items, 0), np.float32)
-        if use_features and stages.data.feature_builders:
+        if use_features:
+            if not stages.data.feature_builders:
+                raise ValueError(
+                    "items are to be read with features, and the run has none: set FEATURES, or ITEM_FEATURES = False"
+                )
             features = side_by_side(stages.features)
         return cls(stages.table, features, stages.split.item_popularity > 0, EventFields.of(stages.split, fields))
 

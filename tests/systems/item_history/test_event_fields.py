@@ -44,3 +44,7 @@ def test_fields_of_events_are_read_where_they_are_known(tmp_path):
     assert of_country.tolist() == (user % 2).tolist()
     with pytest.raises(ValueError, match="no field 'price' of events; it has gap, .*rating, device, country"):
         EventFields.of(split, ("price",))
+    held_out = pl.when(pl.Series(train)).then(None).otherwise(pl.col("rating")).alias("rating")
+    empty = dataclasses.replace(corpus, events=corpus.events.with_columns(held_out))
+    with pytest.raises(ValueError, match="field 'rating' of corpus .* has no value in any training event: leave it"):
+        EventFields.of(dataclasses.replace(split, corpus=empty), ("rating",))

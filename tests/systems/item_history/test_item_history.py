@@ -287,3 +287,9 @@ def test_without_features_items_are_their_codes_and_rows(stages):
     known = Known.of(stages, use_features=False)
     assert known.features.shape == (48, 0)
     assert SYSTEM.network_of(known.sizes).feature_dim == 0
+
+
+def test_features_that_the_run_has_not_are_asked_for_in_vain(stages):
+    bare = dataclasses.replace(stages, data=dataclasses.replace(stages.data, feature_builders=()))
+    with pytest.raises(ValueError, match="the run has none: set FEATURES, or ITEM_FEATURES = False"):
+        Known.of(bare, use_features=True)
