@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,13 +19,11 @@ from plum_jax.retrieval.offline import Rank, recommend_all, recommend_ranked
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.serving import export_serving
 from plum_jax.retrieval.shards import Worker
-from plum_jax.retrieval.watch_next import write_watch_next
+from plum_jax.retrieval.watch_next import write_watch_next, write_watch_next_ranked
 from plum_jax.stages import Data, Stages
-from plum_jax.systems.generative.pipeline import GenerativeStages, Pipeline
 from plum_jax.systems.generative.system import FittedDecoder
 from plum_jax.systems.item_history.system import FittedItemHistory
 from plum_jax.training import processes
-from plum_jax.training.checkpoints import PARAMS_KIND
 
 _PARTS = (4, 2, 1)  # of the longest prompt: lengths that an export has a program for
 
@@ -46,7 +45,7 @@ def recommend(
       model_dir: of the run.
       data: what its systems share.
       systems: those of the run.
-      system: name of the row; None: the last, whose lists the report shows.
+      system: name of the row; None: the last of the table, whose lists the report shows.
       items_per_user: length of a list.
       remove_seen: leave out what the user has in the history.
       users_per_shard: users that a kill can cost.
@@ -56,8 +55,8 @@ def recommend(
     Raises:
       ValueError: no such system, beams that the groups do not divide, or groups of a system that has no beams.
     """
-    name, chosen = _chosen(systems, system)
     stages, worker = data.stages(model_dir), _worker()
+    name, chosen = _chosen(stages, systems, system)
     _require_judged(stages, name, worker)
     shared: dict[str, Any] = {
         "directory": stages.directory / "recommendations",
@@ -94,29 +93,46 @@ def in_groups(recommender: Recommender, groups: int, penalty: float) -> Recommen
     return dataclasses.replace(recommender, beam_groups=groups, beam_penalty=penalty)
 
 
-def watch_next(model_dir: str, pipeline: Pipeline, items_per_list: int = 10, prompts_per_shard: int = 4096) -> None:
-    """What to watch after each item, for nobody in particular, as Parquet (the model is trained if need be).
+def watch_next(
+    model_dir: str,
+    data: Data,
+    systems: Mapping[str, System],
+    system: str | None = None,
+    items_per_list: int = 10,
+    prompts_per_shard: int = 4096,
+) -> None:
+    """What to watch after each item, for nobody in particular, as Parquet (the system is trained if need be).
 
     Args:
       model_dir: of the run.
-      pipeline: all stages.
+      data: what its systems share.
+      systems: those of the run.
+      system: name of the row; None: the last of the table.
       items_per_list: length of a list.
       prompts_per_shard: lists that a kill can cost.
+
+    Raises:
+      ValueError: no such system.
     """
-    stages, worker = pipeline.stages(model_dir), _worker()
-    _require_model(stages, worker)
+    stages, worker = data.stages(model_dir), _worker()
+    name, chosen = _chosen(stages, systems, system)
+    _require_judged(stages, name, worker)
+    shared: dict[str, Any] = {
+        "directory": stages.directory / "watch_next",
+        "items_per_list": items_per_list,
+        "prompts_per_shard": prompts_per_shard,
+        "worker": worker,
+    }
     with _one_at_a_time(stages.directory):
-        recommender, params = stages.recommender, stages.params
-    path = write_watch_next(
-        recommender,
-        params,
-        stages.config.retrieval_task.watch_next_prompts(stages.split, stages.table, stages.vocabulary),
-        directory=stages.directory / "watch_next",
-        items_per_list=items_per_list,
-        prompts_per_shard=prompts_per_shard,
-        worker=worker,
-    )
-    _say(f"watch-next table: {path}", path is not None, worker)
+        fitted = chosen.fit(stages, name)
+    if isinstance(fitted, FittedDecoder):
+        own = fitted.stages
+        prompts = own.config.retrieval_task.watch_next_prompts(own.split, own.table, own.vocabulary)
+        path = write_watch_next(own.recommender, fitted.params, prompts, **shared)
+    else:
+        item_ids = stages.corpus.items["item_id"].cast(pl.String).to_list()
+        path = write_watch_next_ranked(_rank_of(fitted), fingerprint=fitted.fingerprint, item_ids=item_ids, **shared)
+    _say(f"watch-next table of {name}: {path}", path is not None, worker)
 
 
 def export_for_serving(
@@ -134,7 +150,7 @@ def export_for_serving(
       model_dir: of the run.
       data: what its systems share.
       systems: those of the run.
-      system: name of the row; None: the last.
+      system: name of the row; None: the last of the table.
       lengths: numbers that prompts are padded to; None: a quarter, a half and all of the longest that training had.
       platforms: that the programs can be compiled for.
       overwrite: whether another export that is there gives way.
@@ -142,8 +158,8 @@ def export_for_serving(
     Raises:
       ValueError: no such system, or one without a beam search.
     """
-    name, chosen = _chosen(systems, system)
     stages = data.stages(model_dir)
+    name, chosen = _chosen(stages, systems, system)
     fitted = chosen.fit(stages, name)
     if isinstance(fitted, FittedDecoder):
         own = fitted.stages
@@ -181,9 +197,12 @@ def _one_at_a_time(directory: epath.Path) -> contextlib.AbstractContextManager[N
     return artifact.alone(directory / "stages")
 
 
-def _chosen(systems: Mapping[str, System], name: str | None) -> tuple[str, System]:
-    """A system by name, the last by default."""
-    name = name or list(systems)[-1]
+def _chosen(stages: Stages, systems: Mapping[str, System], name: str | None) -> tuple[str, System]:
+    """A system by name; by default that of the last row of the run's table, whose lists the report shows."""
+    if name is None:
+        # A configuration that was saved has its systems in order of their names.
+        rows = stages.directory / "results.jsonl"
+        name = json.loads(rows.read_text().splitlines()[-1])["name"] if rows.exists() else list(systems)[-1]
     if name not in systems:
         raise ValueError(f"SYSTEM is {name!r}, but the run has {', '.join(systems)}")
     return name, systems[name]
@@ -205,19 +224,6 @@ def _require_judged(stages: Stages, name: str, worker: Worker) -> None:
             f"{worker.count} processes share lists, not training: run gin/run/pipeline.gin to its end ({path} is not "
             "there)"
         )
-
-
-def _require_model(stages: GenerativeStages, worker: Worker) -> None:
-    """Several processes share searching, and nothing else: what they need must be there."""
-    if worker.count == 1:
-        return
-    for directory, kind in (("train/retrieval/params", PARAMS_KIND), ("prompts/test", "prompts")):
-        try:
-            artifact.read_manifest(stages.directory / directory, kind)
-        except artifact.ArtifactError as error:
-            raise artifact.ArtifactError(
-                f"{worker.count} processes share lists, not training: run gin/run/pipeline.gin to its end ({error})"
-            ) from None
 
 
 def _say(done: str, is_done: bool, worker: Worker) -> None:

@@ -45,7 +45,7 @@ def test_two_processes_share_the_users(finished, own_csv):
     ]
     printed = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
-    assert "process 1 of 2 has done its part" in printed[1][0] and "recommendations: " in printed[0][0]
+    assert "process 1 of 2 has done its part" in printed[1][0] and "recommendations of with_cpt: " in printed[0][0]
     frame = pl.read_parquet(model_dir / "recommendations" / "recommendations.parquet")
     assert frame["user_id"].unique(maintain_order=True).to_list() == [f"user {n}" for n in range(10)]
     for (user,), of_user in frame.group_by("user_id", maintain_order=True):
@@ -56,12 +56,28 @@ def test_what_to_watch_after_each_item(finished, own_csv):
     model_dir, _ = finished
     done = run_plum(plum_command(own_csv, model_dir, "--gin.ITEMS_PER_LIST=3", run="watch_next"))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"watch-next table: {model_dir / 'watch_next' / 'watch_next.parquet'}" in done.stdout
+    assert f"watch-next table of with_cpt: {model_dir / 'watch_next' / 'watch_next.parquet'}" in done.stdout
     frame = pl.read_parquet(model_dir / "watch_next" / "watch_next.parquet")
     items = set(pl.read_csv(own_csv / "odd.csv")["Film No"])
     assert set(frame["item_id"]) == items and set(frame["next_item_id"]) <= items
     assert set(frame["rank"]) == {1, 2, 3}
     assert not frame.filter(pl.col("item_id") == pl.col("next_item_id")).height
+
+
+def test_any_system_of_the_run_gives_lists(finished, plum):
+    model_dir, _ = finished
+    for job, name, user in (("recommend", "recommendations", "user_id"), ("watch_next", "watch_next", "item_id")):
+        code, text = plum.run([job, str(model_dir), "--gin.SYSTEM='popularity'"], model_dir.parent)
+        assert code == 0 and "of popularity: " in text, text[-2000:]
+        frame = pl.read_parquet(model_dir / name / f"{name}.parquet")
+        assert frame[user].n_unique() == 10 and frame["score"].null_count() == frame.height
+        code, text = plum.run([job, str(model_dir), "--gin.SYSTEM='sasrec'"], model_dir.parent)
+        assert code == 1 and "SYSTEM is 'sasrec', but the run has popularity, item_knn, without_cpt, with_cpt" in text
+    # After an item, what is most popular but itself.
+    lists = frame.group_by("item_id", maintain_order=True).agg("next_item_id")
+    assert all(item not in others and len(others) == 9 for item, others in lists.rows())
+    most_popular = frame.group_by("item_id", maintain_order=True).first()["next_item_id"].value_counts(sort=True)
+    assert most_popular["count"].to_list() == [9, 1]
 
 
 def test_an_export_serves_the_users_of_the_evaluation(finished, own_csv):

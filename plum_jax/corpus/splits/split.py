@@ -33,7 +33,7 @@ class EvaluationSet:
       target_item: int32 [E], the item to be found.
       target_event: int64 [E], its row in `corpus.events`.
       history_items: int32 [sum of lengths], all histories one after another, oldest item first.
-      history_events: int64 [sum of lengths], their rows in `corpus.events`.
+      history_events: int64 [sum of lengths], their rows in `corpus.events`; -1: an item of which nothing more is known.
       history_offsets: int64 [E+1]: history i is history_offsets[i] .. history_offsets[i+1]-1.
     """
 

@@ -21,6 +21,7 @@ from plum_jax.model.item_history_decoder import ItemHistoryDecoder, search_param
 from plum_jax.model.repeats import repeat_scores
 from plum_jax.ragged import Ragged, from_rows
 from plum_jax.retrieval.recommend import Recommender, rank_items
+from plum_jax.systems.item_history.event_fields import UNKNOWN
 from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.scored_items import in_blocks
 
@@ -94,7 +95,8 @@ class ItemHistoryRanker:
 
     def prompts(self, evaluation: EvaluationSet) -> Ragged:
         """The latest events of each user's history, 1 + F numbers an event: what a search reads."""
-        known = self.known.events.buckets[evaluation.history_events]
+        events = evaluation.history_events[:, None]
+        known = np.where(events >= 0, self.known.events.buckets[events[:, 0]], UNKNOWN)
         numbers = np.concatenate([evaluation.history_items[:, None], known], axis=1).astype(np.int32)
         offsets = evaluation.history_offsets
         begins = np.maximum(offsets[:-1], offsets[1:] - self.history_length)

@@ -1,5 +1,7 @@
 """An item-level model leaves its run: lists for all users, and an export whose answers are those of its beams."""
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from plum_jax.jobs import serving
 from plum_jax.retrieval.serving import export_serving
 from plum_jax.retrieval.serving_loader import Server, ServingError
+from plum_jax.retrieval.watch_next import after_each_item
 from plum_jax.systems.popularity import Popularity
 
 
@@ -15,17 +18,35 @@ def test_lists_of_a_job_are_those_of_the_ranking(stages, fitted, data, system):
     serving.recommend(str(stages.directory), data, systems, "item_history", items_per_user=4, users_per_shard=70)
     test, names = stages.split.evaluation("test"), stages.corpus.items["item_id"].cast(pl.String).to_numpy()
     ranking = fitted.rank(test, 4)
-    frame = pl.read_parquet(stages.directory / "recommendations" / "recommendations.parquet")
+    frame = pl.read_parquet(str(stages.directory / "recommendations" / "recommendations.parquet"))
     assert frame["item_id"].to_list() == names[ranking.lists.unseen].ravel().tolist()
     np.testing.assert_allclose(frame["score"].to_numpy(), np.asarray(ranking.scores).ravel(), rtol=1e-5)
     assert frame["rank"].to_list() == [1, 2, 3, 4] * len(test)
 
     # Another system is another table; scores are of lists without seen items.
     serving.recommend(str(stages.directory), data, systems, items_per_user=2, remove_seen=False)
-    frame = pl.read_parquet(stages.directory / "recommendations" / "recommendations.parquet")
+    frame = pl.read_parquet(str(stages.directory / "recommendations" / "recommendations.parquet"))
     first = np.argsort(-stages.split.item_popularity, kind="stable")[:2]
     assert frame["item_id"].to_list() == names[first].tolist() * len(test)
     assert frame["score"].null_count() == len(frame)
+
+
+def test_after_an_item_comes_what_a_user_who_took_it_alone_would_get(stages, fitted, data, system):
+    serving.watch_next(str(stages.directory), data, {"item_history": system}, items_per_list=3)
+    frame = pl.read_parquet(str(stages.directory / "watch_next" / "watch_next.parquet"))
+    known, item = fitted.ranker.known, 7
+    unknown = np.zeros((1, 1, len(known.events.sizes)), np.int32)
+    one, mask = np.zeros((1, 1), np.int32), np.ones((1, 1, 1), bool)
+    params = {"params": fitted.params}
+    state = fitted.ranker.network.apply(params, known.items(np.array([[item]])), unknown, one, mask, method="states")
+    alone = dataclasses.replace(fitted, ranker=dataclasses.replace(fitted.ranker, dense_share=1.0))
+    dense = alone.ranker.vectors(fitted.params) @ np.asarray(state)[0, 0]
+    dense[item] = -np.inf
+    lists = alone.rank(after_each_item(48), 3).lists.unseen
+    assert lists[item].tolist() == np.argsort(-dense, kind="stable")[:3].tolist()
+    names = stages.corpus.items["item_id"].cast(pl.String).to_numpy()
+    expected = fitted.rank(after_each_item(48), 3).lists.unseen
+    assert frame["next_item_id"].to_list() == names[expected].ravel().tolist()
 
 
 def test_what_a_system_cannot_do_is_said(stages, data, system):
