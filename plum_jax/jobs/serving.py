@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.system import Fitted, System
+from plum_jax.jobs.chosen import chosen_system
 from plum_jax.retrieval.offline import Rank, recommend_all, recommend_ranked
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.serving import export_serving
@@ -56,7 +56,7 @@ def recommend(
       ValueError: no such system, beams that the groups do not divide, or groups of a system that has no beams.
     """
     stages, worker = data.stages(model_dir), _worker()
-    name, chosen = _chosen(stages, systems, system)
+    name, chosen = chosen_system(stages, systems, system)
     _require_judged(stages, name, worker)
     shared: dict[str, Any] = {
         "directory": stages.directory / "recommendations",
@@ -115,7 +115,7 @@ def watch_next(
       ValueError: no such system.
     """
     stages, worker = data.stages(model_dir), _worker()
-    name, chosen = _chosen(stages, systems, system)
+    name, chosen = chosen_system(stages, systems, system)
     _require_judged(stages, name, worker)
     shared: dict[str, Any] = {
         "directory": stages.directory / "watch_next",
@@ -159,7 +159,7 @@ def export_for_serving(
       ValueError: no such system, or one without a beam search.
     """
     stages = data.stages(model_dir)
-    name, chosen = _chosen(stages, systems, system)
+    name, chosen = chosen_system(stages, systems, system)
     fitted = chosen.fit(stages, name)
     if isinstance(fitted, FittedDecoder):
         own = fitted.stages
@@ -195,17 +195,6 @@ def _worker() -> Worker:
 def _one_at_a_time(directory: epath.Path) -> contextlib.AbstractContextManager[None]:
     """A stage that is out of date is made by the first process that comes; the others wait, and read it."""
     return artifact.alone(directory / "stages")
-
-
-def _chosen(stages: Stages, systems: Mapping[str, System], name: str | None) -> tuple[str, System]:
-    """A system by name; by default that of the last row of the run's table, whose lists the report shows."""
-    if name is None:
-        # A configuration that was saved has its systems in order of their names.
-        rows = stages.directory / "results.jsonl"
-        name = json.loads(rows.read_text().splitlines()[-1])["name"] if rows.exists() else list(systems)[-1]
-    if name not in systems:
-        raise ValueError(f"SYSTEM is {name!r}, but the run has {', '.join(systems)}")
-    return name, systems[name]
 
 
 def _rank_of(fitted: Fitted) -> Rank:

@@ -107,6 +107,20 @@ class ItemHistoryRanker:
         lengths = prompts.lengths.astype(np.int32)
         return in_blocks(functools.partial(_states, self.recommender.decoder, searching), _USERS, read, lengths)
 
+    def parts(self, params: Any, evaluation: EvaluationSet, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the scores of some items [U, K] are made of: log p of the item among all, float32 [U, K], and log p of
+        each of its codes after those before, float32 [U, K, L].
+        """
+        vectors = jnp.asarray(self.vectors(params))
+        states = jnp.asarray(self._states(search_params(params, vectors), self.prompts(evaluation)))
+        seen = Ragged(evaluation.history_items, np.diff(evaluation.history_offsets))
+        every, longest = np.arange(len(seen)), max(int(seen.lengths.max(initial=1)), 1)
+        rows, added = (r.padded(every, longest) for r in (seen, Ragged(self._added(params, evaluation), seen.lengths)))
+        codes = self._codes[items]
+        dense = _candidate_scores(self.network, params, vectors, 1.0, states, items, codes, rows, added)
+        nats = _code_nats(self.network, params, jnp.repeat(states[:, None], items.shape[1], axis=1), codes)
+        return np.asarray(dense), -np.asarray(nats).reshape(codes.shape)
+
     def _added(self, params: Any, evaluation: EvaluationSet) -> np.ndarray:
         """float32, by event of the histories: what it is worth that its item was seen."""
         worth: Any = self.network.apply({"params": params}, method="repeat_worth")

@@ -1,12 +1,13 @@
 """An item-level model leaves its run: lists for all users, and an export whose answers are those of its beams."""
 
 import dataclasses
+import json
 
 import numpy as np
 import polars as pl
 import pytest
 
-from plum_jax.jobs import serving
+from plum_jax.jobs import explain, serving
 from plum_jax.retrieval.serving import export_serving
 from plum_jax.retrieval.serving_loader import Server, ServingError
 from plum_jax.retrieval.watch_next import after_each_item
@@ -47,6 +48,21 @@ def test_after_an_item_comes_what_a_user_who_took_it_alone_would_get(stages, fit
     names = stages.corpus.items["item_id"].cast(pl.String).to_numpy()
     expected = fitted.rank(after_each_item(48), 3).lists.unseen
     assert frame["next_item_id"].to_list() == names[expected].ravel().tolist()
+
+
+def test_an_explanation_adds_up_to_the_score(stages, fitted, data, system, capsys):
+    name = stages.corpus.users["user_id"].cast(pl.String)[int(stages.split.evaluation("test").user[5])]
+    explain.explain(str(stages.directory), data, {"item_history": system}, users=[name], items_per_user=4)
+    (one,) = json.loads((stages.directory / "explanations.json").read_text())
+    assert [len(item["by_level"]) for item in one["recommended"]] == [3] * 4
+    for item in one["recommended"]:
+        expected = 0.5 * item["among_all"] + 0.5 * sum(item["by_level"])
+        assert item["score"] == pytest.approx(expected, abs=1e-4)
+    assert "among all  by level" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="system 'popularity' says no more than its lists"):
+        explain.explain(str(stages.directory), data, {"popularity": Popularity()})
+    with pytest.raises(ValueError, match="expected ITEMS_PER_USER of at most 48, the number of beams, got 49"):
+        explain.explain(str(stages.directory), data, {"item_history": system}, items_per_user=49)
 
 
 def test_what_a_system_cannot_do_is_said(stages, data, system):
