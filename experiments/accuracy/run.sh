@@ -3,7 +3,7 @@
 #
 #   experiments/accuracy/run.sh beauty item_history 0 1 2
 #
-# DATA_DIR says where the corpus's files are (by default data/<corpus>); rows are appended to results.jsonl. Several
+# DATA_DIR says where the corpus's files are (by default data/amazon_beauty and data/ml_1m); rows are appended to results.jsonl. Several
 # calls may run side by side: `taskset -c 0` and `taskset -c 1` in front keep them out of each other's way.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -17,10 +17,11 @@ declare -A SYSTEM=(
   [lem]='@lem/lem.Lem()'
   [item_history]='@item_history/item_history.ItemHistory()'
 )
+declare -A FILES=([beauty]=data/amazon_beauty [ml_1m]=data/ml_1m)
 corpus=$1 system=$2
 shift 2
 for seed in "$@"; do
   "${PLUM:-.venv/bin/plum}" --gin_file="experiments/accuracy/study.gin" --gin_file="experiments/accuracy/$corpus.gin" \
     --gin.SYSTEMS="{'$system': ${SYSTEM[$system]}}" --gin.SEED="$seed" \
-    --gin.DATA_DIR="'${DATA_DIR:-data/$corpus}'" --gin.MODEL_DIR="'runs/accuracy/$corpus/$system/$seed'"
+    --gin.DATA_DIR="'${DATA_DIR:-${FILES[$corpus]}}'" --gin.MODEL_DIR="'runs/accuracy/$corpus/$system/$seed'"
 done

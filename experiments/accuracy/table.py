@@ -1,6 +1,7 @@
 """Tables of the study, from results.jsonl beside this file: `python experiments/accuracy/table.py`.
 
-Prints the Markdown that README.md shows: one row a system, means over seeds with their standard errors.
+Prints the Markdown that README.md shows: one row a system, means over seeds with their standard errors; and what the
+lists are made of: how much of the catalogue they show, and whose targets they find.
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ HEADER = (
     *("R@5", "R@10", "N@5", "N@10", "removed: R@5", "R@10", "N@5", "N@10"),
     *("seeds", "parameters", "training FLOPs", "seconds", "users/s"),
 )
+# Tenths of the items by popularity, the most popular first: 1, 2 to 5, 6 to 10.
+TENTHS = {"first tenth": (1,), "2 to 5": (2, 3, 4, 5), "6 to 10": (6, 7, 8, 9, 10)}
+SHOWN = (
+    "parameters outside embeddings",
+    "effective vocabulary",
+    *(f"R@10, {name}" for name in TENTHS),
+    "R@10, new items",
+)
 
 
 def main() -> None:
-    """Prints a table for each corpus, and the commands of its rows."""
+    """Prints two tables for each corpus."""
     rows = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]
     for data in dict.fromkeys(row["data"] for row in rows):
         of_data = [row for row in rows if row["data"] == data]
@@ -31,6 +40,9 @@ def main() -> None:
         print(f"| {data} | {' | '.join(HEADER)} |\n|{'---|' * (len(HEADER) + 1)}")
         for name in names:
             print(line(name, [row for row in of_data if row["name"] == name]))
+        print(f"\n| {data}, seen items kept | {' | '.join(SHOWN)} |\n|{'---|' * (len(SHOWN) + 1)}")
+        for name in names:
+            print(shown_line(name, [row for row in of_data if row["name"] == name]))
         print()
 
 
@@ -52,6 +64,25 @@ def line(name: str, rows: Sequence[Row]) -> str:
         f"{speed:,.0f}",
     )
     return f"| {' | '.join((name, *figures, *costs))} |"
+
+
+def shown_line(name: str, rows: Sequence[Row]) -> str:
+    """What a system's lists show, and whose targets they find."""
+    parameters = rows[0].get("non_embedding_parameters")
+    cells = [
+        f"{parameters:,.0f}" if parameters else "",
+        f"{np.mean([row['effective_vocabulary@10'] for row in rows]):,.0f}",
+        *(figure([recall_of(row, tenths) for row in rows]) for tenths in TENTHS.values()),
+        figure([row["cold_recall@10"] for row in rows]) if rows[0].get("cold_users") else "",
+    ]
+    return f"| {' | '.join((name, *cells))} |"
+
+
+def recall_of(row: Row, tenths: Sequence[int]) -> float:
+    """Recall@10 of the users whose target is in some tenths of the items."""
+    users = [row[f"decile_{tenth}_users"] for tenth in tenths]
+    hits = [row[f"decile_{tenth}_hits@10"] for tenth in tenths]
+    return sum(hits) / sum(users)
 
 
 def figure(values: Sequence[float]) -> str:
