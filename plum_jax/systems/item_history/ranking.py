@@ -63,7 +63,8 @@ class ItemHistoryRanker:
       history_length: the latest items of a history that are read.
       num_beams: width of the search, and number of candidates of the dense head.
       dense_share: w of a candidate's score (1 - w) log p(its codes) + w log p(item among all items); 0 searches
-        by beams alone, 1 ranks all items by the dense head alone.
+        by beams alone, 1 ranks all items by the dense head alone. A new item has the second alone: training has
+        never written its codes.
     """
 
     network: ItemHistoryNetwork
@@ -130,7 +131,8 @@ class ItemHistoryRanker:
         every, longest = np.arange(len(seen)), max(int(seen.lengths.max(initial=1)), 1)
         rows, added = (r.padded(every, longest) for r in (seen, Ragged(self._added(params, evaluation), seen.lengths)))
         codes = self._codes[items]
-        dense = _candidate_scores(self.network, params, vectors, 1.0, states, items, codes, rows, added)
+        alone = np.ones(items.shape, np.float32)
+        dense = _candidate_scores(self.network, params, vectors, states, items, alone, codes, rows, added)
         nats = _code_nats(self.network, params, jnp.repeat(states[:, None], items.shape[1], axis=1), codes)
         return np.asarray(dense), -np.asarray(nats).reshape(codes.shape)
 
@@ -162,11 +164,14 @@ class ItemHistoryRanker:
         by_score, _ = exact_top_k(states, vectors, evaluation, self.num_beams, added=added)
         candidates = np.concatenate([beamed, by_score.items, by_score.unseen], axis=1)
         candidates = _without_repeats(candidates)
-        scored = functools.partial(_candidate_scores, self.network, params, jnp.asarray(vectors), self.dense_share)
+        scored = functools.partial(_candidate_scores, self.network, params, jnp.asarray(vectors))
+        share = np.where(self.known.in_training, self.dense_share, 1.0).astype(np.float32)
         codes_of = np.concatenate([table.codes, table.codes[:1]])  # NOTHING is -1: any row, its score is dropped
         rows = seen.padded(np.arange(len(seen)), max(int(seen.lengths.max(initial=1)), 1))
         more = Ragged(added, seen.lengths).padded(np.arange(len(seen)), rows.shape[1])
-        values = in_blocks(lambda s, c, i, a: scored(s, c, codes_of[c], i, a), _USERS, states, candidates, rows, more)
+        values = in_blocks(
+            lambda s, c, i, a: scored(s, c, share[c], codes_of[c], i, a), _USERS, states, candidates, rows, more
+        )
         values = np.where(candidates == NOTHING, -np.inf, values)
         items, _ = _first(candidates, values, k)
         unseen, scores = _first(candidates, np.where(_among(candidates, seen), -np.inf, values), k)
@@ -185,20 +190,20 @@ def _states(decoder: ItemHistoryDecoder, params: Any, prompts: jax.Array, length
     return found[:, 0].astype(jnp.float32)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
+@functools.partial(jax.jit, static_argnums=0)
 def _candidate_scores(
     network: ItemHistoryNetwork,
     params: Any,
     vectors: jax.Array,
-    dense_share: float,
     states: jax.Array,
     candidates: jax.Array,
+    dense_share: jax.Array,
     codes: jax.Array,
     seen: jax.Array,
     added: jax.Array,
 ) -> jax.Array:
-    """float32 [U, C]: both log-probabilities of each candidate [U, C] with `codes` [U, C, L], weighted; scores of the
-    items `seen` [U, S] get `added` [U, S].
+    """float32 [U, C]: both log-probabilities of each candidate [U, C] with `codes` [U, C, L], weighted by `dense_share`
+    [U, C]; scores of the items `seen` [U, S] get `added` [U, S].
     """
     scores = jnp.einsum("UD,ND->UN", states, vectors, preferred_element_type=jnp.float32)
     scores = scores.at[jnp.arange(len(scores))[:, None], seen].add(added)

@@ -32,3 +32,16 @@ def test_a_new_item_is_its_content_and_the_row_of_others(fitted, new):
     taken = mean_of_nearest(rows, ranker.known.features, ~in_training)
     np.testing.assert_allclose(found[new], (before - rows)[new] + taken, atol=1e-5)
     np.testing.assert_array_equal(found[in_training], before[in_training])
+
+
+def test_a_new_item_is_ranked_by_the_dense_head_alone(stages, fitted):
+    """Others' scores have both parts, its own the second: exactly, where every item is a candidate."""
+    test, in_training = stages.split.evaluation("test").take(np.arange(12)), np.ones(48, bool)
+    in_training[[3, 20]] = False
+    ranker = dataclasses.replace(fitted.ranker, known=dataclasses.replace(fitted.ranker.known, in_training=in_training))
+    ranking = ranker.rank(fitted.params, test, 48)
+    every = np.tile(np.arange(48), (12, 1))
+    dense, levels = ranker.parts(fitted.params, test, every)
+    scores = np.where(in_training, 0.5 * dense + 0.5 * levels.sum(axis=-1), dense)
+    for row in range(12):
+        assert ranking.lists.items[row].tolist() == np.argsort(-scores[row], kind="stable").tolist()
