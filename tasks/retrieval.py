@@ -135,22 +135,22 @@ class Retrieval:
         def windows_of() -> Iterator[Windows]:
             return with_later_targets(self._slider().windows(split, self.name), split, self.targets)
 
-        examples, drawn = windows_of, self.reward_use == "sampling"
-        if drawn:
-            examples = functools.partial(drawn_by_reward, windows_of, reward.copy(), self.seed)
-            reward[training] = 1.0
+        examples, weight = windows_of, reward
+        if self.reward_use == "sampling":
+            examples, weight = functools.partial(drawn_by_reward, windows_of, reward, self.seed), np.ones_like(reward)
 
         def sequences() -> Iterator[tuple[ragged.Ragged, ragged.Ragged]]:
             for windows in examples():
-                history_weights = self.history_weight * reward[windows.history_events] * windows.learnt
+                history_weights = self.history_weight * weight[windows.history_events] * windows.learnt
                 prompt, prompt_weights = renderer.prompt(windows, history_weights)
                 target = renderer.target(windows)
-                target_weights = renderer.sid_weights(target, reward[windows.target_event])
+                target_weights = renderer.sid_weights(target, weight[windows.target_event])
                 eos = ragged.repeated([vocabulary.eos_id], len(windows))
-                eos_weights = ragged.Ragged(self.eos_weight * reward[windows.target_event], eos.lengths)
+                eos_weights = ragged.Ragged(self.eos_weight * weight[windows.target_event], eos.lengths)
                 yield ragged.join([prompt, target, eos]), ragged.join([prompt_weights, target_weights, eos_weights])
 
-        count = sum(len(windows) for windows in examples())
+        one_a_window = self.targets == 1 and self.reward_use == "weight"  # and they are counted without being made
+        count = self._slider().count(split, self.name) if one_a_window else sum(map(len, examples()))
         return seqio_task.sequence_task(self.name, sequences, vocabulary, count)
 
     def prompts(self, split: Split, fold: str, table: SidTable, vocabulary: SidVocabulary) -> pl.DataFrame:

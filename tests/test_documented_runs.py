@@ -48,7 +48,8 @@ RQVAE = gin(
     }
 )
 CELL = (NANO, *RQVAE, *gin(RETRIEVAL_STEPS=4, BATCH_SIZE=4, KS="(5,)", NUM_BEAMS=5, NUM_PIECES=300))
-ITEMS = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2, LEM_STEPS=2)
+SHORT = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2)
+ITEMS = (*SHORT, *gin(LEM_STEPS=2))
 # Two cells, the first of which is that of the documents.
 STUDY = (
     f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
@@ -133,13 +134,14 @@ SLOW = {
             sizes=(
                 *SMALL,
                 *ML_100K,
-                *gin(SASREC_STEPS=2, ESASREC_STEPS=2, LEM_STEPS=2, ITEM_STEPS=2, ITEM_EPOCHS=None),
+                *gin(ESASREC_STEPS=2),
+                *ITEMS,
             ),
         ),
         Given(
             "make quickstart",
             "README.md",
-            (*SMALL, *ML_100K, *gin(SASREC_STEPS=2, ITEM_STEPS=2, ITEM_EPOCHS=None, MODEL_DIR="'runs/made'")),
+            (*SMALL, *ML_100K, *SHORT, *gin(MODEL_DIR="'runs/made'")),
         ),
     ],
     "a language model goes out and in": [
@@ -151,7 +153,7 @@ SLOW = {
         Given(
             "plum study.gin beauty.gin",
             "experiments/accuracy/run.sh",
-            (*SMALL, *gin(SASREC_STEPS=2, ITEM_STEPS=2, ITEM_EPOCHS=None, DATA_DIR="'data/amazon_beauty'")),
+            (*SMALL, *ITEMS, *gin(DATA_DIR="'data/amazon_beauty'")),
         ),
     ],
     "MovieLens-1M": [

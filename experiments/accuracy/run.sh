@@ -4,7 +4,8 @@
 #   experiments/accuracy/run.sh beauty item_history 0 1 2
 #
 # DATA_DIR says where the corpus's files are (by default data/amazon_beauty and data/ml_1m); rows are appended to results.jsonl. Several
-# calls may run side by side: `taskset -c 0` and `taskset -c 1` in front keep them out of each other's way.
+# calls may run side by side: `taskset -c 0` and `taskset -c 1` in front keep them out of each other's way. Another study that differs in
+# a file of its own sets `study` to its folder and reads this one (experiments/cold_start/run.sh).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 declare -A SYSTEM=(
@@ -20,8 +21,10 @@ declare -A SYSTEM=(
 declare -A FILES=([beauty]=data/amazon_beauty [ml_1m]=data/ml_1m)
 corpus=$1 system=$2
 shift 2
+more=() runs=runs/accuracy/$corpus
+[[ -z ${study:-} ]] || more=(--gin_file="experiments/$study/study.gin") runs=runs/$study
 for seed in "$@"; do
   "${PLUM:-.venv/bin/plum}" --gin_file="experiments/accuracy/study.gin" --gin_file="experiments/accuracy/$corpus.gin" \
-    --gin.SYSTEMS="{'$system': ${SYSTEM[$system]}}" --gin.SEED="$seed" \
-    --gin.DATA_DIR="'${DATA_DIR:-${FILES[$corpus]}}'" --gin.MODEL_DIR="'runs/accuracy/$corpus/$system/$seed'"
+    "${more[@]}" --gin.SYSTEMS="{'$system': ${SYSTEM[$system]}}" --gin.SEED="$seed" \
+    --gin.DATA_DIR="'${DATA_DIR:-${FILES[$corpus]}}'" --gin.MODEL_DIR="'$runs/$system/$seed'"
 done

@@ -15,7 +15,7 @@ from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.system import Fitted, System
 from plum_jax.jobs.chosen import chosen_system
-from plum_jax.retrieval.offline import Rank, recommend_all, recommend_ranked
+from plum_jax.retrieval.offline import recommend_all, recommend_ranked
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.serving import export_serving
 from plum_jax.retrieval.shards import Worker
@@ -55,9 +55,8 @@ def recommend(
     Raises:
       ValueError: no such system, beams that the groups do not divide, or groups of a system that has no beams.
     """
-    stages, worker = data.stages(model_dir), _worker()
-    name, chosen = chosen_system(stages, systems, system)
-    _require_judged(stages, name, worker)
+    worker = _worker()
+    name, stages, fitted = _trained(model_dir, data, systems, system, worker)
     shared: dict[str, Any] = {
         "directory": stages.directory / "recommendations",
         "user_ids": stages.corpus.users["user_id"].to_list(),
@@ -66,31 +65,16 @@ def recommend(
         "users_per_shard": users_per_shard,
         "worker": worker,
     }
-    with _one_at_a_time(stages.directory):
-        fitted = chosen.fit(stages, name)
-        if isinstance(fitted, FittedDecoder):
-            fitted.stages.prompts("test")
     if isinstance(fitted, FittedDecoder):
-        recommender = in_groups(fitted.stages.recommender, beam_groups, beam_penalty)
-        path = recommend_all(recommender, fitted.params, fitted.stages.prompts("test"), **shared)
+        recommender = _in_groups(fitted.stages.recommender, beam_groups, beam_penalty)
+        with _one_at_a_time(stages.directory):
+            prompts = fitted.stages.prompts("test")
+        path = recommend_all(recommender, fitted.params, prompts, **shared)
     elif beam_groups > 1:
         raise ValueError(f"BEAM_GROUPS is {beam_groups}, but system {name!r} searches without groups of beams")
     else:
-        rank, item_ids = _rank_of(fitted), stages.corpus.items["item_id"].cast(pl.String).to_list()
-        test = stages.split.evaluation("test")
-        path = recommend_ranked(rank, test, fingerprint=fitted.fingerprint, item_ids=item_ids, **shared)
+        path = recommend_ranked(evaluation=stages.split.evaluation("test"), **_ranking(stages, fitted), **shared)
     _say(f"recommendations of {name}: {path}", path is not None, worker)
-
-
-def in_groups(recommender: Recommender, groups: int, penalty: float) -> Recommender:
-    """Searching in groups of beams.
-
-    Raises:
-      ValueError: beams that the groups do not divide.
-    """
-    if recommender.num_beams % groups:
-        raise ValueError(f"expected BEAM_GROUPS to divide NUM_BEAMS {recommender.num_beams}, got {groups}")
-    return dataclasses.replace(recommender, beam_groups=groups, beam_penalty=penalty)
 
 
 def watch_next(
@@ -114,24 +98,20 @@ def watch_next(
     Raises:
       ValueError: no such system.
     """
-    stages, worker = data.stages(model_dir), _worker()
-    name, chosen = chosen_system(stages, systems, system)
-    _require_judged(stages, name, worker)
+    worker = _worker()
+    name, stages, fitted = _trained(model_dir, data, systems, system, worker)
     shared: dict[str, Any] = {
         "directory": stages.directory / "watch_next",
         "items_per_list": items_per_list,
         "prompts_per_shard": prompts_per_shard,
         "worker": worker,
     }
-    with _one_at_a_time(stages.directory):
-        fitted = chosen.fit(stages, name)
     if isinstance(fitted, FittedDecoder):
         own = fitted.stages
         prompts = own.config.retrieval_task.watch_next_prompts(own.split, own.table, own.vocabulary)
         path = write_watch_next(own.recommender, fitted.params, prompts, **shared)
     else:
-        item_ids = stages.corpus.items["item_id"].cast(pl.String).to_list()
-        path = write_watch_next_ranked(_rank_of(fitted), fingerprint=fitted.fingerprint, item_ids=item_ids, **shared)
+        path = write_watch_next_ranked(**_ranking(stages, fitted), **shared)
     _say(f"watch-next table of {name}: {path}", path is not None, worker)
 
 
@@ -197,12 +177,33 @@ def _one_at_a_time(directory: epath.Path) -> contextlib.AbstractContextManager[N
     return artifact.alone(directory / "stages")
 
 
-def _rank_of(fitted: Fitted) -> Rank:
+def _trained(
+    model_dir: str, data: Data, systems: Mapping[str, System], system: str | None, worker: Worker
+) -> tuple[str, Stages, Fitted]:
+    """The system that is asked, its name, and the stages of the run."""
+    stages = data.stages(model_dir)
+    name, chosen = chosen_system(stages, systems, system)
+    _require_judged(stages, name, worker)
+    with _one_at_a_time(stages.directory):
+        return name, stages, chosen.fit(stages, name)
+
+
+def _ranking(stages: Stages, fitted: Fitted) -> dict[str, Any]:
+    """What a table of lists must know of a system that ranks items itself."""
+
     def rank(users: EvaluationSet, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         found = fitted.rank(users, k)
         return found.lists.items, found.lists.unseen, found.scores
 
-    return rank
+    item_ids = stages.corpus.items["item_id"].cast(pl.String).to_list()
+    return {"rank": rank, "fingerprint": fitted.fingerprint, "item_ids": item_ids}
+
+
+def _in_groups(recommender: Recommender, groups: int, penalty: float) -> Recommender:
+    """Searching in groups of beams; an error where they do not divide the beams."""
+    if recommender.num_beams % groups:
+        raise ValueError(f"expected BEAM_GROUPS to divide NUM_BEAMS {recommender.num_beams}, got {groups}")
+    return dataclasses.replace(recommender, beam_groups=groups, beam_penalty=penalty)
 
 
 def _require_judged(stages: Stages, name: str, worker: Worker) -> None:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plum_jax.model.masks import PackedCausal
+
 AGES = 8  # 0 events ago (the last), 1, 2 to 3, 4 to 7, ..., 64 to 127 less one, all before
 SCALE = 16.0  # Adam moves a lone number by no more than the learning rate a step
 
@@ -35,11 +37,11 @@ def last_occurrences(items: jax.Array, segment_ids: jax.Array) -> tuple[jax.Arra
     """
     length = items.shape[1]
     places = jnp.arange(length, dtype=jnp.int32)
-    same_history = (segment_ids[:, :, None] == segment_ids[:, None, :]) & (segment_ids[:, :, None] > 0)
-    again = same_history & (items[:, :, None] == items[:, None, :]) & (places[None, :] > places[:, None])
-    next_place = jnp.min(jnp.where(again, places, length), axis=-1)  # [B, S], of the same item
     ago = places[:, None] - places[None, :]
-    last = same_history & (ago >= 0) & (next_place[:, None, :] > places[:, None])
+    until = PackedCausal(segment_ids).dense() & (segment_ids[:, :, None] > 0)  # [B, T, S]
+    again = until & (items[:, :, None] == items[:, None, :]) & (ago > 0)
+    next_place = jnp.min(jnp.where(again, places[:, None], length), axis=1)  # [B, S], of the same item
+    last = until & (next_place[:, None, :] > places[:, None])
     return last, age_bucket(jnp.maximum(ago, 0))[None]
 
 

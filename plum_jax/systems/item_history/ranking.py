@@ -127,12 +127,8 @@ class ItemHistoryRanker:
         """
         vectors = jnp.asarray(self.vectors(params))
         states = jnp.asarray(self._states(search_params(params, vectors), self.prompts(evaluation)))
-        seen = Ragged(evaluation.history_items, np.diff(evaluation.history_offsets))
-        every, longest = np.arange(len(seen)), max(int(seen.lengths.max(initial=1)), 1)
-        rows, added = (r.padded(every, longest) for r in (seen, Ragged(self._added(params, evaluation), seen.lengths)))
-        codes = self._codes[items]
-        alone = np.ones(items.shape, np.float32)
-        dense = _candidate_scores(self.network, params, vectors, states, items, alone, codes, rows, added)
+        codes, seen = self._codes[items], _seen_rows(evaluation, self._added(params, evaluation))
+        dense = _dense_scores(vectors, states, items, *seen)
         nats = _code_nats(self.network, params, jnp.repeat(states[:, None], items.shape[1], axis=1), codes)
         return np.asarray(dense), -np.asarray(nats).reshape(codes.shape)
 
@@ -167,8 +163,7 @@ class ItemHistoryRanker:
         scored = functools.partial(_candidate_scores, self.network, params, jnp.asarray(vectors))
         share = np.where(self.known.in_training, self.dense_share, 1.0).astype(np.float32)
         codes_of = np.concatenate([table.codes, table.codes[:1]])  # NOTHING is -1: any row, its score is dropped
-        rows = seen.padded(np.arange(len(seen)), max(int(seen.lengths.max(initial=1)), 1))
-        more = Ragged(added, seen.lengths).padded(np.arange(len(seen)), rows.shape[1])
+        rows, more = _seen_rows(evaluation, added)
         values = in_blocks(
             lambda s, c, i, a: scored(s, c, share[c], codes_of[c], i, a), _USERS, states, candidates, rows, more
         )
@@ -190,6 +185,16 @@ def _states(decoder: ItemHistoryDecoder, params: Any, prompts: jax.Array, length
     return found[:, 0].astype(jnp.float32)
 
 
+@jax.jit
+def _dense_scores(
+    vectors: jax.Array, states: jax.Array, items: jax.Array, seen: jax.Array, added: jax.Array
+) -> jax.Array:
+    """float32 [U, C]: log p of some items [U, C] among all; scores of the items `seen` [U, S] get `added` [U, S]."""
+    scores = jnp.einsum("UD,ND->UN", states, vectors, preferred_element_type=jnp.float32)
+    scores = scores.at[jnp.arange(len(scores))[:, None], seen].add(added)
+    return jnp.take_along_axis(scores, items, axis=1) - jax.nn.logsumexp(scores, axis=1, keepdims=True)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _candidate_scores(
     network: ItemHistoryNetwork,
@@ -203,11 +208,9 @@ def _candidate_scores(
     added: jax.Array,
 ) -> jax.Array:
     """float32 [U, C]: both log-probabilities of each candidate [U, C] with `codes` [U, C, L], weighted by `dense_share`
-    [U, C]; scores of the items `seen` [U, S] get `added` [U, S].
+    [U, C].
     """
-    scores = jnp.einsum("UD,ND->UN", states, vectors, preferred_element_type=jnp.float32)
-    scores = scores.at[jnp.arange(len(scores))[:, None], seen].add(added)
-    dense = jnp.take_along_axis(scores, candidates, axis=1) - jax.nn.logsumexp(scores, axis=1, keepdims=True)
+    dense = _dense_scores(vectors, states, candidates, seen, added)
     repeated = jnp.repeat(states[:, None], candidates.shape[1], axis=1)
     nats = jnp.sum(_code_nats(network, params, repeated, codes), axis=-1)
     return dense_share * dense - (1 - dense_share) * nats.reshape(candidates.shape)
@@ -224,6 +227,14 @@ def _code_nats(network: ItemHistoryNetwork, params: Any, states: jax.Array, code
         chosen = jnp.take_along_axis(logits, flat[:, level, None], axis=1)[:, 0]
         nats.append(jax.nn.logsumexp(logits, axis=-1) - chosen)
     return jnp.stack(nats, axis=-1)
+
+
+def _seen_rows(evaluation: EvaluationSet, added: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items of the histories [U, S], and what is added to their scores (by event), [U, S]; zeros on the right."""
+    lengths = np.diff(evaluation.history_offsets)
+    every, longest = np.arange(len(lengths)), int(lengths.max(initial=1))
+    of_items, of_added = (Ragged(values, lengths) for values in (evaluation.history_items, added))
+    return of_items.padded(every, longest), of_added.padded(every, longest)
 
 
 def mean_of_nearest(rows: np.ndarray, content: np.ndarray, new: np.ndarray) -> np.ndarray:
