@@ -51,7 +51,7 @@ setuptools.setup(
     ],
     extras_require={
         "beam": BEAM,
-        "bench": ["torch", "transformers"],
+        "bench": ["copt", "numba", "torch", "transformers"],
         "cpu": ["jax"],
         "tpu": ["jax[tpu]"],
         "gguf": ["gguf"],
@@ -70,6 +70,7 @@ setuptools.setup(
             "pytest-xdist",
             "ray",
             "ruff",
+            "scikit-learn",
         ],
     },
     entry_points={"console_scripts": ["plum = plum_jax.run:main"]},

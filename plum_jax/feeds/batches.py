@@ -46,6 +46,8 @@ class TokenBatches:
       rates: sampling rate of each task; those of the artefact where None. Tasks not named are left out.
       rate_unit: what rates are shares of, "sequences" or "tokens": a task of short records needs more of them to be
         half of the tokens.
+      share: from where to where of each task's records, in a fixed random order, are fed: (0.0, 0.9) leaves a tenth for
+        another feed that judges.
       num_epochs: for a single task: end after so many, the last batch filled up with empty rows. None: never end.
       pack: whether several records may share a row.
       packing_window: records that are read and packed together; larger fills rows better and shuffles more finely.
@@ -59,6 +61,7 @@ class TokenBatches:
     seed: int = 0
     rates: Mapping[str, float] | None = None
     rate_unit: str = "sequences"
+    share: tuple[float, float] = (0.0, 1.0)
     num_epochs: int | None = None
     pack: bool = True
     packing_window: int = 4096
@@ -68,6 +71,8 @@ class TokenBatches:
     def __post_init__(self) -> None:
         if self.rate_unit not in ("sequences", "tokens"):
             raise ValueError(f"expected a rate_unit of 'sequences' or 'tokens', got {self.rate_unit!r}")
+        if not 0 <= self.share[0] < self.share[1] <= 1:
+            raise ValueError(f"expected a share (from, to) with 0 <= from < to <= 1, got {self.share}")
         if self.batch_size % self.feed_shards:
             raise ValueError(f"{self.batch_size=} must be divisible by {self.feed_shards=}")
         if not self.tasks:
@@ -142,11 +147,18 @@ class TokenBatches:
         for number, task in enumerate(self.tasks):
             after = first + task.statistics.records
             # Shuffled before it is shared out, so that all shards together see every record once an epoch.
-            indices = shuffled(grain.MapDataset.range(first, after), fold_seed(self.seed, number))
+            indices = shuffled(self._shared(grain.MapDataset.range(first, after)), fold_seed(self.seed, number))
             datasets.append(indices[shard :: self.feed_shards].repeat(self.num_epochs))
             rates.append(task.rate)
             first = after
         return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, rates)
+
+    def _shared(self, indices: grain.MapDataset) -> grain.MapDataset:
+        """The records of `share`; the order that they are taken from is the same for every seed."""
+        if self.share == (0.0, 1.0):
+            return indices
+        start, stop = (round(end * len(indices)) for end in self.share)
+        return shuffled(indices, 0)[start : max(stop, start + 1)]
 
 
 class ShardsIterator(grain.DatasetIterator[Batch]):

@@ -1,4 +1,4 @@
-"""Learning rates by parameter: patterns that scale them, freeze parameters, or freeze the first rows of a table."""
+"""What trains how: patterns that scale rates, freeze parameters or rows, or keep parameters in a convex set."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from plum_jax.frank_wolfe.gradient_transformation import frank_wolfe
+from plum_jax.frank_wolfe.sets import ConstraintSet
 from plum_jax.training.parameter_roles import map_with_path, path_of
 
 
@@ -25,16 +27,22 @@ class ParameterGroups:
         the full rate. 0.0 freezes: no update, no weight decay, no slots, no part in the clipped norm.
       frozen_rows: (pattern, n): the first n rows (axis 0) stay as they are, e.g. the text pieces of an `embedding` that
         has grown by Semantic IDs. Slots are kept for all rows.
+      sets: (pattern, convex set); each parameter that matches lies in the set from the first step on, by Frank-Wolfe
+        with averaged gradients instead of the optimizer (`plum_jax.frank_wolfe`); the first pattern that matches holds,
+        before any rule.
     """
 
     rules: tuple[tuple[str, float], ...] = ()
     frozen_rows: tuple[tuple[str, int], ...] = ()
+    sets: tuple[tuple[str, ConstraintSet], ...] = ()
 
     def __post_init__(self) -> None:
         for pattern, number in (*self.rules, *self.frozen_rows):
             re.compile(pattern)
             if number < 0:
                 raise ValueError(f"expected multipliers and rows of at least 0, got {number} for {pattern!r}")
+        for pattern, _ in self.sets:
+            re.compile(pattern)
 
     def apply(self, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
         """`optimizer` under these rules; itself where there are none.
@@ -42,20 +50,27 @@ class ParameterGroups:
         Raises (from `init`):
           ValueError: a pattern matches no parameter, or freezes more rows than there are.
         """
-        if not self.rules and not self.frozen_rows:
+        if not self.rules and not self.frozen_rows and not self.sets:
             return optimizer
         # Rows are taken out of the gradients, for the norm and the moments, and of the updates, for the weight decay.
         rows = optax.stateless(lambda updates, _: map_with_path(self._without_rows, updates))
         scaled = optax.stateless(lambda updates, _: map_with_path(self._scaled, updates))
         trained = optax.chain(rows, optimizer, scaled, rows)
-        return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, self._labels)
+        kept_in = {f"set {number}": frank_wolfe(domain, average=True) for number, (_, domain) in enumerate(self.sets)}
+        return optax.partition({"trained": trained, "frozen": optax.set_to_zero(), **kept_in}, self._labels)
 
     def _labels(self, params: Any) -> Any:
         paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
-        for pattern, _ in (*self.rules, *self.frozen_rows):
+        for pattern, _ in (*self.rules, *self.frozen_rows, *self.sets):
             if not any(_matches(pattern, path) for path in paths):
                 raise ValueError(f"no parameter matches {pattern!r}: {_hint(pattern, paths)}")
-        return map_with_path(lambda path, _: "trained" if self._multiplier(path) else "frozen", params)
+        return map_with_path(lambda path, _: self._label(path), params)
+
+    def _label(self, path: str) -> str:
+        number = next((number for number, (pattern, _) in enumerate(self.sets) if _matches(pattern, path)), None)
+        if number is not None:
+            return f"set {number}"
+        return "trained" if self._multiplier(path) else "frozen"
 
     def _multiplier(self, path: str) -> float:
         return next((multiplier for pattern, multiplier in self.rules if _matches(pattern, path)), 1.0)

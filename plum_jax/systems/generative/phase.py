@@ -34,6 +34,8 @@ class Phase:
       objective: what is minimised.
       feed_shards: independent streams of records, for runs of several processes (`TokenBatches`).
       rate_unit: what the tasks' rates are shares of, "sequences" or "tokens".
+      rates: sampling rate of each task; those that the records were made with where None. Tasks not named are left out.
+      share: from where to where of each task's records are trained on (`TokenBatches`).
     """
 
     training: training_config.TrainingConfig = training_config.TrainingConfig()
@@ -42,6 +44,8 @@ class Phase:
     objective: Objective = NextToken()
     feed_shards: int = 1
     rate_unit: str = "sequences"
+    rates: Mapping[str, float] | None = None
+    share: tuple[float, float] = (0.0, 1.0)
 
 
 def step_recipe(phase: Phase, config: DecoderConfig, vocab_size: int) -> StepRecipe:
@@ -93,6 +97,8 @@ def train_phase(
         seed=phase.training.seed,
         feed_shards=phase.feed_shards,
         rate_unit=phase.rate_unit,
+        rates=phase.rates,
+        share=phase.share,
         start_token=start_token,
     )
     fingerprints = {
