@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from fast_compiling import FAST_COMPILING
-from own_csv_run import plum_command, run_plum, write_own_csv
+from own_csv_run import plum_arguments, write_own_csv
 from plum_process import PlumProcess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -38,17 +38,17 @@ def own_csv(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def finished(own_csv, tmp_path_factory) -> tuple[pathlib.Path, str]:
-    """A finished run and what it printed."""
-    model_dir = tmp_path_factory.mktemp("run") / "model"
-    done = run_plum(plum_command(own_csv, model_dir))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return model_dir, done.stdout
-
-
-@pytest.fixture(scope="module")
 def plum() -> Iterator[PlumProcess]:
-    """Another process to give commands to; for a module, so that its memory is not kept by those that follow."""
+    """Another process to give commands to: to import what a run needs takes longer than most runs of tests."""
     process = PlumProcess()
     yield process
     process.close()
+
+
+@pytest.fixture(scope="session")
+def finished(own_csv, plum, tmp_path_factory) -> tuple[pathlib.Path, str]:
+    """A finished run and what it printed."""
+    model_dir = tmp_path_factory.mktemp("run") / "model"
+    done = plum.run(plum_arguments(own_csv, model_dir))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return model_dir, done.stdout

@@ -4,7 +4,6 @@ import csv
 import os
 import pathlib
 import random
-import subprocess
 import sys
 
 from fast_compiling import FAST_COMPILING
@@ -65,20 +64,19 @@ def write_own_csv(directory: pathlib.Path) -> None:
 
 
 def plum_command(own_csv: pathlib.Path, model_dir: pathlib.Path, *more: str, run: str = "pipeline") -> list[str]:
-    """A run of a few seconds over that CSV, or a job on the run in `model_dir`."""
+    """`plum_arguments` as a command for a process of its own."""
+    return [sys.executable, "-m", "plum_jax.run", *plum_arguments(own_csv, model_dir, *more, run=run)]
+
+
+def plum_arguments(own_csv: pathlib.Path, model_dir: pathlib.Path, *more: str, run: str = "pipeline") -> list[str]:
+    """Of a run of a few seconds over that CSV, or of a job on the run in `model_dir`."""
     if run in run_jobs.names():
-        return [sys.executable, "-m", "plum_jax.run", run, str(model_dir), *more]
+        return [run, str(model_dir), *more]
     files = [f"gin/run/{run}.gin", str(own_csv / "own.gin"), "gin/model/cpu_nano.gin"]
     bindings = [f"--gin.{name}={value}" for name, value in {**SIZES, "MODEL_DIR": f"'{model_dir}'"}.items()]
-    return [sys.executable, "-m", "plum_jax.run", *(f"--gin_file={file}" for file in files), *bindings, *more]
+    return [*(f"--gin_file={file}" for file in files), *bindings, *more]
 
 
 def user_environment() -> dict[str, str]:
     """One device, as a user has, that compiles fast."""
     return {**os.environ, "XLA_FLAGS": FAST_COMPILING}
-
-
-def run_plum(command: list[str]) -> subprocess.CompletedProcess:
-    """The command, to its end."""
-    environment = user_environment()
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)

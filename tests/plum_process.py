@@ -8,9 +8,12 @@ import io
 import multiprocessing
 import os
 import pathlib
+import subprocess
 import traceback
 
 from fast_compiling import FAST_COMPILING
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 
 class PlumProcess:
@@ -23,8 +26,8 @@ class PlumProcess:
     def close(self) -> None:
         self._pool.shutdown()
 
-    def run(self, arguments: list[str], directory: pathlib.Path) -> tuple[int, str]:
-        """Exit code and all that was printed, of a command that is given in `directory`."""
+    def run(self, arguments: list[str], directory: pathlib.Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+        """What a command that is given in `directory` comes to."""
         return self._pool.submit(_run, arguments, directory).result(timeout=600)
 
 
@@ -32,20 +35,21 @@ def _one_device() -> None:
     os.environ["XLA_FLAGS"] = FAST_COMPILING
 
 
-def _run(arguments: list[str], directory: pathlib.Path) -> tuple[int, str]:
+def _run(arguments: list[str], directory: pathlib.Path) -> subprocess.CompletedProcess[str]:
     from plum_jax import run
 
-    printed = io.StringIO()
+    out, err = io.StringIO(), io.StringIO()
     code: int | str | None = 0
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             os.chdir(directory)
             run.main(arguments)
         except SystemExit as stopped:
             code = stopped.code
             if isinstance(code, str):
-                print(code)
+                print(code, file=err)
         except BaseException:
             traceback.print_exc()
             code = 1
-    return (code if isinstance(code, int) else int(code is not None)), printed.getvalue()
+    code = code if isinstance(code, int) else int(code is not None)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

@@ -80,6 +80,12 @@ GROUPS = {
         Given("plum semantic_ids.gin my_corpus.gin frozen_ids.gin", sizes=gin(COLLISIONS=SIZES["COLLISIONS"])),
     ],
     "a corpus of one's own": [Given("plum pipeline.gin my_corpus.gin cpu_tiny.gin", "README.md", SMALL)],
+    "rates are chosen": [
+        Given(
+            "plum mixture_rates.gin ml_100k.gin cpu_nano.gin",
+            sizes=(*SMALL, *ML_100K, *gin(PROXY_STEPS=4, PROXY_ROUNDS=1)),
+        ),
+    ],
     "nothing is trained": [
         Given("plum --help"),
         Given("plum model_size.gin cpu_tiny.gin"),
@@ -99,6 +105,7 @@ PAGES = [
     Given("python experiments/semantic_ids/table.py"),
     Given("python experiments/accuracy/table.py"),
     Given("python experiments/plum_frontier/frontier.py"),
+    Given("python experiments/frank_wolfe/table.py"),
 ]
 SLOW = {
     "a study is run": [
@@ -181,6 +188,7 @@ NOT_RUN = {
     "apt-get *": "changes the system",
     "pip *": "needs a package index",
     "make test*": "is what runs this",
+    "python experiments/frank_wolfe/run.py *": "takes minutes; tests/frank_wolfe has the methods",
     "make lint": "is a part of what runs this",
     "make lock": "needs a package index; tests/test_makefile.py has the rest",
     "python benchmarks/*": "takes minutes; some need PyTorch, MaxText or weights",
@@ -217,7 +225,7 @@ def give(group: Sequence[Given], plum: PlumProcess, directory: pathlib.Path) -> 
         command = chosen(given)
         words = [*command.words, *given.sizes]
         if words[0] == "plum":
-            code, text = plum.run(words[1:], directory)
+            done = plum.run(words[1:], directory)
         else:
             assert words[0] == "python"
             done = subprocess.run(
@@ -230,8 +238,8 @@ def give(group: Sequence[Given], plum: PlumProcess, directory: pathlib.Path) -> 
                 timeout=600,
                 check=False,
             )
-            code, text = done.returncode, done.stdout + done.stderr
-        assert code == 0, f"{command.place}: {' '.join(words)}\n{text[-3000:]}"
+        text = done.stdout + done.stderr
+        assert done.returncode == 0, f"{command.place}: {' '.join(words)}\n{text[-3000:]}"
         printed[given.kind] = text
     return printed
 
@@ -245,19 +253,19 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
     printed = give(PAGES, plum, directory)
     for page in ("experiments/scaling/README.md", "experiments/semantic_ids/table4.svg"):
         assert (directory / page).read_text() == (REPOSITORY / page).read_text(), page
-    for study, least in (("semantic_ids", 20), ("accuracy", 4)):
+    for study, least in (("semantic_ids", 20), ("accuracy", 4), ("frank_wolfe", 20)):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least
         assert {*tables} <= {*(REPOSITORY / f"experiments/{study}/README.md").read_text().splitlines()}
 
 
 def test_a_command_that_fails_has_its_exit_code_and_its_message(plum, tmp_path):
-    code, text = plum.run(["recommend", "nowhere"], tmp_path)
-    assert code == 1 and "there is no such directory" in text and "Traceback" not in text
+    done = plum.run(["recommend", "nowhere"], tmp_path)
+    assert done.returncode == 1 and "there is no such directory" in done.stderr and "Traceback" not in done.stderr
     # Nobody's mistake: this is a traceback where `plum` has one.
-    code, text = plum.run(["--gin_file=gin/run/model_size.gin", "--gin.MODEL_DIR='x'"], pathlib.Path("/nowhere"))
-    assert code == 1 and "Traceback" in text
-    assert plum.run(["--help"], tmp_path)[0] == 0
+    done = plum.run(["--gin_file=gin/run/model_size.gin", "--gin.MODEL_DIR='x'"], pathlib.Path("/nowhere"))
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert plum.run(["--help"], tmp_path).returncode == 0
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from own_csv_run import plum_command, run_plum
+from own_csv_run import plum_arguments
 
 from plum_jax.semantic_ids.table import SidTable
 
@@ -43,16 +43,16 @@ def logs(tmp_path_factory):
     return directory
 
 
-def run(logs, form, directory, **options):
+def run(plum, logs, form, directory, **options):
     directory.mkdir()
     (directory / "own.gin").write_text(GIN + form.format(d=logs))
-    done = run_plum(plum_command(directory, directory / "model", **options))
+    done = plum.run(plum_arguments(directory, directory / "model", **options))
     assert done.returncode == 0, done.stderr[-3000:]
     return directory / "model", done.stdout
 
 
-def test_a_log_that_is_split_by_files_and_has_no_text_goes_through(logs, tmp_path):
-    model_dir, printed = run(logs, FILES, tmp_path / "files")
+def test_a_log_that_is_split_by_files_and_has_no_text_goes_through(logs, tmp_path, plum):
+    model_dir, printed = run(plum, logs, FILES, tmp_path / "files")
     assert printed.count("log: no text fields, so no block 'text'; items are described by 'co_watch'\n") == 1
     rows = {row["name"]: row for row in map(json.loads, (model_dir / "results.jsonl").read_text().splitlines())}
     assert list(rows) == ["popularity", "item_knn", "without_cpt", "with_cpt"]
@@ -61,12 +61,12 @@ def test_a_log_that_is_split_by_files_and_has_no_text_goes_through(logs, tmp_pat
     assert {sample["user_id"]: sample["target"] for sample in samples}.items() <= held_out.items()
     assert all(len(sample["history"]) == 9 and sample["recommended"] for sample in samples)
     assert "tt" in (model_dir / "report.html").read_text()
-    column, _ = run(logs, COLUMN, tmp_path / "column", run="semantic_ids")
+    column, _ = run(plum, logs, COLUMN, tmp_path / "column", run="semantic_ids")
     assert SidTable.load(column / "sids").fingerprint == SidTable.load(model_dir / "sids").fingerprint
 
 
-def test_items_of_a_list_are_new(logs, tmp_path):
-    model_dir, _ = run(logs, ITEMS, tmp_path / "items", run="semantic_ids")
+def test_items_of_a_list_are_new(logs, tmp_path, plum):
+    model_dir, _ = run(plum, logs, ITEMS, tmp_path / "items", run="semantic_ids")
     item_ids = SidTable.load(model_dir / "sids").item_ids
     watched_together = np.load(model_dir / "features" / "co_watch" / "present.npy")
     assert sorted(item_ids) == [f"tt{item}" for item in range(10)], "new items have IDs too"

@@ -12,6 +12,7 @@ declare -A SYSTEM=(
   [popularity]='@popularity.Popularity()'
   [item_knn]='@item_knn.ItemKnn()'
   [transition_graph]='@transition_graph.TransitionGraph()'
+  [matrix_completion]='@matrix_completion.MatrixCompletion()'
   [sasrec_bce]='@sasrec_bce/sasrec.SasRec()'
   [sasrec]='@sasrec/sasrec.SasRec()'
   [esasrec]='@esasrec/sasrec.SasRec()'

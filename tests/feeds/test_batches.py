@@ -306,3 +306,20 @@ def test_array_batches_reshuffle_and_resume():
 def test_feeding_does_not_import_tensorflow():
     code = "import sys, plum_jax.feeds.batches; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_shares_of_the_records_are_apart_whatever_the_seed_and_all_together(tmp_path):
+    records = {"task": [((mark,) * 3, (1.0,) * 3) for mark in range(1, 51)]}
+    write(tmp_path / "records", records)
+
+    def marks(share: tuple[float, float], seed: int) -> set[int]:
+        feed = batches.TokenBatches(tmp_path / "records", 4, 12, seed=seed, share=share, num_epochs=1)
+        return {int(mark) for batch in feed.make_iterator() for mark in batch["decoder_target_tokens"].ravel()} - {0}
+
+    trained, judged = marks((0.0, 0.8), 0), marks((0.8, 1.0), 1)
+    assert len(trained) == 40 and len(judged) == 10
+    assert trained | judged == set(range(1, 51))
+    assert max(judged) - min(judged) > 15  # drawn from all of them
+    assert trained == marks((0.0, 0.8), 5)
+    with pytest.raises(ValueError, match="expected a share"):
+        batches.TokenBatches(tmp_path / "records", 2, 12, share=(0.5, 0.5))

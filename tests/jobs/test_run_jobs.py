@@ -7,7 +7,7 @@ import shutil
 
 import polars as pl
 import pytest
-from own_csv_run import plum_command, run_plum
+from own_csv_run import plum_arguments
 
 from gin import config as gin
 from plum_jax import guard, run, run_jobs
@@ -46,8 +46,8 @@ def test_every_job_does_its_work_and_leaves_the_run_as_it_was(finished, stages, 
         "evaluate": ["--gin.KS=(2, 6)", "--gin.NUM_BEAMS=7"],
         "export_model": [],
     }.items():
-        code, text = plum.run([job, str(model_dir), *flags], model_dir.parent)
-        assert code == 0, (job, text[-2000:])
+        done = plum.run([job, str(model_dir), *flags], model_dir.parent)
+        assert done.returncode == 0, (job, done.stderr[-2000:])
         assert state(model_dir) == before, job
     shutil.rmtree(model_dir / "hugging_face")  # another test of the same run exports it
 
@@ -92,12 +92,12 @@ def test_what_is_not_a_job_a_run_or_the_job_s_own_is_one_line(finished, tmp_path
         run_jobs.as_files(["recommend", str(tmp_path)])
 
 
-def test_a_run_that_is_not_finished_is_not_finished_by_a_job_that_reads(finished, own_csv, tmp_path):
+def test_a_run_that_is_not_finished_is_not_finished_by_a_job_that_reads(finished, own_csv, tmp_path, plum):
     model_dir, _ = finished
     shutil.copytree(model_dir, tmp_path / "moved")
     shutil.rmtree(tmp_path / "moved/train/retrieval/params")
     before = state(tmp_path / "moved")
-    done = run_plum(plum_command(own_csv, tmp_path / "moved", run="recommend"))
+    done = plum.run(plum_arguments(own_csv, tmp_path / "moved", run="recommend"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "train/retrieval/params of the run" in done.stderr and "is not there" in done.stderr
     assert state(tmp_path / "moved") == before
@@ -113,13 +113,13 @@ def test_other_settings_are_named_and_nothing_is_written_until_the_user_says_so(
         ("--gin.RETRIEVAL_STEPS=12", "training.steps 8 there, 12 here"),
         ("--gin.config.DecoderConfig.d_model=24", "d_model"),
     ):
-        code, text = plum.run(plum_command(own_csv, model_dir, flag)[3:], tmp_path)
-        assert code == 1 and "Traceback" not in text, text[-2000:]
-        assert message in text and "--remake" in text, text[-2000:]
+        done = plum.run(plum_arguments(own_csv, model_dir, flag))
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+        assert message in done.stderr and "--remake" in done.stderr, done.stderr[-2000:]
         assert state(model_dir) == before
-    code, text = plum.run(plum_command(own_csv, model_dir, "--gin.RETRIEVAL_STEPS=6", "--remake")[3:], tmp_path)
-    assert code == 0, text[-2000:]
-    assert "retrieval is trained anew; what was there is kept as retrieval.before-1" in text
+    done = plum.run(plum_arguments(own_csv, model_dir, "--gin.RETRIEVAL_STEPS=6", "--remake"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "retrieval is trained anew; what was there is kept as retrieval.before-1" in done.stdout + done.stderr
     assert "RETRIEVAL_STEPS = 6" in (model_dir / "config.gin").read_text()
     assert (model_dir / "train/retrieval.before-1/params").exists()
     # CPT has the settings that it had, and is not touched.

@@ -1,13 +1,9 @@
 """Semantic IDs from the command line: SID-v2 with its report, and a cell of a study of them."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 
 import pytest
-from fast_compiling import FAST_COMPILING
 
 from plum_jax.semantic_ids.codec_files import load_codec
 from plum_jax.semantic_ids.table import SidTable
@@ -54,21 +50,13 @@ def corpus(tmp_path_factory) -> str:
     return str(directory / "corpus.gin")
 
 
-def plum(files: list[str], settings: dict) -> subprocess.CompletedProcess:
-    arguments = [f"--gin_file={file}" for file in files] + [f"--gin.{name}={value}" for name, value in settings.items()]
-    return subprocess.run(
-        [sys.executable, "-m", "plum_jax.run", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": FAST_COMPILING},
-        timeout=300,
-        check=False,
-    )
+def arguments(files: list[str], settings: dict) -> list[str]:
+    return [f"--gin_file={file}" for file in files] + [f"--gin.{name}={value}" for name, value in settings.items()]
 
 
-def test_sid_v2_with_its_page(corpus, tmp_path):
+def test_sid_v2_with_its_page(corpus, plum, tmp_path):
     files = ["gin/run/semantic_ids.gin", corpus, "gin/semantic_ids/sid_v2.gin", "gin/semantic_ids/balanced.gin"]
-    done = plum(files, {**SIZES, "COLLISIONS": "'keep'", "MODEL_DIR": f"'{tmp_path}/run'"})
+    done = plum.run(arguments(files, {**SIZES, "COLLISIONS": "'keep'", "MODEL_DIR": f"'{tmp_path}/run'"}))
     assert done.returncode == 0, done.stderr[-3000:]
     table = SidTable.load(tmp_path / "run" / "sids")
     assert table.num_items == 36 and table.codebook_sizes == (6, 4)
@@ -79,9 +67,9 @@ def test_sid_v2_with_its_page(corpus, tmp_path):
     assert "The tree of prefixes" in page and "Semantic IDs while they are trained" in page
 
 
-def test_fewer_items_than_codes_is_one_clear_line(corpus, tmp_path):
+def test_fewer_items_than_codes_is_one_clear_line(corpus, plum, tmp_path):
     files = ["gin/run/semantic_ids.gin", corpus, "gin/semantic_ids/sid_v1.gin"]
-    done = plum(files, {"MODEL_DIR": f"'{tmp_path}/run'"})
+    done = plum.run(arguments(files, {"MODEL_DIR": f"'{tmp_path}/run'"}))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     # 36 items, of which 7 are held out as new.
     assert "plum: level 0 has 256 codes, but there are only 29 items" in done.stderr
@@ -89,7 +77,7 @@ def test_fewer_items_than_codes_is_one_clear_line(corpus, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cell_of_the_study_judges_old_and_new_items(corpus, tmp_path):
+def test_a_cell_of_the_study_judges_old_and_new_items(corpus, plum, tmp_path):
     files = ["experiments/semantic_ids/study.gin", corpus, "experiments/semantic_ids/v2.gin"]
     settings = {
         **SIZES,
@@ -101,7 +89,7 @@ def test_a_cell_of_the_study_judges_old_and_new_items(corpus, tmp_path):
         "MODEL_DIR": f"'{tmp_path}/run'",
         "semantic_ids.judge_semantic_ids.results_file": f"'{tmp_path}/results.jsonl'",
     }
-    done = plum(files, settings)
+    done = plum.run(arguments(files, settings))
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [row["protocol"] for row in rows] == ["context_only", "ordinary"]

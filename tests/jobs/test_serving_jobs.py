@@ -5,18 +5,17 @@ import subprocess
 
 import polars as pl
 import pytest
-from own_csv_run import plum_command, run_plum, user_environment
+from own_csv_run import plum_arguments, plum_command, user_environment
 
 from plum_jax.retrieval.serving_loader import Server
 
 
-def test_two_evaluations_are_compared_user_by_user(finished, own_csv, tmp_path):
+def test_two_evaluations_are_compared_user_by_user(finished, tmp_path, plum):
     model_dir, _ = finished
     first, second = (model_dir / "evaluation" / f"{name}.json" for name in ("with_cpt", "popularity"))
-    command = plum_command(own_csv, tmp_path, run="compare")
-    # This run reads two files and knows no pipeline.
-    command = [*command[:3], "--gin_file=gin/run/compare.gin", f"--gin.MODEL_DIR='{tmp_path}'"]
-    done = run_plum([*command, f"--gin.FIRST='{first}'", f"--gin.SECOND='{second}'"])
+    settings = {"MODEL_DIR": tmp_path, "FIRST": first, "SECOND": second}
+    bindings = [f"--gin.{name}='{value}'" for name, value in settings.items()]
+    done = plum.run(["--gin_file=gin/run/compare.gin", *bindings])
     assert done.returncode == 0, done.stderr[-3000:]
     assert "10 users, 95% intervals" in done.stdout and "recall@5_unseen" in done.stdout
     rows = {row["metric"]: row for row in json.loads((tmp_path / "comparison.json").read_text())["rows"]}
@@ -52,9 +51,9 @@ def test_two_processes_share_the_users(finished, own_csv):
         assert of_user["rank"].to_list() == list(range(1, of_user.height + 1)), user
 
 
-def test_what_to_watch_after_each_item(finished, own_csv):
+def test_what_to_watch_after_each_item(finished, own_csv, plum):
     model_dir, _ = finished
-    done = run_plum(plum_command(own_csv, model_dir, "--gin.ITEMS_PER_LIST=3", run="watch_next"))
+    done = plum.run(plum_arguments(own_csv, model_dir, "--gin.ITEMS_PER_LIST=3", run="watch_next"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"watch-next table of with_cpt: {model_dir / 'watch_next' / 'watch_next.parquet'}" in done.stdout
     frame = pl.read_parquet(model_dir / "watch_next" / "watch_next.parquet")
@@ -70,12 +69,13 @@ def test_any_system_of_the_run_gives_lists(finished, plum):
         ("recommend", "recommendations", "user_id", 10),
         ("watch_next", "watch_next", "item_id", 9),
     ):
-        code, text = plum.run([job, str(model_dir), "--gin.SYSTEM='popularity'"], model_dir.parent)
-        assert code == 0 and "of popularity: " in text, text[-2000:]
+        done = plum.run([job, str(model_dir), "--gin.SYSTEM='popularity'"], model_dir.parent)
+        assert done.returncode == 0 and "of popularity: " in done.stdout, done.stderr[-2000:]
         frame = pl.read_parquet(model_dir / name / f"{name}.parquet")
         assert frame[of].n_unique() == count and frame["score"].null_count() == frame.height
-        code, text = plum.run([job, str(model_dir), "--gin.SYSTEM='sasrec'"], model_dir.parent)
-        assert code == 1 and "SYSTEM is 'sasrec', but the run has item_knn, popularity, with_cpt" in text
+        done = plum.run([job, str(model_dir), "--gin.SYSTEM='sasrec'"], model_dir.parent)
+        assert done.returncode == 1
+        assert "SYSTEM is 'sasrec', but the run has item_knn, popularity, with_cpt" in done.stderr
     # After an item, what is most popular but itself.
     lists = frame.group_by("item_id", maintain_order=True).agg("next_item_id")
     assert all(item not in others and len(others) == 8 for item, others in lists.rows())
@@ -83,9 +83,9 @@ def test_any_system_of_the_run_gives_lists(finished, plum):
     assert most_popular["count"].to_list() == [8, 1]
 
 
-def test_an_export_serves_the_users_of_the_evaluation(finished, own_csv):
+def test_an_export_serves_the_users_of_the_evaluation(finished, own_csv, plum):
     model_dir, _ = finished
-    done = run_plum(plum_command(own_csv, model_dir, "--gin.SERVING_LENGTHS=(63,)", run="export_serving"))
+    done = plum.run(plum_arguments(own_csv, model_dir, "--gin.SERVING_LENGTHS=(63,)", run="export_serving"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"exported for serving: {model_dir / 'serving'}" in done.stdout
     server = Server(model_dir / "serving")

@@ -7,33 +7,18 @@ import types
 import numpy as np
 import polars as pl
 import pytest
+from random_split import NUM_ITEMS, random_split
 
 from plum_jax.corpus.leaks import LeakError
-from plum_jax.corpus.schema import Corpus
-from plum_jax.corpus.splits import LeaveOneOut, Split
+from plum_jax.corpus.splits import Split
 from plum_jax.systems.item_knn import ItemKnn
 from plum_jax.systems.popularity import Popularity
 from plum_jax.systems.transition_graph import TransitionGraph
 
-NUM_ITEMS = 15
-
 
 @pytest.fixture(scope="module")
 def split():
-    random = np.random.default_rng(0)
-    lengths = random.integers(3, 9, 40)
-    user = np.repeat(np.arange(40), lengths)
-    item = np.minimum(random.geometric(0.2, lengths.sum()) - 1, NUM_ITEMS - 2)  # item 14 has no event at all
-    corpus = Corpus(
-        name="random",
-        items=pl.DataFrame({"item_id": [f"i{n}" for n in range(NUM_ITEMS)]}),
-        users=pl.DataFrame({"user_id": [f"u{n}" for n in range(40)]}),
-        events=pl.DataFrame(
-            {"user": user, "item": item, "time": np.arange(len(user)) * 60},
-            schema={"user": pl.Int32, "item": pl.Int32, "time": pl.Int64},
-        ),
-    )
-    return LeaveOneOut().split(corpus)
+    return random_split()
 
 
 def training_matrix(split):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_training import params_of, trained
 
+from plum_jax.frank_wolfe.sets import L2Ball
 from plum_jax.training.optimizer import Adafactor, AdamW, Muon
 from plum_jax.training.parameter_groups import ParameterGroups
 from plum_jax.training.parameter_roles import map_with_path
@@ -95,3 +96,21 @@ def test_bad_numbers_are_refused():
     params = params_of()
     with pytest.raises(ValueError, match="expected at most 24 frozen rows of embedding, got 25"):
         transformation.update(params, transformation.init(params), params)
+
+
+@each_optimizer
+def test_a_parameter_that_is_given_a_set_lies_in_it_after_every_step_and_the_rest_trains(optimizer):
+    domain = L2Ball(3.0)
+    groups = ParameterGroups(sets=(("embedding", domain),))
+    for steps in (1, 10):
+        before, after, losses = trained(dataclasses.replace(optimizer, groups=groups).build(10), steps)
+        assert float(domain.violation(before.params["embedding"])) > 0
+        assert float(domain.violation(after.params["embedding"])) < 1e-5
+        assert all(_moved(before.params, after.params).values())
+    assert losses[-1] < losses[0]
+
+
+def test_a_set_for_no_parameter_is_an_error_with_the_near_ones():
+    groups = ParameterGroups(sets=(("embeding", L2Ball(1.0)),))
+    with pytest.raises(ValueError, match="no parameter matches 'embeding': did you mean embedding"):
+        AdamW(groups=groups).build(10).init(params_of())

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
-from own_csv_run import GIN, plum_command, run_plum, user_environment
+from own_csv_run import GIN, plum_arguments, plum_command, user_environment
 
 from plum_jax.interop.pretrained import read_pretrained
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
@@ -44,20 +44,20 @@ def test_a_corpus_of_your_own_goes_through(finished):
     assert "The amber film" in page and "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_a_second_run_does_nothing_again(finished, own_csv):
+def test_a_second_run_does_nothing_again(finished, own_csv, plum):
     model_dir, printed = finished
     kept = [model_dir / "train" / "cpt" / "metrics.jsonl", model_dir / "sids" / "manifest.json"]
     kept += [*(model_dir / "evaluation").glob("*.json"), *(model_dir / "records").rglob("*.array_record")]
     before = {path: path.stat().st_mtime_ns for path in kept}
     assert len(before) > 6
-    again = run_plum(plum_command(own_csv, model_dir))
+    again = plum.run(plum_arguments(own_csv, model_dir))
     assert again.returncode == 0, again.stderr[-3000:]
     assert {path: path.stat().st_mtime_ns for path in kept} == before
     assert again.stdout == printed
 
 
-def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(own_csv, tmp_path):
-    more = ["--gin.CPT_STEPS=400", "--gin.CHECKPOINT_PERIOD=50", "--gin.training_config.TrainingConfig.log_period=1"]
+def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(own_csv, tmp_path, plum):
+    more = ["--gin.CPT_STEPS=160", "--gin.CHECKPOINT_PERIOD=20", "--gin.training_config.TrainingConfig.log_period=1"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     cpt = killed / "train" / "cpt"
     process = subprocess.Popen(
@@ -68,16 +68,16 @@ def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(own_csv, tmp_pat
     )
     try:
         deadline = time.monotonic() + 240
-        while len(metrics_log.read_metrics(cpt)) < 120 and time.monotonic() < deadline:
+        while len(metrics_log.read_metrics(cpt)) < 50 and time.monotonic() < deadline:
             assert process.poll() is None, "the run ended before it could be killed"
             time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert 120 <= len(metrics_log.read_metrics(cpt)) < 400 and not (cpt / "params").exists()
-    assert max(int(path.name) for path in (cpt / "checkpoints").iterdir() if path.name.isdigit()) >= 50
+    assert 50 <= len(metrics_log.read_metrics(cpt)) < 160 and not (cpt / "params").exists()
+    assert max(int(path.name) for path in (cpt / "checkpoints").iterdir() if path.name.isdigit()) >= 20
     for directory in (killed, whole):
-        done = run_plum(plum_command(own_csv, directory, *more))
+        done = plum.run(plum_arguments(own_csv, directory, *more))
         assert done.returncode == 0, done.stderr[-3000:]
     for phase in ("cpt", "retrieval", "retrieval_without_cpt"):
         a, b = (checkpoints.load_params(path / "train" / phase / "params") for path in (killed, whole))
@@ -98,9 +98,9 @@ def _without(row: dict, *names: str) -> dict:
     return {key: value for key, value in row.items() if key not in names}
 
 
-def test_recommendations_for_all_users(finished, own_csv):
+def test_recommendations_for_all_users(finished, own_csv, plum):
     model_dir, _ = finished
-    done = run_plum(plum_command(own_csv, model_dir, "--gin.ITEMS_PER_USER=3", run="recommend"))
+    done = plum.run(plum_arguments(own_csv, model_dir, "--gin.ITEMS_PER_USER=3", run="recommend"))
     assert done.returncode == 0, done.stderr[-3000:]
     frame = pl.read_parquet(model_dir / "recommendations" / "recommendations.parquet")
     assert frame.columns == ["user_id", "rank", "item_id", "score"]
@@ -111,9 +111,9 @@ def test_recommendations_for_all_users(finished, own_csv):
     assert not seen & set(frame.select("user_id", "item_id").iter_rows())
 
 
-def test_the_model_as_a_hugging_face_directory(finished, own_csv):
+def test_the_model_as_a_hugging_face_directory(finished, own_csv, plum):
     model_dir, _ = finished
-    done = run_plum(plum_command(own_csv, model_dir, run="export_model"))
+    done = plum.run(plum_arguments(own_csv, model_dir, run="export_model"))
     assert done.returncode == 0, done.stderr[-3000:]
     read, vocabulary = read_pretrained(model_dir / "hugging_face"), SidVocabulary.load(model_dir / "vocabulary")
     assert (read.family, read.vocab_size, read.max_length) == ("llama", vocabulary.vocab_size, 64)
@@ -124,28 +124,28 @@ def test_the_model_as_a_hugging_face_directory(finished, own_csv):
     assert (model_dir / "hugging_face" / "sentencepiece.model").exists()
 
 
-def test_another_sid_table_is_refused(finished, own_csv):
+def test_another_sid_table_is_refused(finished, own_csv, plum):
     model_dir, _ = finished
-    done = run_plum(plum_command(own_csv, model_dir, "--gin.CODEBOOK_SIZES=(5, 4)"))
+    done = plum.run(plum_arguments(own_csv, model_dir, "--gin.CODEBOOK_SIZES=(5, 4)"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "quantizer.codebook_sizes [4, 4] there, [5, 4] here" in done.stderr
 
 
-def test_a_bad_row_is_one_clear_error(own_csv, tmp_path):
+def test_a_bad_row_is_one_clear_error(own_csv, tmp_path, plum):
     lines = (own_csv / "odd.csv").read_text().splitlines()
     lines[7] = lines[7].replace("/03/2024", "/33/2024")
     (tmp_path / "odd.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "own.gin").write_text(GIN.format(path=tmp_path / "odd.csv"))
-    done = run_plum(plum_command(tmp_path, tmp_path / "model", run="semantic_ids"))
+    done = plum.run(plum_arguments(tmp_path, tmp_path / "model", run="semantic_ids"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"{tmp_path / 'odd.csv'}, row 8" in done.stderr and "'when (UTC)'" in done.stderr
 
 
 @pytest.mark.slow
-def test_chosen_fields_become_tokens(own_csv, tmp_path):
+def test_chosen_fields_become_tokens(own_csv, tmp_path, plum):
     model_dir = tmp_path / "model"
     more = ["--gin.TOKEN_FIELDS=('rating',)", "--gin.EVENT='{sid} {rating}'", "--gin.CPT_STEPS=1"]
-    done = run_plum(plum_command(own_csv, model_dir, *more, "--gin.RETRIEVAL_STEPS=1"))
+    done = plum.run(plum_arguments(own_csv, model_dir, *more, "--gin.RETRIEVAL_STEPS=1"))
     assert done.returncode == 0, done.stderr[-3000:]
     tokens = json.loads((model_dir / "vocabulary" / "tokens.json").read_text())
     assert [field["name"] for field in tokens["field_tokens"]] == ["rating"]
@@ -154,12 +154,12 @@ def test_chosen_fields_become_tokens(own_csv, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_begins_with_real_weights_and_makes_experts_of_them(own_csv, shared_data, tmp_path):
+def test_a_run_begins_with_real_weights_and_makes_experts_of_them(own_csv, shared_data, tmp_path, plum):
     model = shared_data / "weights" / "stories260K.bin"
     macros = [f"--gin.PRETRAINED='{model}'", "--gin.NEW_ROWS='text'", "--gin.LENGTH=128"]
-    command = plum_command(own_csv, tmp_path / "model", *macros)
-    command[command.index("--gin_file=gin/model/cpu_nano.gin")] = "--gin_file=gin/pretrained/experts.gin"
-    done = run_plum(command)
+    arguments = plum_arguments(own_csv, tmp_path / "model", *macros)
+    arguments[arguments.index("--gin_file=gin/model/cpu_nano.gin")] = "--gin_file=gin/pretrained/experts.gin"
+    done = plum.run(arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [json.loads(line) for line in (tmp_path / "model" / "results.jsonl").read_text().splitlines()]
     assert [row.get("pretrained") for row in rows] == [None, None, str(model), str(model)]
