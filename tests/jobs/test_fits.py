@@ -15,7 +15,7 @@ def test_any_table_by_a_mapping(tmp_path, capsys):
     frame = pl.DataFrame(rows).select(n="parameters", d="tokens", final="loss", group="budget")
     frame.write_csv(tmp_path / "runs.csv")
     flags = [f"--gin.RUNS='{tmp_path}/runs.csv'", f"--gin.COLUMNS={columns}", f"--gin.MODEL_DIR='{tmp_path}/fits'"]
-    run.main(["--gin_file=gin/run/fit.gin", *flags, "--gin.DRAWS=20"])
+    run.main(["--gin_file=gin/run/fit.gin", *flags, "--gin.DRAWS=5"])
     assert "iso-FLOP parabolas" in capsys.readouterr().out
     assert json.loads((tmp_path / "fits" / "fits.json").read_text())["rate"] is None
 

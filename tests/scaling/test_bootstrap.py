@@ -43,7 +43,7 @@ def test_a_run_repeated_as_checkpoints_does_not_narrow_the_interval():
 
 def test_published_intervals_of_the_240_points(chinchilla):
     """T4: 95% over points by the likelihood fit; widths within 15%, the upper end of B within 45%."""
-    draws = bootstrap.bootstrap(*chinchilla, draws=600, method="likelihood", scheme="copies", starts=STARTS, seed=1)
+    draws = bootstrap.bootstrap(*chinchilla, draws=400, method="likelihood", scheme="copies", starts=STARTS, seed=1)
     published = {"A": (285, 744), "E": (1.769, 1.871), "alpha": (0.317, 0.373), "beta": (0.331, 0.415)}
     for name, (low, high) in published.items():
         ours = draws.interval(name, 0.95)

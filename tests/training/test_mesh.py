@@ -63,7 +63,7 @@ def _on_one_device(name, microbatches):
     [
         pytest.param("dense", MeshShape(data=8), 2, marks=pytest.mark.slow),
         ("dense", MeshShape(data=1, fsdp=8), 1),
-        ("dense", MeshShape(data=1, fsdp=4, tensor=2), 2),
+        pytest.param("dense", MeshShape(data=1, fsdp=4, tensor=2), 2, marks=pytest.mark.slow),
         ("dense", MeshShape(data=2, fsdp=2, tensor=2), 1),
         pytest.param("experts", MeshShape(data=1, fsdp=8), 1, marks=pytest.mark.slow),
         pytest.param("experts", MeshShape(data=2, expert=4), 2, marks=pytest.mark.slow),

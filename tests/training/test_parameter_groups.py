@@ -98,12 +98,11 @@ def test_bad_numbers_are_refused():
         transformation.update(params, transformation.init(params), params)
 
 
-@each_optimizer
-def test_a_parameter_that_is_given_a_set_lies_in_it_after_every_step_and_the_rest_trains(optimizer):
+def test_a_parameter_that_is_given_a_set_lies_in_it_after_every_step_and_the_rest_trains():
     domain = L2Ball(3.0)
     groups = ParameterGroups(sets=(("embedding", domain),))
     for steps in (1, 10):
-        before, after, losses = trained(dataclasses.replace(optimizer, groups=groups).build(10), steps)
+        before, after, losses = trained(AdamW(Constant(1e-2), groups=groups).build(10), steps)
         assert float(domain.violation(before.params["embedding"])) > 0
         assert float(domain.violation(after.params["embedding"])) < 1e-5
         assert all(_moved(before.params, after.params).values())

@@ -81,7 +81,9 @@ def _assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize("kill_at", [1, 6, 11])
+@pytest.mark.parametrize(
+    "kill_at", [pytest.param(1, marks=pytest.mark.slow), 6, pytest.param(11, marks=pytest.mark.slow)]
+)
 def test_resumed_equals_uninterrupted(tmp_path, kill_at):
     whole = _train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -13,7 +13,7 @@ from plum_jax.training.optimizer import AdamW
 from plum_jax.training.step import initial_state, make_train_step
 
 
-@pytest.mark.parametrize("num_drawn", [32, 1000])
+@pytest.mark.parametrize("num_drawn", [32, pytest.param(1000, marks=pytest.mark.slow)])
 def test_sharded_is_single(stages, fitted, num_drawn):
     system = dataclasses.replace(SYSTEM, num_drawn=num_drawn)
     known, network = fitted.ranker.known, fitted.ranker.network
