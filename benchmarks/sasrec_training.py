@@ -18,7 +18,7 @@ import timing
 import torch
 
 from plum_jax.allocator import keep_freed_memory
-from plum_jax.feeds.batches import ArrayBatches
+from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.feeds.histories import history_rows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.systems.sasrec import SasRec

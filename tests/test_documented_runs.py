@@ -188,7 +188,7 @@ NOT_RUN = {
     "apt-get *": "changes the system",
     "pip *": "needs a package index",
     "make test*": "is what runs this",
-    "python experiments/frank_wolfe/run.py *": "takes minutes; tests/frank_wolfe has the methods",
+    "python experiments/frank_wolfe/run.py": "takes minutes; tests/frank_wolfe has the methods",
     "make lint": "is a part of what runs this",
     "make lock": "needs a package index; tests/test_makefile.py has the rest",
     "python benchmarks/*": "takes minutes; some need PyTorch, MaxText or weights",
@@ -201,6 +201,8 @@ NOT_RUN = {
     "plum compile.gin cpu_tiny.gin": "says what goes with compile.gin; dense_110m.gin is run",
     "plum study_cell.gin ml_1m_sequences.gin movielens.gin": "is what study_run.gin starts",
     "plum semantic_ids.gin ml_100k.gin cpu_tiny.gin": "says what goes with semantic_ids.gin; sid_v2.gin is run",
+    "plum mixture_rates.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin": "is run on MovieLens-100K",
+    "plum pipeline.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin*": "a pipeline with other sizes and rates",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 

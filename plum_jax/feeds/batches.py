@@ -1,4 +1,4 @@
-"""Batches: Grain over materialised token records, or over arrays in memory, with a state of a few integers.
+"""Batches: Grain over materialised token records, with a state of a few integers.
 
 Why not Grain's own packer: its first fit closes all bins as soon as one sequence does not fit, and it walks a tree for
 each sequence. On rows of 128 it gave 0.14M tokens/s for sequences of 16 tokens, and 83% full rows for sequences of 50.
@@ -254,56 +254,3 @@ class PackedIterator:
         of_shard = [self._shard] if self._shard else []
         shuffled = np.random.default_rng([batches.seed, number, *of_shard]).permutation(num_rows)
         return packing.fill_rows(records, shuffled[rows], num_rows, batches.length, batches.start_token)
-
-
-@dataclasses.dataclass(frozen=True)
-class ArrayBatches:
-    """Batches of rows of arrays in memory, all [N, ...]: reshuffled each epoch; an incomplete last batch is dropped."""
-
-    arrays: Mapping[str, np.ndarray]
-    batch_size: int
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        sizes = {name: len(array) for name, array in self.arrays.items()}
-        if len(set(sizes.values())) != 1 or not 0 < self.batch_size <= min(sizes.values()):
-            raise ValueError(f"expected arrays of one length of at least {self.batch_size=}, got {sizes}")
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches that see every row once, but for those of an incomplete last one."""
-        return len(next(iter(self.arrays.values()))) // self.batch_size
-
-    def make_iterator(self) -> ArrayIterator:
-        """A fresh iterator at the start; it never ends."""
-        return ArrayIterator(self)
-
-
-class ArrayIterator(grain.DatasetIterator[Batch]):
-    """Iterator over `ArrayBatches`; its state is the number of the next batch."""
-
-    def __init__(self, batches: ArrayBatches) -> None:
-        super().__init__()
-        self._batches = batches
-        self._epoch = -1  # of the permutation in memory
-        self._permutation = np.arange(0)
-        self._next_batch = 0
-
-    def get_state(self) -> dict[str, Any]:
-        """{"batch": int}: the number of the next batch."""
-        return {"batch": self._next_batch}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to where `get_state` was taken."""
-        self._next_batch = int(state["batch"])
-
-    def __next__(self) -> Batch:
-        size = self._batches.batch_size
-        epoch, in_epoch = divmod(self._next_batch, self._batches.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            rows = len(next(iter(self._batches.arrays.values())))
-            self._permutation = np.random.default_rng([self._batches.seed, epoch]).permutation(rows)
-        self._next_batch += 1
-        chosen = self._permutation[in_epoch * size : (in_epoch + 1) * size]
-        return {name: array[chosen] for name, array in self._batches.arrays.items()}

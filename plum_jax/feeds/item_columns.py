@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from plum_jax.feeds.batches import ArrayBatches
+from plum_jax.feeds.array_batches import ArrayBatches
 
 DRAWN = "drawn_items"
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from plum_jax.corpus.splits import Split
-from plum_jax.feeds.batches import ArrayBatches
+from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.feeds.histories import history_rows
 from plum_jax.training.training_config import TrainingConfig
 

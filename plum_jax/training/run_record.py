@@ -51,14 +51,18 @@ def commit() -> str | None:
 
 
 def write_rows(path: epath.PathLike, rows: list[dict[str, Any]]) -> None:
-    """Replaces the rows of the same name and seed in a `results.jsonl`, keeps the others, and appends the new ones.
+    """Replaces the rows of the same name, data and seed in a `results.jsonl`, keeps the others, appends the new ones.
 
     Several processes of one machine may write to one local file; on gs:// give each run a file of its own.
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = {(row["name"], row.get("seed")) for row in rows}
+    new = {_identity(row) for row in rows}
     with artifact.alone(path):
         old = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        kept = [row for row in old if (row["name"], row.get("seed")) not in new]
+        kept = [row for row in old if _identity(row) not in new]
         artifact.write_text(path, "".join(json.dumps(row) + "\n" for row in [*kept, *rows]))
+
+
+def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["name"], row.get("data"), row.get("seed")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plum_jax import artifact
-from plum_jax.feeds import batches, packing, shuffling, token_records
+from plum_jax.feeds import array_batches, batches, packing, shuffling, token_records
 
 Record = tuple[tuple[int, ...], tuple[float, ...]]
 
@@ -285,7 +285,7 @@ def test_best_fit_never_overfills_and_leaves_at_most_one_row_under_half(lengths)
 
 def test_array_batches_reshuffle_and_resume():
     arrays = {"x": np.arange(10), "y": np.arange(20.0).reshape(10, 2)}
-    feed = batches.ArrayBatches(arrays, batch_size=3, seed=1)
+    feed = array_batches.ArrayBatches(arrays, batch_size=3, seed=1)
     iterator = feed.make_iterator()
     fed, states = [], []
     for _ in range(9):
@@ -300,7 +300,7 @@ def test_array_batches_reshuffle_and_resume():
     resumed.set_state(states[5])
     np.testing.assert_array_equal(next(resumed)["x"], fed[5]["x"])
     with pytest.raises(ValueError, match="self.batch_size=11"):
-        batches.ArrayBatches(arrays, batch_size=11)
+        array_batches.ArrayBatches(arrays, batch_size=11)
 
 
 def test_feeding_does_not_import_tensorflow():

@@ -9,11 +9,13 @@ def _rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_rows_of_the_same_name_and_seed_are_replaced(tmp_path):
+def test_rows_of_the_same_name_data_and_seed_are_replaced(tmp_path):
     path = tmp_path / "study" / "results.jsonl"
     run_record.write_rows(path, [{"name": "a", "seed": 0, "x": 1}, {"name": "a", "seed": 1, "x": 2}])
     run_record.write_rows(path, [{"name": "a", "seed": 0, "x": 3}, {"name": "b", "seed": 0, "x": 4}])
     assert [(row["name"], row["seed"], row["x"]) for row in _rows(path)] == [("a", 1, 2), ("a", 0, 3), ("b", 0, 4)]
+    run_record.write_rows(path, [{"name": "b", "seed": 0, "data": "other", "x": 5}])
+    assert [row["x"] for row in _rows(path)] == [2, 3, 4, 5]
 
 
 def test_a_record_says_how_it_was_made(monkeypatch):

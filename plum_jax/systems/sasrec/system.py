@@ -10,7 +10,7 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import Split
-from plum_jax.feeds.batches import ArrayBatches
+from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import parameter_counts, train_step_flops
 from plum_jax.model.decoder import Decoder
