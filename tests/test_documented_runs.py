@@ -106,6 +106,7 @@ PAGES = [
     Given("python experiments/accuracy/table.py"),
     Given("python experiments/plum_frontier/frontier.py"),
     Given("python experiments/frank_wolfe/table.py"),
+    Given("python experiments/mixture_rates/table.py"),
 ]
 SLOW = {
     "a study is run": [
@@ -255,7 +256,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
     printed = give(PAGES, plum, directory)
     for page in ("experiments/scaling/README.md", "experiments/semantic_ids/table4.svg"):
         assert (directory / page).read_text() == (REPOSITORY / page).read_text(), page
-    for study, least in (("semantic_ids", 20), ("accuracy", 4), ("frank_wolfe", 20)):
+    for study, least in (("semantic_ids", 20), ("accuracy", 4), ("frank_wolfe", 20), ("mixture_rates", 4)):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least
         assert {*tables} <= {*(REPOSITORY / f"experiments/{study}/README.md").read_text().splitlines()}
