@@ -91,14 +91,6 @@ GROUPS = {
         Given("plum model_size.gin cpu_tiny.gin"),
         Given("plum model_size.gin moe_900m.gin"),
     ],
-    "a study is planned": [
-        Given("plum study_plan.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
-        Given("plum study_status.gin", "docs/scaling_studies.md"),
-    ],
-    "runs are fitted": [
-        Given("plum fit.gin", "docs/scaling_studies.md", gin(DRAWS=10)),
-        Given("plum study_score.gin", "experiments/scaling/README.md"),
-    ],
 }
 PAGES = [
     Given("python experiments/scaling/tables.py"),
@@ -109,6 +101,14 @@ PAGES = [
     Given("python experiments/mixture_rates/table.py"),
 ]
 SLOW = {
+    "a study is planned": [
+        Given("plum study_plan.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
+        Given("plum study_status.gin", "docs/scaling_studies.md"),
+    ],
+    "runs are fitted": [
+        Given("plum fit.gin", "docs/scaling_studies.md", gin(DRAWS=10)),
+        Given("plum study_score.gin", "experiments/scaling/README.md"),
+    ],
     "a study is run": [
         Given("plum study_plan.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),
         Given("plum study_cell.gin simulator.gin simulated.gin", "docs/scaling_studies.md", STUDY),

@@ -199,7 +199,11 @@ def test_momentum_may_be_kept_in_bfloat16(optimizer):
     assert 0 < np.abs(near - exact).max() < 0.02 * np.abs(exact).max()
 
 
-@each_optimizer
+@pytest.mark.parametrize(
+    "optimizer",
+    [OPTIMIZERS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in OPTIMIZERS[1:])],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
 def test_bfloat16_activations_leave_parameters_slots_and_updates_in_float32(optimizer):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     built = optimizer.build(10)

@@ -143,7 +143,7 @@ def test_accumulated_equals_whole(tmp_path):
     ("mesh", "optimizer", "ema_decay"),
     [
         (MeshShape(data=2, fsdp=2, tensor=2), TRAINING.optimizer, 0.0),
-        (MeshShape(data=1, fsdp=8), TRAINING.optimizer, 0.5),
+        pytest.param(MeshShape(data=1, fsdp=8), TRAINING.optimizer, 0.5, marks=pytest.mark.slow),
         (MeshShape(data=1, fsdp=8), Adafactor(Constant(1e-2)), 0.0),
         (MeshShape(data=2, fsdp=2, tensor=2), Muon(Constant(1e-2)), 0.5),
     ],

@@ -21,6 +21,7 @@ def test_the_step_that_a_study_times_has_the_shapes_of_the_feed(stages, fitted):
     }
 
 
+@pytest.mark.slow
 def test_a_study_scales_it(tmp_path):
     scaled = ScaledItemHistory(DATA, dataclasses.replace(SYSTEM, num_beams=10), ks=(1, 5))
     stated = Study(
