@@ -15,7 +15,11 @@ from plum_jax.training.parameter_groups import ParameterGroups
 from plum_jax.training.parameter_roles import map_with_path
 from plum_jax.training.schedules import Constant
 
-OPTIMIZERS = [AdamW(Constant(1e-2)), Muon(Constant(1e-2)), Adafactor(Constant(1e-2), weight_decay=0.01)]
+OPTIMIZERS = [
+    AdamW(Constant(1e-2)),
+    Muon(Constant(1e-2)),
+    pytest.param(Adafactor(Constant(1e-2), weight_decay=0.01), marks=pytest.mark.slow),
+]
 each_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: type(optimizer).__name__)
 
 
