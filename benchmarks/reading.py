@@ -23,6 +23,7 @@ import time
 
 import numpy as np
 import polars as pl
+import timing
 
 PARTS = 16
 
@@ -87,6 +88,8 @@ def main() -> None:
     if asked.side:
         one_side(asked.side, asked.directory)
         return
+    told = {"machine": timing.machine(), "polars": pl.__version__, "numpy": np.__version__}
+    print(told["machine"])
     events, repeats = (5_000_000, 3) if asked.quick else (20_000_000, 3)
     found: dict[str, list[dict[str, float]]] = {"table": [], "polars": []}
     with tempfile.TemporaryDirectory() as directory:
@@ -101,6 +104,7 @@ def main() -> None:
         peak = max(run["peak_gib"] for run in runs)
         print(f"{side:8s} {seconds[side]:7.2f} s   peak {peak:.2f} GiB   {runs[0]['events']:,.0f} events")
     ratios = {
+        **told,
         "events_per_second": round(found["table"][0]["events"] / seconds["table"]),
         "polars_scan_ratio": round(seconds["table"] / seconds["polars"], 3),
         "events": events,

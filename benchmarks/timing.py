@@ -42,16 +42,31 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> fl
     return statistics.median(n / d for n, d in zip(numerator, denominator, strict=True))
 
 
+# Of a processor, what decides how fast matrix products and reductions are: which of these it has is told.
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd", "sve")
+
+
 def machine() -> str:
-    """Processor, cores that this process may use, and the load that other processes make, in one line."""
-    model = platform.processor() or platform.machine()
+    """Processor and its features, cores that this process may use, and the load that others make, in one line."""
+    told = _told_by_the_kernel()
+    model = told.get("model name") or platform.processor() or platform.machine()
+    flags = told.get("flags", told.get("Features", "")).split()
+    features = " ".join(name for name in FEATURES if name in flags) or "features unknown"
+    cores = len(os.sched_getaffinity(0))
+    return f"{model} ({features}), {cores} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+
+
+def _told_by_the_kernel() -> dict[str, str]:
+    """The first processor's lines of /proc/cpuinfo; none where there is no such file."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+            lines = (line.partition(":") for line in file)
+            told: dict[str, str] = {}
+            for name, _, value in lines:
+                told.setdefault(name.strip(), value.strip())
+            return told
+    except OSError:
+        return {}
 
 
 def rounded(value: object) -> object:
