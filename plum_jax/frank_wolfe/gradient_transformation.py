@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from plum_jax.frank_wolfe.sets import ConstraintSet
+from plum_jax.frank_wolfe.step_sizes import averaging, open_loop
 
 
 class FrankWolfeState(NamedTuple):
@@ -47,12 +48,12 @@ def frank_wolfe(domain: ConstraintSet, average: bool = False) -> optax.GradientT
             raise ValueError("frank_wolfe: expected parameters beside gradients: update(gradients, state, params)")
         kept = None
         if average:
-            rho = 4.0 / (state.step + 8.0) ** (2.0 / 3.0)
+            rho = averaging(state.step)
             gradients = kept = jax.tree.map(lambda d, g: (1.0 - rho) * d + rho * g, state.average, gradients)
         directions = jax.tree.map(lambda g, w: domain.vertex(g) - w, gradients, params)
         slopes = jax.tree.map(lambda g, d: -jnp.vdot(g, d).astype(jnp.float32), gradients, directions)
         gap = sum(jax.tree.leaves(slopes), jnp.float32(0))
-        size = 2.0 / (state.step + 2.0)
+        size = open_loop(state.step)
         return jax.tree.map(lambda d: size * d, directions), FrankWolfeState(state.step + 1, kept, gap)
 
     return optax.GradientTransformation(init, update)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from plum_jax.frank_wolfe.problem import FiniteSum, gap_at
 from plum_jax.frank_wolfe.sets import Polytope
+from plum_jax.frank_wolfe.step_sizes import OpenLoop, ShortStep, averaging
 
 
 class State(Protocol):
@@ -36,25 +37,6 @@ class Method(Protocol):
     def init(self, problem: FiniteSum, point: jax.Array, batch_size: int) -> Any: ...
 
     def step(self, problem: FiniteSum, state: Any, rows: jax.Array) -> Any: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class OpenLoop:
-    """2 / (t + 2): the first step goes all the way, so that the start does not matter."""
-
-    def size(self, step: jax.Array, gap: jax.Array, direction: jax.Array, smoothness: jax.Array) -> jax.Array:
-        """For step t = 0, 1, ..."""
-        return 2.0 / (step + 2.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class ShortStep:
-    """gap / (L ||s - w||^2), at most 1: where the bound by smoothness is least (Demyanov-Rubinov)."""
-
-    def size(self, step: jax.Array, gap: jax.Array, direction: jax.Array, smoothness: jax.Array) -> jax.Array:
-        """By the method's own estimate of the gap; 0 where the direction is."""
-        curvature = smoothness * jnp.vdot(direction, direction)
-        return jnp.clip(gap / jnp.maximum(curvature, jnp.finfo(direction.dtype).tiny), 0.0, 1.0)
 
 
 class TableState(NamedTuple):
@@ -166,7 +148,8 @@ class MomentumState(NamedTuple):
 class Momentum:
     """Mokhtari, Hassani and Karbasi (arXiv 1804.09554), as printed: d <- (1 - rho) d + rho (the batch's gradient).
 
-    rho = 4 / (t + 8)^(2/3), step 2 / (t + 8). copt's variant instead keeps a table and leaves unseen rows as they are.
+    rho is `step_sizes.averaging`, the step 2 / (t + 8). copt's variant instead keeps a table and leaves unseen rows as
+    they are.
     """
 
     def init(self, problem: FiniteSum, point: jax.Array, batch_size: int) -> MomentumState:
@@ -176,7 +159,7 @@ class Momentum:
     def step(self, problem: FiniteSum, state: MomentumState, rows: jax.Array) -> MomentumState:
         """Averages, asks the oracle, and goes there."""
         slopes = problem.loss.derivative(problem.features.predict(rows, state.point), problem.targets[rows])
-        rho = 4.0 / (state.step + 8.0) ** (2.0 / 3.0)
+        rho = averaging(state.step)
         gradient = problem.features.add((1.0 - rho) * state.gradient, rows, rho / rows.shape[0] * slopes)
         direction = problem.domain.vertex(gradient) - state.point
         point = state.point + 2.0 / (state.step + 8.0) * direction

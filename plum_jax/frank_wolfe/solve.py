@@ -99,8 +99,7 @@ def solve(
         problem, point, jax.random.key(seed), jnp.float32(tolerance), method, batch_size, passes, exact_figures
     )
     made = int(end.done)
-    told = [np.asarray(figure)[:made] for figure in figures]
-    estimated, objective, gap = told
+    estimated, objective, gap = (np.asarray(figure)[:made] for figure in figures)
     exact = (objective, gap) if exact_figures else (None, None)
     return Solution(np.asarray(end.mean), made, bool(end.stopped), estimated, *exact)
 

@@ -10,10 +10,11 @@ from sklearn.linear_model import Lasso, LogisticRegression
 
 from plum_jax.frank_wolfe import losses, sets
 from plum_jax.frank_wolfe.features import as_features
-from plum_jax.frank_wolfe.methods import Momentum, OpenLoop, Pairwise, Sag, ShortStep, Substitute
+from plum_jax.frank_wolfe.methods import Momentum, Pairwise, Sag, Substitute
 from plum_jax.frank_wolfe.nuclear_ball import NuclearBall
 from plum_jax.frank_wolfe.problem import finite_sum
 from plum_jax.frank_wolfe.solve import solve
+from plum_jax.frank_wolfe.step_sizes import OpenLoop, ShortStep
 
 METHODS = [Sag(), Sag(ShortStep()), Sag(saga=True), Pairwise(), Momentum(), Substitute()]
 DOMAINS = [sets.Simplex(2.0), sets.L1Ball(3.0), sets.L2Ball(1.5), sets.Box(-1.0, 2.0), sets.KSparsePolytope(2, 0.5)]

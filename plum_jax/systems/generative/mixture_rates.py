@@ -66,13 +66,14 @@ class MixtureSearch:
             )
         if self.rounds < 1:
             raise ValueError(f"expected at least one round, got {self.rounds}")
-        best = {name: self._losses(stages, f"specialist_{name}", {name: 1.0})[name] for name in names}
+        judge = _Judge(stages, self.proxy, self.held_out_batches, names)
+        best = {name: self._losses(judge, f"specialist_{name}", {name: 1.0})[name] for name in names}
         rates = np.array([task.rate for task in tasks], np.float64)
         rates /= rates.sum()
         rows: list[dict[str, Any]] = []
         for number in range(self.rounds):
             asked = dict(zip(names, (float(f"{rate:.6f}") for rate in rates), strict=True))
-            losses = self._losses(stages, f"round_{number}", asked)
+            losses = self._losses(judge, f"round_{number}", asked)
             excess = np.array([losses[name] - best[name] for name in names])
             gap = float(gap_at(Simplex(), jnp.asarray(-excess), jnp.asarray(rates)))
             told = dict(zip(names, excess.tolist(), strict=True))
@@ -83,8 +84,9 @@ class MixtureSearch:
             rates = rates + 2.0 / (number + 4.0) * (worst - rates)
         return rows
 
-    def _losses(self, stages: GenerativeStages, name: str, rates: Mapping[str, float]) -> dict[str, float]:
+    def _losses(self, judge: _Judge, name: str, rates: Mapping[str, float]) -> dict[str, float]:
         """Held-out loss of every task under a proxy of these rates, nats a token."""
+        stages = judge.stages
         directory = stages.directory / "mixture_rates" / name
         phase = dataclasses.replace(self.proxy, rates=dict(rates), share=TRAINED)
         made_from = {
@@ -110,19 +112,26 @@ class MixtureSearch:
             warm_start_fingerprint=stages.first_fingerprint,
             description=name.replace("_", " "),
         )
-        judge = _Judge(stages, phase, self.held_out_batches)
-        losses = {task.name: judge.loss(params, task.name) for task in token_records.read_tasks(stages.cpt_records)}
+        losses = {task: judge.loss(params, task) for task in judge.tasks}
         artifact.write_json(told, {"made_from": made_from, "losses": losses})
         return losses
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Judge:
-    """Loss on held-out records, by the phase's objective without dropout."""
+    """Loss on held-out records, by the phase's objective without dropout; one for all proxies, so compiled once.
+
+    Attributes:
+      stages: with the records and the decoder.
+      phase: objective, and the shape of batches.
+      batches: of each task, at most.
+      tasks: that the records have.
+    """
 
     stages: GenerativeStages
     phase: Phase
     batches: int
+    tasks: list[str]
 
     @functools.cached_property
     def _sums(self) -> Any:

@@ -54,7 +54,7 @@ class MatrixCompletion:
         inputs = {"split": split.fingerprint}
         if not artifact.is_current(directory, kind=KIND, config=self, inputs=inputs):
             self._write(directory, split, inputs)
-        return Completed(directory, split.fingerprint)
+        return Completed(directory)
 
     def _write(self, directory: epath.Path, split: Split, inputs: Mapping[str, str]) -> None:
         began = time.perf_counter()
@@ -89,11 +89,9 @@ class Completed:
 
     Attributes:
       directory: of the artefact.
-      split: fingerprint of the split that they were made from.
     """
 
     directory: epath.Path
-    split: str
 
     @functools.cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
@@ -102,7 +100,8 @@ class Completed:
 
     @property
     def fingerprint(self) -> str:
-        return artifact.fingerprint(artifact.read_manifest(self.directory, KIND).fingerprint, self.split)
+        manifest = artifact.read_manifest(self.directory, KIND)
+        return artifact.fingerprint(manifest.fingerprint, manifest.inputs["split"])
 
     @property
     def facts(self) -> Mapping[str, Any]:
