@@ -22,9 +22,10 @@ from plum_jax.model.item_history_decoder import ItemHistoryDecoder, search_param
 from plum_jax.ragged import from_rows
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.systems.item_history.counts import ItemSizes, item_history_flops_parts
+from plum_jax.systems.item_history.counts import item_history_flops_parts
 from plum_jax.systems.item_history.ranking import CodeTokens
 from plum_jax.systems.item_history.system import initial_item_history
+from plum_jax.systems.known import ItemSizes
 
 ITEMS, CODEBOOKS, HISTORY, BEAMS = 12_101, (256, 256, 256, 64), 50, 32
 ROWS, DRAWN = 16, 512  # of a training batch

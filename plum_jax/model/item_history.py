@@ -60,33 +60,43 @@ class Items:
 
 
 class ItemEmbedding(nn.Module):
-    """Items to vectors `[..., D]`: code embeddings of all levels, projected features and a row of its own, summed."""
+    """Items to vectors `[..., D]`: code embeddings of all levels, projected features and a row of its own, summed.
 
-    config: ItemHistoryConfig
+    One linear layer over all of them side by side, codes and items as one-hot vectors, is the same.
+
+    Attributes:
+      config: of the Transformer that reads them.
+      codebook_sizes: W of each level; () without codes.
+      num_items, feature_dim: N and F.
+      item_ids, id_dropout: as in `ItemHistoryConfig`.
+    """
+
+    config: DecoderConfig
     codebook_sizes: tuple[int, ...]
     num_items: int
     feature_dim: int
+    item_ids: bool = True
+    id_dropout: float = 0.0
 
     @nn.compact
     def __call__(self, items: Items, deterministic: bool = True) -> jax.Array:
-        c = self.config.transformer
-        levels, init = len(self.codebook_sizes), nn.initializers.normal(0.02)
-        axes, rows = ("vocab", "embed"), sum(self.codebook_sizes)
-        table = parameter(self, "codes", init, axes, (rows, c.d_model), c.param_dtype)
-        offsets = jnp.asarray(level_offsets(self.codebook_sizes), jnp.int32)
-        x = sum(jnp.take(table, items.codes[..., level] + offsets[level], axis=0) for level in range(levels))
-        x = jnp.asarray(x)
+        c, init, axes = self.config, nn.initializers.normal(0.02), ("vocab", "embed")
+        x = jnp.zeros((), c.param_dtype)
+        if self.codebook_sizes:
+            table = parameter(self, "codes", init, axes, (sum(self.codebook_sizes), c.d_model), c.param_dtype)
+            for level, offset in enumerate(level_offsets(self.codebook_sizes)):
+                x = x + jnp.take(table, items.codes[..., level] + jnp.int32(offset), axis=0)
         if self.feature_dim:
             # As small as a code's row: features are of length one, and what is large at first is never forgotten.
             project = nn.Dense(
                 c.d_model, use_bias=False, param_dtype=jnp.dtype(c.param_dtype), kernel_init=init, name="features"
             )
             x = x + project(items.features)
-        if self.config.item_ids:
+        if self.item_ids:
             own = parameter(self, "ids", init, axes, (self.num_items, c.d_model), c.param_dtype)
             kept = items.known
-            if not deterministic and self.config.id_dropout:
-                drawn = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.config.id_dropout, kept.shape)
+            if not deterministic and self.id_dropout:
+                drawn = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.id_dropout, kept.shape)
                 kept = kept & drawn
             x = x + jnp.where(kept[..., None], jnp.take(own, items.ids, axis=0), 0.0)
         return x.astype(c.dtype)
@@ -133,7 +143,8 @@ class ItemHistoryNetwork(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.items = ItemEmbedding(c, self.codebook_sizes, self.num_items, self.feature_dim)
+        sizes = (self.codebook_sizes, self.num_items, self.feature_dim)
+        self.items = ItemEmbedding(c.transformer, *sizes, c.item_ids, c.id_dropout)
         self.fields = FieldEmbedding(c.transformer, self.field_sizes) if self.field_sizes else None
         self.transformer = Transformer(c.transformer, self.attention)
         self.depth = DepthDecoder(c.depth, self.codebook_sizes)

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts
 from plum_jax.model.item_history import ItemHistoryConfig
 from plum_jax.model.repeats import AGES
-
-
-@dataclasses.dataclass(frozen=True)
-class ItemSizes:
-    """What the data decide over.
-
-    Attributes:
-      codebook_sizes: W of each level.
-      num_items: N.
-      feature_dim: F.
-      field_sizes: buckets of each field of an event.
-    """
-
-    codebook_sizes: tuple[int, ...]
-    num_items: int
-    feature_dim: int
-    field_sizes: tuple[int, ...] = ()
-
-    @property
-    def num_codes(self) -> int:
-        """Of all levels."""
-        return sum(self.codebook_sizes)
+from plum_jax.systems.known import ItemSizes
 
 
 def item_history_counts(config: ItemHistoryConfig, sizes: ItemSizes) -> dict[str, int]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plum_jax import artifact
+from plum_jax.corpus.event_fields import UNKNOWN
 from plum_jax.corpus.features.block import normalised
 from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.exact_top_k import exact_top_k
@@ -22,8 +23,7 @@ from plum_jax.model.item_history_decoder import ItemHistoryDecoder, search_param
 from plum_jax.model.repeats import repeat_scores
 from plum_jax.ragged import Ragged, from_rows
 from plum_jax.retrieval.recommend import Recommender, rank_items
-from plum_jax.systems.item_history.event_fields import UNKNOWN
-from plum_jax.systems.item_history.known import Known
+from plum_jax.systems.known import Known
 from plum_jax.systems.scored_items import in_blocks
 
 _ITEMS, _USERS = 4096, 256  # of one device call
@@ -76,7 +76,7 @@ class ItemHistoryRanker:
     @property
     def recommender(self) -> Recommender:
         """The beam search over this network."""
-        network, table = self.network, self.known.table
+        network, table = self.network, self.known.sid_table
         decoder = ItemHistoryDecoder(network.config, network.codebook_sizes, network.num_items, network.field_sizes)
         return Recommender(decoder, CodeTokens(table.codebook_sizes), table, self.num_beams, batch_size=_USERS)
 
@@ -105,7 +105,7 @@ class ItemHistoryRanker:
 
     @property
     def _codes(self) -> np.ndarray:
-        return self.known.table.codes
+        return self.known.codes
 
     def prompts(self, evaluation: EvaluationSet) -> Ragged:
         """The latest events of each user's history, 1 + F numbers an event: what a search reads."""
@@ -143,7 +143,7 @@ class ItemHistoryRanker:
         searching = search_params(params, jnp.asarray(vectors))
         prompts = self.prompts(evaluation)
         seen = Ragged(evaluation.history_items, np.diff(evaluation.history_offsets))
-        recommender, table = self.recommender, self.known.table
+        recommender, table = self.recommender, self.known.sid_table
         sid_ranks = None
         if self.dense_share < 1:
             codes, log_probs = recommender.search(searching, prompts, description="beam search")

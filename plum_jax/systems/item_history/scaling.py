@@ -17,12 +17,11 @@ from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.stages import Data, Source, Stages
 from plum_jax.systems.item_history.counts import (
-    ItemSizes,
     item_history_counts,
     item_history_search_flops,
 )
-from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.item_history.system import ItemHistory, initial_item_history
+from plum_jax.systems.known import ItemSizes, Known
 from plum_jax.systems.scored_items import evaluation_users
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.trainer import Trunk
@@ -154,7 +153,7 @@ class ItemHistoryTrial:
         ranker = self.config.system.ranker(known)
         nats = ranker.target_nats(params, test).astype(np.float64)
         popularity = split.item_popularity
-        catalogue = Catalogue(split.corpus.num_items, popularity == 0, popularity, known.table.codes)
+        catalogue = Catalogue(split.corpus.num_items, popularity == 0, popularity, known.codes)
         metrics, _ = judged(ranker.rank(params, test, max(ks)), test.user, test.target_item, ks, catalogue)
         levels = {f"loss_level_{level + 1}": float(mean) for level, mean in enumerate(nats.mean(axis=0))}
         return summarise({"loss": nats.mean(axis=1)}) | levels | metrics

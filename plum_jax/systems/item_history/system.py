@@ -22,9 +22,9 @@ from plum_jax.objectives.next_item import NextItem
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.stages import Stages
 from plum_jax.systems.history_feed import history_feed, trained_for
-from plum_jax.systems.item_history.counts import ItemSizes, item_history_counts, item_history_flops_parts
-from plum_jax.systems.item_history.known import Known
+from plum_jax.systems.item_history.counts import item_history_counts, item_history_flops_parts
 from plum_jax.systems.item_history.ranking import ItemHistoryRanker
+from plum_jax.systems.known import ItemSizes, Known
 from plum_jax.systems.scored_items import curve_on, evaluation_users
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
@@ -169,7 +169,7 @@ class ItemHistory:
             "parameters": counts["total"],
             "non_embedding_parameters": counts["non_embedding"],
             "train_flops": positions * sum(self.flops_parts(known.sizes).values()),
-            "sid_table": known.table.fingerprint,
+            "sid_table": known.sid_table.fingerprint,
         }
 
     def _curve(self, ranker: ItemHistoryRanker, split: Split) -> Evaluator:

@@ -15,7 +15,7 @@ from plum_jax.model.repeats import AGES, SCALE
 from plum_jax.objectives.next_item import NextItem, items_of
 from plum_jax.systems.item_history import ItemHistory
 from plum_jax.systems.item_history.counts import item_history_counts
-from plum_jax.systems.item_history.known import Known
+from plum_jax.systems.known import Known
 from plum_jax.systems.popularity import Popularity
 from plum_jax.training.mesh import MeshShape
 
@@ -131,7 +131,7 @@ def test_losses_are_their_definitions(stages, fitted):
     # Every item is drawn once: the softmax over draws is then the one over all items.
     batch = dict(next(SYSTEM.feed(split, known).make_iterator()))
     ids = np.arange(48, dtype=np.int32).reshape(8, 6)
-    drawn = {"known": known.in_training, "codes": known.table.codes, "features": known.features}
+    drawn = {"known": known.in_training, "codes": known.codes, "features": known.features}
     batch |= {"drawn_items": ids, **{f"drawn_{name}": values[ids] for name, values in drawn.items()}}
     batch["drawn_log_q"] = np.full(ids.shape, -np.log(48), np.float32)
     mesh = SYSTEM.training.mesh.build(jax.devices()[:1])

@@ -1,0 +1,183 @@
+"""What is known of an event beside its item, as buckets: the time since the one before, engagement, context, user,
+category of the item.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from plum_jax import artifact
+from plum_jax.corpus.schema import Corpus
+from plum_jax.corpus.splits import TRAIN, Split
+
+GAP = "gap"
+GAP_BUCKETS = 32
+NUMBER_BUCKETS = 16
+UNKNOWN = 0  # first of every field: a missing value, one that was not in training, or a user's first event
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaps:
+    """Seconds since the same user's event before: bucket 1 + floor(log2(1 + seconds)), so that events of one time have
+    a bucket of their own, a minute, an hour and a day others.
+    """
+
+    size: int = GAP_BUCKETS
+
+    def buckets(self, values: pl.Series) -> np.ndarray:
+        """int32 [n] of seconds; null: unknown."""
+        seconds = values.cast(pl.Float64).fill_null(0).to_numpy()
+        found = np.minimum(1 + np.log2(1 + np.maximum(seconds, 0)).astype(np.int32), self.size - 1)
+        return np.where(values.is_null().to_numpy(), UNKNOWN, found).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Numbers, cut at quantiles of the training events.
+
+    Attributes:
+      edges: ascending; a value that is an edge lies above it.
+    """
+
+    edges: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        return 2 + len(self.edges)
+
+    def buckets(self, values: pl.Series) -> np.ndarray:
+        """int32 [n]; null: unknown."""
+        found = 1 + np.searchsorted(np.array(self.edges), values.fill_null(0).to_numpy(), side="right")
+        return np.where(values.is_null().to_numpy(), UNKNOWN, found).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """Strings, a bucket for each that the training events have.
+
+    Attributes:
+      known: sorted.
+    """
+
+    known: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return 1 + len(self.known)
+
+    def buckets(self, values: pl.Series) -> np.ndarray:
+        """int32 [n]; null, or not in training: unknown."""
+        places = {value: place for place, value in enumerate(self.known, start=1)}
+        strings = values.cast(pl.String)
+        return strings.replace_strict(places, default=UNKNOWN, return_dtype=pl.Int32).fill_null(UNKNOWN).to_numpy()
+
+
+Field = Gaps | Numbers | Words
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EventFields:
+    """Buckets of every event of a corpus.
+
+    Attributes:
+      names: of the fields.
+      fields: how each is cut into buckets.
+      buckets: int32 [E, F], of each field, by row of `corpus.events`.
+    """
+
+    names: tuple[str, ...]
+    fields: tuple[Field, ...]
+    buckets: np.ndarray
+
+    @classmethod
+    def of(cls, split: Split, names: Sequence[str]) -> EventFields:
+        """Fields by name: "gap", or a column of events (engagement, context), of users, or a category of items (the
+        first, where an item has several).
+
+        Gaps are all unknown where only the order is known.
+
+        Raises:
+          ValueError: no such field (the message names those that there are), or one without a value in training.
+        """
+        train, columns, fields = pl.Series(split.fold == TRAIN), [], []
+        for name in names:
+            values = _values(split.corpus, name)
+            fields.append(_field(split.corpus, name, values.filter(train).drop_nulls()))
+            columns.append(fields[-1].buckets(values))
+        empty = np.zeros((split.corpus.num_events, 0), np.int32)
+        return cls(tuple(names), tuple(fields), np.stack(columns, axis=1) if columns else empty)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Buckets of each field."""
+        return tuple(field.size for field in self.fields)
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """Events in the unknown bucket, by field; those without any are left out."""
+        counts = (self.buckets == UNKNOWN).sum(axis=0).tolist()
+        return {name: count for name, count in zip(self.names, counts, strict=True) if count}
+
+    def asked(self, values: Mapping[str, Any]) -> np.ndarray:
+        """int32 [F], buckets of an event that is not there but asked for: {"rating": 5}; what is not said is unknown.
+
+        Raises:
+          ValueError: no such field here, or a value that no training event has.
+        """
+        other = sorted(set(values) - set(self.names))
+        if other:
+            raise ValueError(f"expected values of fields among {list(self.names)}, got {other}: {dict(values)}")
+        buckets = np.full(len(self.names), UNKNOWN, np.int32)
+        for place, (name, field) in enumerate(zip(self.names, self.fields, strict=True)):
+            if name in values:
+                dtype = pl.String if isinstance(field, Words) else pl.Float64
+                buckets[place] = field.buckets(pl.Series([values[name]]).cast(dtype, strict=False))[0]
+                if buckets[place] == UNKNOWN:
+                    there = f"one of {list(field.known)}" if isinstance(field, Words) else "a number"
+                    raise ValueError(f"field {name!r}: expected {there}, got {values[name]!r}")
+        return buckets
+
+    @property
+    def fingerprint(self) -> str:
+        return artifact.fingerprint(self.buckets, self.sizes)
+
+
+def _values(corpus: Corpus, name: str) -> pl.Series:
+    """Of a field, by row of `corpus.events`."""
+    fixed = {"user", "item", "time", "fold"}
+    if name == GAP:
+        return _gaps(corpus)
+    if name in corpus.user_features:
+        return corpus.users[name].gather(corpus.events["user"])
+    if name in corpus.events.columns and name not in fixed:
+        return corpus.events[name]
+    if name in corpus.item_features:
+        values = corpus.items[name]
+        first = values.list.get(0, null_on_oob=True) if isinstance(values.dtype, pl.List) else values
+        return first.gather(corpus.events["item"])
+    of_events = (column for column in corpus.events.columns if column not in fixed)
+    there = [GAP, *of_events, *corpus.user_features, *corpus.item_features]
+    raise ValueError(f"corpus {corpus.name!r} has no field {name!r} of events; it has {', '.join(there)}")
+
+
+def _gaps(corpus: Corpus) -> pl.Series:
+    if corpus.clock == "order":
+        return pl.Series([None] * corpus.num_events, dtype=pl.Int64)
+    return corpus.events.select(pl.col("time").diff().over("user")).to_series()
+
+
+def _field(corpus: Corpus, name: str, learnt: pl.Series) -> Field:
+    """How values are cut, from those of the training events."""
+    if name == GAP:
+        return Gaps(1 if corpus.clock == "order" else GAP_BUCKETS)
+    if not len(learnt):
+        raise ValueError(f"field {name!r} of corpus {corpus.name!r} has no value in any training event: leave it out")
+    if not learnt.dtype.is_numeric():
+        return Words(tuple(learnt.cast(pl.String).unique().sort().to_list()))
+    edges = np.unique(np.quantile(learnt.to_numpy(), np.arange(1, NUMBER_BUCKETS) / NUMBER_BUCKETS))
+    return Numbers(tuple(edges.tolist()))
