@@ -36,22 +36,50 @@ def history_rows(
     ]
     if not windows:
         raise ValueError("expected a user with at least two training events, found none: nothing can be learnt")
-    lengths = np.array([len(window) - 1 for window in windows])
-    row_of = best_fit_rows(lengths, row_length)
+    rows = packed_rows([len(window) - 1 for window in windows], row_length, seed)
+    real = rows["decoder_segment_ids"] > 0
+    for name, part in (("decoder_input_tokens", slice(None, -1)), ("decoder_target_tokens", slice(1, None))):
+        rows[name] = np.zeros(real.shape, np.int32)
+        rows[name][real] = np.concatenate([windows[number][part] for number in rows["window"]])
+    rows["decoder_loss_weights"] = real.astype(np.float32)
+    return {name: rows[name] for name in COLUMNS}
+
+
+def event_windows(lengths: Sequence[int], history_length: int) -> list[np.ndarray]:
+    """Windows that train: each history of so many events cut from its end backwards, as places in all of them."""
+    ends, windows = np.cumsum(lengths), []
+    for length, end in zip(lengths, ends, strict=True):
+        windows += [
+            np.arange(max(stop - history_length, end - length), stop)
+            for stop in range(end, end - length, -history_length)
+        ]
+    return windows
+
+
+def packed_rows(lengths: Sequence[int], row_length: int, seed: int) -> dict[str, np.ndarray]:
+    """Windows of these lengths laid into as few rows as best fit finds: segments and positions, int32 [R, row_length]
+    each, and "window", int64 [windows]: which one each segment is, in the order of the rows and of their segments.
+
+    Args:
+      lengths: of the windows, at most `row_length` and at least 1.
+      row_length: positions of a row.
+      seed: of the order of the rows.
+    """
+    row_of = best_fit_rows(np.array(lengths), row_length)
     row_of = np.random.default_rng(seed).permutation(row_of.max() + 1)[row_of]
-    rows = {name: np.zeros((row_of.max() + 1, row_length), dtype) for name, dtype in COLUMNS.items()}
-    used = np.zeros(len(rows["decoder_positions"]), np.int64)
-    segments = np.zeros_like(used)
-    for window, row, length in zip(windows, row_of, lengths, strict=True):
-        place = slice(used[row], used[row] + length)
-        segments[row] += 1
-        rows["decoder_input_tokens"][row, place] = window[:-1]
-        rows["decoder_target_tokens"][row, place] = window[1:]
-        rows["decoder_loss_weights"][row, place] = 1.0
-        rows["decoder_segment_ids"][row, place] = segments[row]
-        rows["decoder_positions"][row, place] = np.arange(length)
-        used[row] += length
-    return rows
+    order = np.argsort(row_of, kind="stable")
+    names = ("decoder_segment_ids", "decoder_positions")
+    rows = {name: np.zeros((row_of.max() + 1, row_length), np.int32) for name in names}
+    last, used, segment = -1, 0, 0
+    for window in order.tolist():
+        row, length = int(row_of[window]), int(lengths[window])
+        if row != last:
+            last, used, segment = row, 0, 0
+        segment += 1
+        rows["decoder_segment_ids"][row, used : used + length] = segment
+        rows["decoder_positions"][row, used : used + length] = np.arange(length)
+        used += length
+    return rows | {"window": order}
 
 
 def latest_items(histories: Sequence[np.ndarray], history_length: int) -> tuple[np.ndarray, np.ndarray]:
