@@ -24,9 +24,12 @@ class InfoNce:
 
     Attributes:
       correct_for_popularity: subtract log q from the scores; without it popular items are punished.
+      mask_own: what the same history took at other places is no negative either (segments of a row,
+        "decoder_segment_ids"): of two items that one user took, neither is to be the less likely for the other.
     """
 
     correct_for_popularity: bool = True
+    mask_own: bool = False
 
     def on(self, network: Any, mesh: Mesh) -> InfoNceLoss:
         """The loss of a network with two towers."""
@@ -59,7 +62,12 @@ class InfoNceLoss:
             scores = scores - log_q
         places = jnp.arange(len(targets))
         # Another position's target that is the same item is no negative; nor is padding.
-        same = (targets[:, None] == targets[None, :]) & (places[:, None] != places[None, :])
+        same = targets[:, None] == targets[None, :]
+        if self.objective.mask_own:
+            segments = batch["decoder_segment_ids"]
+            history = segments + jnp.arange(len(segments))[:, None] * (segments.shape[1] + 1)
+            same |= history.reshape(-1)[:, None] == history.reshape(-1)[None, :]
+        same &= places[:, None] != places[None, :]
         scores = jnp.where(same | (weights == 0)[None, :], -jnp.inf, scores)
         own = scores[places, places]
         losses = jax.nn.logsumexp(scores, axis=-1) - own
