@@ -1,6 +1,6 @@
 """Splits: which events train, which are held out, and the guard that keeps the two apart.
 
-Protocols: leave-one-out, the literature's; a cut by global time; and what the data's makers say, for each event or for
+Protocols: leave-one-out, the literature's; cuts by global time and by each user's own; and what the data's makers say, for each event or for
 each item. Every consumer of interactions takes `Split.training_events()` and passes what it really uses to
 `Split.check_no_leak`.
 """
@@ -19,6 +19,7 @@ from plum_jax.corpus.splits.split import (
     Split,
     SplitError,
 )
+from plum_jax.corpus.splits.user_time import UserTime
 
 __all__ = [
     "FOLDS",
@@ -34,4 +35,5 @@ __all__ = [
     "LeaveOneOut",
     "Split",
     "SplitError",
+    "UserTime",
 ]

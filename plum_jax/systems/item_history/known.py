@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from plum_jax import artifact
+from plum_jax.corpus.event_fields import EventFields
 from plum_jax.model.item_history import Items
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.stages import Stages
 from plum_jax.systems.item_history.counts import ItemSizes
-from plum_jax.systems.item_history.event_fields import EventFields
 from plum_jax.systems.unit_features import side_by_side
 
 

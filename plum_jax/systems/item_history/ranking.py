@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plum_jax import artifact
+from plum_jax.corpus.event_fields import UNKNOWN
 from plum_jax.corpus.features.block import normalised
 from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.exact_top_k import exact_top_k
@@ -22,7 +23,6 @@ from plum_jax.model.item_history_decoder import ItemHistoryDecoder, search_param
 from plum_jax.model.repeats import repeat_scores
 from plum_jax.ragged import Ragged, from_rows
 from plum_jax.retrieval.recommend import Recommender, rank_items
-from plum_jax.systems.item_history.event_fields import UNKNOWN
 from plum_jax.systems.item_history.known import Known
 from plum_jax.systems.scored_items import in_blocks
 

@@ -52,13 +52,17 @@ class EventFields:
         return artifact.fingerprint(self.buckets, self.sizes)
 
 
+def gap_buckets(seconds: np.ndarray) -> np.ndarray:
+    """int32, of gaps of any shape in seconds: 1 + floor(log2(1 + seconds)), at most `GAP_BUCKETS` - 1."""
+    return np.minimum(1 + np.log2(1 + seconds.astype(np.float64)).astype(np.int32), GAP_BUCKETS - 1)
+
+
 def _gaps(corpus: Corpus) -> tuple[np.ndarray, int]:
     if corpus.clock == "order":
         return np.full(corpus.num_events, UNKNOWN, np.int32), 1
     time = corpus.events["time"].to_numpy()
     first = np.diff(corpus.events["user"].to_numpy(), prepend=-1) != 0
-    seconds = np.where(first, 0, np.diff(time, prepend=0)).astype(np.float64)
-    bucket = np.minimum(1 + np.log2(1 + seconds).astype(np.int32), GAP_BUCKETS - 1)
+    bucket = gap_buckets(np.where(first, 0, np.diff(time, prepend=0)))
     return np.where(first, UNKNOWN, bucket).astype(np.int32), GAP_BUCKETS
 
 

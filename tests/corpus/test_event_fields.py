@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from plum_jax.corpus.event_fields import EventFields
 from plum_jax.corpus.sources.simulator import Simulator
 from plum_jax.corpus.splits import LeaveOneOut
 from plum_jax.stages import Data
-from plum_jax.systems.item_history.event_fields import EventFields
 
 
 def test_fields_of_events_are_read_where_they_are_known(tmp_path):
