@@ -23,17 +23,14 @@ UNKNOWN = 0  # first of every field: a missing value, one that was not in traini
 
 @dataclasses.dataclass(frozen=True)
 class Gaps:
-    """Seconds since the same user's event before: bucket 1 + floor(log2(1 + seconds)), so that events of one time have
-    a bucket of their own, a minute, an hour and a day others.
-    """
+    """Seconds since the same user's event before, as `gap_buckets`."""
 
     size: int = GAP_BUCKETS
 
     def buckets(self, values: pl.Series) -> np.ndarray:
         """int32 [n] of seconds; null: unknown."""
         seconds = values.cast(pl.Float64).fill_null(0).to_numpy()
-        found = np.minimum(1 + np.log2(1 + np.maximum(seconds, 0)).astype(np.int32), self.size - 1)
-        return np.where(values.is_null().to_numpy(), UNKNOWN, found).astype(np.int32)
+        return np.where(values.is_null().to_numpy(), UNKNOWN, np.minimum(gap_buckets(seconds), self.size - 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +72,13 @@ class Words:
         places = {value: place for place, value in enumerate(self.known, start=1)}
         strings = values.cast(pl.String)
         return strings.replace_strict(places, default=UNKNOWN, return_dtype=pl.Int32).fill_null(UNKNOWN).to_numpy()
+
+
+def gap_buckets(seconds: np.ndarray) -> np.ndarray:
+    """int32, of gaps of any shape in seconds: 1 + floor(log2(1 + seconds)), at most `GAP_BUCKETS` - 1, so that
+    events of one time have a bucket of their own, a minute, an hour and a day others.
+    """
+    return np.minimum(1 + np.log2(1 + np.maximum(seconds, 0).astype(np.float64)).astype(np.int32), GAP_BUCKETS - 1)
 
 
 Field = Gaps | Numbers | Words

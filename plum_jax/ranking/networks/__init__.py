@@ -1,0 +1,1 @@
+"""Networks that predict a label of an event from what its user did before."""

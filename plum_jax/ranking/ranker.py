@@ -1,0 +1,205 @@
+"""A ranker by the behaviours before an event: embeddings, an interest module, and layers over them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.corpus.schema import Corpus
+from plum_jax.evaluation.metrics.classification import classification_metrics
+from plum_jax.objectives.log_loss import LogLoss
+from plum_jax.ranking.event_batches import EventBatches
+from plum_jax.ranking.event_columns import EventColumns
+from plum_jax.ranking.knowledge import Knowledge
+from plum_jax.ranking.labels import Label, LabelledEvents
+from plum_jax.ranking.networks.network import RankingNetwork, RankingNetworkConfig
+from plum_jax.stages import Stages
+from plum_jax.training import trainer, training_config
+from plum_jax.training.loop import Evaluator
+from plum_jax.training.metrics_log import read_metrics, seconds_of
+
+_BLOCK = 4096  # events of one device call
+CURVE = ("auc", "gauc", "log_loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class BehaviourRanker:
+    """DIN, DIEN, SIM or TWIN, by `network.interest`.
+
+    Attributes:
+      network: sizes, and what becomes of the behaviours.
+      objective: log loss, and the weight of an auxiliary one.
+      training: steps, optimizer, periods, seed.
+      history_length: behaviours that are read.
+      batch_size: events of a batch, at most those that there are.
+      epochs: passes over the labelled training events instead of `training.steps`; None: those steps.
+      behaviour_fields: columns of events that are read of a behaviour; None: the label's.
+      request_fields: columns of users and context that are read of the event; None: all that there are.
+      category: feature of items that is their category; None: the corpus's first, where it has any.
+      knowledge: a user model whose answers are further inputs; None: none.
+      curve_events: validation events for the curves and for choosing the best checkpoint, those of whole users.
+    """
+
+    network: RankingNetworkConfig = RankingNetworkConfig()
+    objective: LogLoss = LogLoss()
+    training: training_config.TrainingConfig = training_config.TrainingConfig()
+    history_length: int = 50
+    batch_size: int = 1024
+    epochs: float | None = None
+    behaviour_fields: tuple[str, ...] | None = None
+    request_fields: tuple[str, ...] | None = None
+    category: str | None = None
+    knowledge: Knowledge | None = None
+    curve_events: int = 50_000
+
+    def fit(self, stages: Stages, label: Label, name: str) -> FittedBehaviourRanker:
+        """Trains on every labelled training event, or goes on, or reads what was trained.
+
+        Raises:
+          ValueError: no such column, one label only, or a module that needs categories where items have none.
+        """
+        events, columns = label.of(stages.split), self.columns(stages, label)
+        feed = self.feed(columns, events)
+        if self.epochs is not None:
+            steps = max(1, round(self.epochs * feed.steps_per_epoch))
+            training = dataclasses.replace(self.training, steps=steps)
+            return dataclasses.replace(self, training=training, epochs=None).fit(stages, label, name)
+        network, directory = self.build(columns), stages.directory / "rankers" / name
+        evaluators: dict[str, Evaluator] = {}
+        if self.training.evaluation_period or self.training.select_by:
+            evaluators["validation"] = curve(network, columns, events, self.curve_events)
+        params = trainer.train(
+            self.training,
+            directory=directory,
+            init_params=functools.partial(initial_params, network, columns.of(np.arange(1))),
+            objective=self.objective.on(network, self.training.mesh.build()),
+            feed=feed,
+            fingerprints={
+                "split": stages.split.fingerprint,
+                "columns": columns.fingerprint,
+                "label": artifact.fingerprint(label),
+                "system": artifact.fingerprint(self),
+            },
+            evaluators=evaluators,
+            tokens_per_step=feed.rows.batch_size,
+            description=name,
+            described={"system": self, "label": label},
+        )
+        return FittedBehaviourRanker(network, params, columns, self.training.seed, epath.Path(directory))
+
+    def columns(self, stages: Stages, label: Label) -> EventColumns:
+        """What is read of an event."""
+        corpus = stages.split.corpus
+        return EventColumns(
+            stages.split,
+            self.history_length,
+            behaviour_fields=(label.field,) if self.behaviour_fields is None else tuple(self.behaviour_fields),
+            request_fields=_requests(corpus) if self.request_fields is None else tuple(self.request_fields),
+            category=next(iter(corpus.item_features), None) if self.category is None else self.category,
+            knowledge=None if self.knowledge is None else self.knowledge.read(stages),
+        )
+
+    def build(self, columns: EventColumns) -> RankingNetwork:
+        """The network for these columns."""
+        interest = self.network.interest
+        if interest.needs_categories and columns.categories.size == 1:
+            raise ValueError(
+                f"{type(interest).__name__} searches behaviours of the candidate's category, and corpus "
+                f"{columns.split.corpus.name!r} has no feature of items: expected one (BehaviourRanker.category); take "
+                "Din, Dien or Twin"
+            )
+        return RankingNetwork(self.network, columns.sizes, columns.categories)
+
+    def feed(self, columns: EventColumns, events: LabelledEvents) -> EventBatches:
+        """Batches of labelled training events, reshuffled each epoch."""
+        drawn = self.network.interest.needs_drawn
+        return EventBatches.of(columns, events, self.batch_size, self.training.seed, drawn=drawn)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedBehaviourRanker:
+    """A trained `BehaviourRanker`.
+
+    Attributes:
+      network, params: with what it scores (host arrays).
+      columns: what it reads.
+      seed: of its training.
+      directory: of the training run, whose log knows the seconds.
+    """
+
+    network: RankingNetwork
+    params: Any
+    columns: EventColumns
+    seed: int
+    directory: epath.Path
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return artifact.fingerprint(artifact.tree_fingerprint(self.params), self.columns.fingerprint)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        leaves = jax.tree_util.tree_leaves_with_path(self.params)
+        tables = [leaf for path, leaf in leaves if "embedding" in str(path[-1])]
+        total = sum(np.size(leaf) for _, leaf in leaves)
+        return {
+            "seed": self.seed,
+            "parameters": total,
+            "non_embedding_parameters": total - sum(map(np.size, tables)),
+            "train_seconds": round(seconds_of(read_metrics(self.directory)), 1),
+        }
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n], logits of events by their rows."""
+        return scores(self.network, self.params, self.columns, rows)
+
+
+def scores(network: RankingNetwork, params: Any, columns: EventColumns, rows: np.ndarray) -> np.ndarray:
+    """float32 [n], in blocks of one shape, for another would compile again."""
+    found = np.empty(len(rows), np.float32)
+    params = jax.device_put(params)
+    block = min(_BLOCK, max(len(rows), 1))
+    for start in range(0, len(rows), block):
+        some = rows[start : start + block]
+        filled = np.concatenate([some, np.repeat(some[:1], block - len(some))])
+        found[start : start + block] = np.asarray(_logits(network, params, columns.of(filled)))[: len(some)]
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(network: RankingNetwork, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+    output: Any = network.apply({"params": params}, batch)
+    return output.logits
+
+
+def curve(network: RankingNetwork, columns: EventColumns, events: LabelledEvents, at_most: int) -> Evaluator:
+    """AUC, GAUC and log loss of the validation events of some users, evenly spread."""
+    rows = events.rows["validation"]
+    user = columns.split.corpus.events["user"].to_numpy()
+    everybody = np.unique(user[rows])
+    some = everybody[
+        np.unique(np.linspace(0, len(everybody) - 1, max(1, len(everybody) * at_most // len(rows))).astype(int))
+    ]
+    rows = rows[np.isin(user[rows], some)] if len(rows) > at_most else rows
+
+    def evaluate(params: Any) -> dict[str, float]:
+        found = classification_metrics(events.label[rows], scores(network, params, columns, rows), user[rows])
+        return {name: found[name] for name in CURVE}
+
+    return evaluate
+
+
+def initial_params(network: RankingNetwork, batch: Mapping[str, np.ndarray], key: jax.Array) -> Any:
+    """Random parameters with their logical axes."""
+    return network.init(key, batch)["params"]
+
+
+def _requests(corpus: Corpus) -> tuple[str, ...]:
+    return (*corpus.user_features, *corpus.context_features)
