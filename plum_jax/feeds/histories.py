@@ -56,6 +56,21 @@ def event_windows(lengths: Sequence[int], history_length: int) -> list[np.ndarra
     return windows
 
 
+def overlapping_windows(lengths: Sequence[int] | np.ndarray, most: int) -> tuple[list[np.ndarray], list[int]]:
+    """Windows of at most so many events of each user, and the place in each from which on it answers: where the window
+    before it ended. It begins half a window earlier. Windows are places in all events of all users.
+    """
+    windows, answered = [], []
+    for end, length in zip(np.cumsum(lengths), lengths, strict=True):
+        start = done = end - length
+        while done < end:
+            stop = min(start + most, end)
+            windows.append(np.arange(start, stop))
+            answered.append(done - start)
+            start, done = stop - most // 2, stop
+    return windows, answered
+
+
 def packed_rows(lengths: Sequence[int], row_length: int, seed: int) -> dict[str, np.ndarray]:
     """Windows of these lengths laid into as few rows as best fit finds: segments and positions, int32 [R, row_length]
     each, and "window", int64 [windows]: which one each segment is, in the order of the rows and of their segments.

@@ -14,7 +14,7 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.schema import Corpus
-from plum_jax.feeds.histories import packed_rows
+from plum_jax.ranking.event_rows import rows_of_all
 from plum_jax.ranking.knowledge import KnowledgeTables
 from plum_jax.retrieval.shards import ALONE, ShardedTable, Worker
 from plum_jax.stages import Stages
@@ -77,18 +77,13 @@ def write_moments(
     """
     asker = fitted.asker
     conditions = asker.conditions(list(asked.values()))
-    windows, first_answered = _windows(np.diff(stages.corpus.history_offsets), asker.history_length)
-    rows = packed_rows([len(window) for window in windows], asker.history_length, seed=0)
-    order, segments, positions = (rows[n] for n in ("window", "decoder_segment_ids", "decoder_positions"))
-    real, events = segments > 0, np.zeros(segments.shape, np.int64)
-    answered = np.zeros(segments.shape, bool)
-    events[real] = np.concatenate([windows[number] for number in order])
-    answered[real] = np.concatenate([np.arange(len(windows[n])) >= first_answered[n] for n in order])
+    rows = rows_of_all(stages.split, asker.history_length)
+    events, segments, positions = (rows[n] for n in ("events", "decoder_segment_ids", "decoder_positions"))
     run = functools.partial(_moments, asker, fitted.params, conditions)
 
     def make(start: int, stop: int) -> pa.Table:
         some = (events[start:stop], segments[start:stop], positions[start:stop])
-        wanted = answered[start:stop]
+        wanted = rows["answered"][start:stop]
         found = in_blocks(run, _ROWS, *some)[wanted]
         return pa.table({"event": some[0][wanted], "answers": _lists(found.astype(np.float16))}, schema)
 
@@ -122,21 +117,6 @@ def write_users(
     return _table(USERS, corpus, fitted, asked, schema, directory, corpus.num_users, _USERS_A_SHARD).make(
         make, worker=worker, description=f"asking {fitted.directory.name} about every user"
     )
-
-
-def _windows(lengths: np.ndarray, most: int) -> tuple[list[np.ndarray], list[int]]:
-    """Windows of at most so many events of each user, and the place in each from which on it answers: where the window
-    before it ended. It begins half a window earlier.
-    """
-    windows, answered = [], []
-    for end, length in zip(np.cumsum(lengths), lengths, strict=True):
-        start = done = end - length
-        while done < end:
-            stop = min(start + most, end)
-            windows.append(np.arange(start, stop))
-            answered.append(done - start)
-            start, done = stop - most // 2, stop
-    return windows, answered
 
 
 def _moments(

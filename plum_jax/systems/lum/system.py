@@ -17,10 +17,10 @@ from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.exact_top_k import exact_top_k
 from plum_jax.evaluation.system import Ranking
 from plum_jax.feeds.array_batches import ArrayBatches
-from plum_jax.feeds.histories import event_windows, packed_rows
 from plum_jax.feeds.item_columns import ItemColumns
 from plum_jax.model.counts import train_flops_parts
 from plum_jax.objectives.info_nce import InfoNce
+from plum_jax.ranking.event_rows import training_rows
 from plum_jax.stages import Stages
 from plum_jax.systems.history_feed import trained_for
 from plum_jax.systems.known import ItemSizes, Known
@@ -141,18 +141,10 @@ class Lum:
 
     def feed(self, split: Split, known: Known) -> ItemColumns:
         """Packed rows of training events, reshuffled each epoch; guarded against leaks."""
-        events = split.training_events()
-        split.check_no_leak(events, used_by="LUM")
-        lengths = events.group_by("user", maintain_order=True).len()["len"].to_list()
-        windows = event_windows(lengths, self.history_length)
-        rows = packed_rows([len(window) for window in windows], self.row_length, self.training.seed)
-        order = np.concatenate([windows[number] for number in rows.pop("window")])
+        rows = training_rows(split, self.history_length, self.row_length, self.training.seed, used_by="LUM")
         real = rows["decoder_segment_ids"] > 0
-        item = np.zeros(real.shape, np.int32)
-        row_of = np.zeros(real.shape, np.int32)
-        item[real] = events["item"].to_numpy()[order]
-        row_of[real] = events["event"].to_numpy()[order]
-        rows |= {"decoder_target_tokens": item, "events": row_of, "decoder_loss_weights": real.astype(np.float32)}
+        item = split.corpus.events["item"].to_numpy()[rows["events"]]
+        rows |= {"decoder_target_tokens": np.where(real, item, 0), "decoder_loss_weights": real.astype(np.float32)}
         batches = ArrayBatches(rows, min(self.batch_size, len(real)), self.training.seed)
         popularity = np.maximum(split.item_popularity, 1)
         log_q = np.log(popularity / popularity.sum()).astype(np.float32)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from two_shops import LUM, stages
 
 from plum_jax import artifact
+from plum_jax.feeds.histories import overlapping_windows
 from plum_jax.systems.lum import knowledge
 from plum_jax.systems.lum.knowledge import LumKnowledge, write_moments, write_users
 
@@ -27,7 +28,7 @@ def fitted(run):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(1, 9))
 def test_every_event_is_answered_once_with_half_a_window_before_it_at_least(lengths, most):
-    windows, answered = knowledge._windows(np.array(lengths), most)
+    windows, answered = overlapping_windows(lengths, most)
     found = np.concatenate([window[first:] for window, first in zip(windows, answered, strict=True)] or [[]])
     assert found.tolist() == list(range(sum(lengths)))
     begins = np.repeat(np.cumsum(lengths) - lengths, lengths)
