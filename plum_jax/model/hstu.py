@@ -16,7 +16,7 @@ _PER_OCTAVE = 2
 
 
 class Hstu(nn.Module):
-    """The stack `[B, T, D] -> [B, T, D]`: a `Transformer` in every way but what is in a layer, and that it asks for times.
+    """The stack `[B, T, D] -> [B, T, D]`: a `Transformer` with another layer, and which asks for times.
 
     Of the configuration it reads layers, width, heads, head width, dropout and types; there is no MLP.
 
@@ -56,9 +56,7 @@ class HstuLayer(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, seen: jax.Array, apart: jax.Array, gaps: jax.Array, count: jax.Array
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, seen: jax.Array, apart: jax.Array, gaps: jax.Array, count: jax.Array) -> jax.Array:
         c = self.config
         shape = (c.d_model, 4, c.num_heads, c.head_dim)
         weight = parameter(self, "uvqk", fan_in(1.0, 0, (1, 2, 3)), ("embed", "qkv", "heads", "head"), shape, "float32")

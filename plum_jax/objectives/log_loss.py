@@ -24,8 +24,8 @@ class LogLoss:
     auxiliary_weight: float = 1.0
 
     def on(self, network: Any, mesh: Mesh) -> OfLabels:
-        """The loss of a network of `(batch, deterministic)` whose output has `logits` [B] and `auxiliary_loss`, a sum
-        and its weight or None.
+        """The loss of a network of `(batch, deterministic)` whose output has `logits`, [B] or of whole histories
+        [B, T], and `auxiliary_loss`, a sum and its weight or None.
         """
         return OfLabels(network, self)
 
@@ -38,7 +38,8 @@ class OfLabels:
     objective: LogLoss
 
     def __call__(self, params: Mapping, batch: Mapping[str, jax.Array], rng: jax.Array | None) -> Sums:
-        """Sums of loss and weight over the events of a batch with "label" float32 [B]; `rng` None: no dropout.
+        """Sums of loss and weight over the events of a batch with "label" float32, of the logits' shape, and where not
+        all of them count "label_weights"; `rng` None: no dropout.
 
         Metrics: "log_loss" without the auxiliary one, "mean_prediction" and "mean_label", which are equal where the
         predictions are calibrated, "accuracy", and "auxiliary_loss" where there is one.
@@ -46,14 +47,14 @@ class OfLabels:
         rngs = None if rng is None else {"dropout": rng}
         output = self.network.apply({"params": params}, batch, deterministic=rng is None, rngs=rngs)
         logits, labels = output.logits.astype(jnp.float32), batch["label"]
-        weight = jnp.float32(labels.shape[0])
-        log_loss = jnp.sum(binary_cross_entropy(logits, labels))
-        right = jnp.sum((logits > 0) == (labels > 0.5), dtype=jnp.float32)
+        weights = batch.get("label_weights", jnp.ones_like(labels))
+        weight = jnp.sum(weights)
+        log_loss = jnp.sum(binary_cross_entropy(logits, labels) * weights)
         metrics = {
             "log_loss": (log_loss, weight),
-            "mean_prediction": (jnp.sum(jax.nn.sigmoid(logits)), weight),
-            "mean_label": (jnp.sum(labels), weight),
-            "accuracy": (right, weight),
+            "mean_prediction": (jnp.sum(jax.nn.sigmoid(logits) * weights), weight),
+            "mean_label": (jnp.sum(labels * weights), weight),
+            "accuracy": (jnp.sum(weights * ((logits > 0) == (labels > 0.5))), weight),
         }
         if output.auxiliary_loss is None:
             return log_loss, weight, metrics

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from plum_jax import artifact
-from plum_jax.corpus.event_fields import GAP_BUCKETS, UNKNOWN, EventFields, gap_buckets
+from plum_jax.corpus.event_fields import GAP, GAP_BUCKETS, UNKNOWN, EventFields, gap_buckets
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import Split
 from plum_jax.ranking.knowledge import KnowledgeTables
@@ -160,6 +160,24 @@ class EventColumns:
             batch["knowledge_queries"] = self.knowledge.queries[rows].astype(np.float32)
             batch["knowledge_item"] = self.knowledge.items[batch["item"]].astype(np.float32)
         return batch
+
+    @functools.cached_property
+    def by_event(self) -> dict[str, np.ndarray]:
+        """Columns [E, ...] of every event, for those who read whole histories: "item", "user", "request", "time" (int32
+        seconds since the user's first event), and of what came of it "behaviour_fields", the gap being the one to the
+        event before.
+        """
+        corpus = self.split.corpus
+        gap = EventFields.of(self.split, (GAP,)).buckets
+        known = corpus.clock != "order"
+        time = self._time - self._time[self._first] if known else np.zeros(corpus.num_events, np.int64)
+        return {
+            "item": self._item,
+            "user": self._user,
+            "request": self._request.buckets,
+            "behaviour_fields": np.concatenate([self._behaviour.buckets, gap], axis=1),
+            "time": np.minimum(time, np.iinfo(np.int32).max).astype(np.int32),
+        }
 
     @functools.cached_property
     def _item(self) -> np.ndarray:

@@ -8,9 +8,7 @@ from plum_jax.corpus.splits import Split
 from plum_jax.feeds.histories import event_windows, overlapping_windows, packed_rows
 
 
-def training_rows(
-    split: Split, history_length: int, row_length: int, seed: int, used_by: str
-) -> dict[str, np.ndarray]:
+def training_rows(split: Split, history_length: int, row_length: int, seed: int, used_by: str) -> dict[str, np.ndarray]:
     """Every training event once, guarded against leaks: int32 [R, row_length] "events" (rows of `corpus.events`, 0 at
     padding), "decoder_segment_ids" and "decoder_positions".
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.corpus.schema import Corpus
 from plum_jax.evaluation.metrics.classification import classification_metrics
 from plum_jax.objectives.log_loss import LogLoss
 from plum_jax.ranking.event_batches import EventBatches
@@ -96,15 +95,10 @@ class BehaviourRanker:
 
     def columns(self, stages: Stages, label: Label) -> EventColumns:
         """What is read of an event."""
-        corpus = stages.split.corpus
-        return EventColumns(
-            stages.split,
-            self.history_length,
-            behaviour_fields=(label.field,) if self.behaviour_fields is None else tuple(self.behaviour_fields),
-            request_fields=_requests(corpus) if self.request_fields is None else tuple(self.request_fields),
-            category=next(iter(corpus.item_features), None) if self.category is None else self.category,
-            knowledge=None if self.knowledge is None else self.knowledge.read(stages),
-        )
+        knowledge = None if self.knowledge is None else self.knowledge.read(stages)
+        fields = None if self.behaviour_fields is None else tuple(self.behaviour_fields)
+        found = event_columns(self, stages, label, self.history_length, fields)
+        return dataclasses.replace(found, knowledge=knowledge)
 
     def build(self, columns: EventColumns) -> RankingNetwork:
         """The network for these columns."""
@@ -146,15 +140,8 @@ class FittedBehaviourRanker:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        leaves = jax.tree_util.tree_leaves_with_path(self.params)
-        tables = [leaf for path, leaf in leaves if "embedding" in str(path[-1])]
-        total = sum(np.size(leaf) for _, leaf in leaves)
-        return {
-            "seed": self.seed,
-            "parameters": total,
-            "non_embedding_parameters": total - sum(map(np.size, tables)),
-            "train_seconds": round(seconds_of(read_metrics(self.directory)), 1),
-        }
+        seconds = round(seconds_of(read_metrics(self.directory)), 1)
+        return {"seed": self.seed, **table_sizes(self.params), "train_seconds": seconds}
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """float32 [n], logits of events by their rows."""
@@ -201,5 +188,34 @@ def initial_params(network: RankingNetwork, batch: Mapping[str, np.ndarray], key
     return network.init(key, batch)["params"]
 
 
-def _requests(corpus: Corpus) -> tuple[str, ...]:
-    return (*corpus.user_features, *corpus.context_features)
+class Reads(Protocol):
+    """A ranker's choice of what is read of an event."""
+
+    @property
+    def request_fields(self) -> tuple[str, ...] | None: ...
+
+    @property
+    def category(self) -> str | None: ...
+
+
+def event_columns(
+    ranker: Reads, stages: Stages, label: Label, history_length: int, behaviour_fields: tuple[str, ...] | None = None
+) -> EventColumns:
+    """What a ranker reads of an event; of behaviours the label's column where nothing else is said."""
+    corpus = stages.split.corpus
+    known_before = (*corpus.user_features, *corpus.context_features)
+    return EventColumns(
+        stages.split,
+        history_length,
+        behaviour_fields=(label.field,) if behaviour_fields is None else behaviour_fields,
+        request_fields=known_before if ranker.request_fields is None else tuple(ranker.request_fields),
+        category=next(iter(corpus.item_features), None) if ranker.category is None else ranker.category,
+    )
+
+
+def table_sizes(params: Any) -> dict[str, int]:
+    """ "parameters", and "non_embedding_parameters": those in no table of embeddings."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    tables = [leaf for path, leaf in leaves if "embedding" in str(path[-1])]
+    total = sum(np.size(leaf) for _, leaf in leaves)
+    return {"parameters": total, "non_embedding_parameters": total - sum(map(np.size, tables))}
