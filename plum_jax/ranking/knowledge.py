@@ -15,8 +15,8 @@ class KnowledgeTables:
     """Answers of a user model to N conditions before every event, and its vectors of items.
 
     Attributes:
-      queries: float16 or float32 [E, N, D] by row of `corpus.events`: unit vectors o_q of what the user would take under
-        each condition, from the events before that row alone.
+      queries: float16 or float32 [E, N, D] by row of `corpus.events`: unit vectors o_q of what the user would take
+        under each condition, from the events before that row alone.
       items: float32 [I, D]: unit vectors e_i.
       fingerprint: of both, and of what made them.
       condition_names: N names.
@@ -40,8 +40,8 @@ class KnowledgeTables:
         found = len(self.queries), len(self.items)
         if found != (num_events, num_items):
             raise ValueError(
-                f"expected knowledge of {num_events} events and {num_items} items, got {found[0]} and {found[1]}: it is "
-                "of another corpus; make it from the stages that are ranked"
+                f"expected knowledge of {num_events} events and {num_items} items, got {found[0]} and {found[1]}: it "
+                "is of another corpus; make it from the stages that are ranked"
             )
 
 
