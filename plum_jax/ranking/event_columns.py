@@ -44,13 +44,13 @@ class ItemCategories:
                 f"{', '.join(corpus.item_features) or 'none'}: set BehaviourRanker.category"
             )
         values = corpus.items[column].to_list()
-        names = [[v for v in value or () if v is not None] if isinstance(value, list) else [value] for value in values]
+        names = [value if isinstance(value, list) else [value] for value in values]
         known = sorted({str(name) for some in names for name in some if name is not None})
         number = {name: place for place, name in enumerate(known, start=1)}
         lists = [[number[str(name)] for name in some if name is not None] for some in names]
         table = np.full((corpus.num_items, max(1, *map(len, lists))), NO_CATEGORY, np.int32)
-        for row, names in zip(table, lists, strict=True):
-            row[: len(names)] = names
+        for row, numbers in zip(table, lists, strict=True):
+            row[: len(numbers)] = numbers
         return cls(table, 1 + len(number))
 
 

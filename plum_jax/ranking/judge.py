@@ -26,8 +26,8 @@ FOLDER = "evaluation"
 def judged(
     stages: Stages, label: Label, name: str, ranker: Ranker, facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The row of `evaluation/<name>.json`, and each event's logit in `<name>.events.parquet`; made unless both are there
-    from the same inputs.
+    """The row in `evaluation/<name>.json` and the logits in `<name>.events.parquet`; made unless
+    both are there from the same inputs.
 
     Figures of the test events bear the names of `classification_metrics`, those of the validation events "validation_"
     before them.
@@ -48,7 +48,7 @@ def judged(
     start = time.perf_counter()
     frame = scored_events(label.of(stages.split), fitted)
     seconds = time.perf_counter() - start
-    metrics = {}
+    metrics: dict[str, float] = {}
     for fold in FOLDS:
         figures = classification_metrics(*arrays_of(frame, fold))
         metrics |= {f"{'validation_' if fold == 'validation' else ''}{key}": value for key, value in figures.items()}

@@ -170,11 +170,10 @@ def curve(network: RankingNetwork, columns: EventColumns, events: LabelledEvents
     """AUC, GAUC and log loss of the validation events of some users, evenly spread."""
     rows = events.rows["validation"]
     user = columns.split.corpus.events["user"].to_numpy()
-    everybody = np.unique(user[rows])
-    some = everybody[
-        np.unique(np.linspace(0, len(everybody) - 1, max(1, len(everybody) * at_most // len(rows))).astype(int))
-    ]
-    rows = rows[np.isin(user[rows], some)] if len(rows) > at_most else rows
+    if len(rows) > at_most:
+        everybody = np.unique(user[rows])
+        places = np.linspace(0, len(everybody) - 1, max(1, len(everybody) * at_most // len(rows)))
+        rows = rows[np.isin(user[rows], everybody[places.astype(int)])]
 
     def evaluate(params: Any) -> dict[str, float]:
         found = classification_metrics(events.label[rows], scores(network, params, columns, rows), user[rows])

@@ -12,7 +12,7 @@ from small_corpora import corpus_of, histories
 from plum_jax.corpus import splits
 from plum_jax.corpus.leaks import LeakError
 from plum_jax.corpus.schema import Corpus
-from plum_jax.corpus.splits import TEST, TRAIN, VALIDATION, GlobalTime, LeaveOneOut, SplitError
+from plum_jax.corpus.splits import TEST, TRAIN, VALIDATION, GlobalTime, LeaveOneOut, SplitError, UserTime
 
 property_test = settings(max_examples=60, deadline=None)
 clocks = st.sampled_from(["absolute", "relative", "order"])
@@ -242,3 +242,61 @@ def test_amazon_beauty_splits_as_in_the_literature(shared_data):
     assert test.target_item[:3].tolist() == [4, 10, 18]
     assert collections.Counter(np.diff(test.history_offsets) + 1) == counts
     split.check_no_leak(split.training_events(), "nobody")
+
+
+def user_time_by_loop(events, timed, validation, test):
+    """Folds of one history, as a person would write them."""
+    n = len(events)
+    folds = [TRAIN] * n
+    if n >= 3:
+        tested = min(max(1, int(n * test)), n - 2)
+        validated = min(max(1, int(n * validation)), n - 1 - tested)
+        folds = [TRAIN] * (n - tested - validated) + [VALIDATION] * validated + [TEST] * tested
+    if timed:
+        for time in {time for _, time in events}:
+            rows = [row for row in range(n) if events[row][1] == time]
+            if len({events[row] for row in rows}) < len(rows):
+                folds = [folds[rows[-1]] if row in rows else fold for row, fold in enumerate(folds)]
+    return folds
+
+
+@property_test
+@given(st.data(), st.sampled_from([(0.1, 0.1), (0.3, 0.5), (0.05, 0.9)]), st.integers(0, 3))
+def test_user_time_equals_the_loop(data, shares, minimum_history):
+    clock = data.draw(clocks)
+    drawn = data.draw(histories(clock))
+    corpus = corpus_of(drawn, clock)
+    split = split_or_assume(UserTime(*shares, minimum_history=minimum_history), corpus)
+    by_loop = [user_time_by_loop(events, clock != "order", *shares) for events in drawn]
+    assert split.fold.dtype == np.int8 and split.fold.tolist() == [fold for folds in by_loop for fold in folds]
+    user = corpus.events["user"].to_numpy()
+    assert all((np.diff(split.fold[user == one]) >= 0).all() for one in range(len(drawn)))
+    for name, number in splits.FOLDS.items():
+        firsts = [folds.index(number) if number in folds else -1 for folds in by_loop]
+        starts = np.cumsum([0] + [len(events) for events in drawn])
+        expected = [start + place for start, place in zip(starts, firsts, strict=False) if place >= minimum_history]
+        assert split.targets[name].tolist() == [row for row in expected if split.fold[row] == number]
+    split.check_no_leak(split.training_events(), "a careful reader")
+    held_out = np.flatnonzero(split.fold != TRAIN)
+    leaked = corpus.events[held_out[:1]].with_columns(event=pl.lit(int(held_out[0]), pl.Int64))
+    with pytest.raises(LeakError, match="^leak: popularity"):
+        split.check_no_leak(leaked, "popularity")
+
+
+def test_user_time_holds_out_the_ends_of_histories():
+    split = UserTime(0.2, 0.3).split(corpus_of([[0] * 10, [1, 2], [3, 4, 5]], clock="order"))
+    assert split.fold.tolist() == [0] * 5 + [1] * 2 + [2] * 3 + [0, 0] + [0, 1, 2]
+    assert split.targets["validation"].tolist() == [5, 13] and split.targets["test"].tolist() == [7, 14]
+    copies = UserTime().split(corpus_of([[(0, 1), (1, 2), (2, 5), (3, 5), (2, 5)]]))
+    assert copies.fold.tolist() == [TRAIN, TRAIN, TEST, TEST, TEST] and not len(copies.targets["validation"])
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.1), (0.1, 0.0), (0.5, 0.5)])
+def test_shares_that_leave_nothing_are_refused(shares):
+    with pytest.raises(SplitError, match="expected validation and test as shares .* together less than 1, got 0"):
+        UserTime(*shares).split(corpus_of([[0, 1, 2]], clock="order"))
+
+
+def test_user_time_needs_three_events_of_one_user():
+    with pytest.raises(SplitError, match="at least 3 events; the longest of 2 histories of corpus 'small' has 2"):
+        UserTime().split(corpus_of([[0, 1], [2]], clock="order"))

@@ -45,9 +45,10 @@ class TwinInterest(nn.Module):
     @nn.compact
     def __call__(self, candidate: jax.Array, behaviours: jax.Array, mask: jax.Array, extras: Extras) -> Interest:
         c, zeros = self.config, nn.initializers.zeros_init()
-        bias: jax.Array | float = 0.0
+        bias = None
         for number, size in enumerate(self.field_sizes):
             table = parameter(self, f"field_{number}_bias", zeros, ("bucket", "heads"), (size, c.heads), "float32")
-            bias = bias + table[extras.fields[..., number]]
+            of_field = table[extras.fields[..., number]]
+            bias = of_field if bias is None else bias + of_field
         attention = TargetAttention(c.heads, c.head_dim, c.top_k, name="attention")
-        return Interest(attention(candidate, behaviours, mask, bias if self.field_sizes else None))
+        return Interest(attention(candidate, behaviours, mask, bias))
