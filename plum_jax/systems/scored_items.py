@@ -108,12 +108,22 @@ def judged_with_loss(
     """
     test, ks = evaluation_users(split, "test", max_users), tuple(ks)
     histories = [test.history(row) for row in range(len(test))]
-    users, items = scorer.users(params, histories) * np.float32(scale), scorer.items(params)
-    nats = in_blocks(functools.partial(_nats, jnp.asarray(items)), _USERS, users, test.target_item)
+    nats = item_nats(scorer.users(params, histories) * np.float32(scale), scorer.items(params), test.target_item)
+    return summarise({"loss": nats}) | judged_on(test, split, scorer.rank(params, test, max(ks)), ks)
+
+
+def judged_on(test: EvaluationSet, split: Split, ranking: Ranking, ks: Sequence[int]) -> dict[str, Any]:
+    """The metrics at `ks` of lists of some test users, with deciles of popularity."""
     popularity = split.item_popularity
     catalogue = Catalogue(split.corpus.num_items, popularity == 0, popularity)
-    metrics, _ = judged(scorer.rank(params, test, max(ks)), test.user, test.target_item, ks, catalogue)
-    return summarise({"loss": nats.astype(np.float64)}) | metrics
+    return judged(ranking, test.user, test.target_item, tuple(ks), catalogue)[0]
+
+
+def item_nats(users: np.ndarray, items: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """float64 [U]: -log p of each user's target int32 [U] under the softmax of products of users float32 [U, D] with
+    all items float32 [N, D].
+    """
+    return in_blocks(functools.partial(_nats, jnp.asarray(items)), _USERS, users, targets).astype(np.float64)
 
 
 @jax.jit

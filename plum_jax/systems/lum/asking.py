@@ -41,7 +41,7 @@ class Asker:
         return np.stack([self.known.events.asked(values) for values in asked])
 
     def answers(self, params: Any, histories: Sequence[np.ndarray], conditions: np.ndarray) -> np.ndarray:
-        """o_q: float32 [U, N, D] of N conditions int32 [N, F] about each user: a group query.
+        """o_q: float32 [U, N, D] of N conditions about each user: a group query.
 
         The keys and values of a history are computed once for all conditions, which do not see each other, so that each
         answer is that of a query by itself. A user without history is asked about nobody in particular.
@@ -49,15 +49,16 @@ class Asker:
         Args:
           params: of the network.
           histories: int64 [n], rows of the corpus's events, oldest first.
-          conditions: of `conditions`.
+          conditions: int32 [N, F] for all users, or [U, N, F].
         """
+        conditions = np.broadcast_to(conditions, (len(histories), *conditions.shape[-2:]))
         events, segments, positions = latest_events(histories, self.history_length)
         run = functools.partial(_group, self.network, params)
 
-        def ask(events: np.ndarray, segments: np.ndarray, positions: np.ndarray) -> jax.Array:
-            return run(*self.read(events), segments, positions, conditions)
+        def ask(events: np.ndarray, *others: np.ndarray) -> jax.Array:
+            return run(*self.read(events), *others)
 
-        return in_blocks(ask, min(_USERS, len(histories)), events, segments, positions)
+        return in_blocks(ask, min(_USERS, len(histories)), events, segments, positions, conditions)
 
     def items(self, params: Any) -> np.ndarray:
         """e_i: float32 [N, D] of all items."""
@@ -92,9 +93,8 @@ def _group(
 ) -> jax.Array:
     cache: Any = network.apply({"params": params}, items, fields, segments, positions, method="read")
     seen = (tokens_of(segments) > 0)[:, None]
-    asked = jnp.broadcast_to(conditions, (len(segments), *conditions.shape))
-    behind = jnp.broadcast_to(2 * jnp.sum(segments, axis=1, keepdims=True), asked.shape[:2])
-    return _ask(network, params, cache, asked, seen, behind)
+    behind = jnp.broadcast_to(2 * jnp.sum(segments, axis=1, keepdims=True), conditions.shape[:2])
+    return _ask(network, params, cache, conditions, seen, behind)
 
 
 def _ask(network: LumNetwork, params: Any, *arguments: Any) -> jax.Array:

@@ -76,7 +76,7 @@ class LumNetwork(nn.Module):
 
     def item_vectors(self, items: Items) -> jax.Array:
         """e_i, unit vectors float32 `[..., D]`."""
-        return _unit(self.items(items))
+        return unit(self.items(items))
 
     def scale(self) -> jax.Array:
         """The inverse temperature."""
@@ -97,7 +97,7 @@ class LumNetwork(nn.Module):
         x = self._tokens(conditions, items, deterministic)
         segments, positions = tokens_of(batch["decoder_segment_ids"]), token_positions(batch["decoder_positions"])
         states = self.transformer(x, positions, PackedCausal(segments), deterministic=deterministic).values
-        return _unit(states[:, ::2]), _unit(items), self.scale()
+        return unit(states[:, ::2]), unit(items), self.scale()
 
     def read(self, items: Items, conditions: jax.Array, segments: jax.Array, positions: jax.Array) -> KVCache:
         """Keys and values of whole histories `[B, T]` of events, computed once for all that is asked about them."""
@@ -119,7 +119,7 @@ class LumNetwork(nn.Module):
         x = self._read_as(self._conditions(conditions))
         own = jnp.broadcast_to(jnp.arange(positions.shape[1], dtype=jnp.int32), positions.shape)
         masks = BeamMasks(seen, own[..., None])
-        return _unit(self.transformer(x, positions, masks, cache).values)
+        return unit(self.transformer(x, positions, masks, cache).values)
 
     def __call__(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         """Touches every parameter, for initialising."""
@@ -167,6 +167,7 @@ def token_positions(by_event: jax.Array) -> jax.Array:
     return tokens_of(2 * by_event) + jnp.tile(jnp.arange(2, dtype=by_event.dtype), by_event.shape[1])
 
 
-def _unit(x: jax.Array) -> jax.Array:
+def unit(x: jax.Array) -> jax.Array:
+    """float32 `[..., D]` of length one."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)

@@ -217,11 +217,15 @@ class FittedLum:
 
 def rank_by_answers(asker: Asker, asked: np.ndarray, params: Any, evaluation: EvaluationSet, k: int) -> Ranking:
     """The items that are most like the answer to one condition int32 [1, F]."""
-    offsets = evaluation.history_offsets
-    histories = [evaluation.history_events[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
-    answers = asker.answers(params, histories, asked)[:, 0]
+    answers = asker.answers(params, histories_of(evaluation), asked)[:, 0]
     lists, scores = exact_top_k(answers, asker.items(params), evaluation, k)
     return Ranking(lists, scores)
+
+
+def histories_of(evaluation: EvaluationSet) -> list[np.ndarray]:
+    """int64 [n] each, the rows of the corpus's events before each user's target."""
+    offsets = evaluation.history_offsets
+    return [evaluation.history_events[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
 
 
 def initial_lum(network: LumNetwork, key: jax.Array) -> Any:
