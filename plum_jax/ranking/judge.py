@@ -153,15 +153,14 @@ def read_events(directory: epath.PathLike, name: str) -> pl.DataFrame:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Test figures with standard errors over users, and the differences that there are, as text."""
-    names = ("auc", "gauc", "log_loss")
-    lines = [f"{'test events':24s}" + "".join(f"{name:>18s}" for name in names) + f"{'validation auc':>18s}"]
+    names = ("auc", "gauc", "log_loss", "validation_auc")
+    lines = [f"{'test events':24s}" + "".join(f"{name.replace('_', ' '):>18s}" for name in names)]
     for row in rows:
-        cells = [f"{row[name]:.4f} ± {row[f'{name}_se']:.4f}" for name in names]
-        cells.append(f"{row['validation_auc']:.4f} ± {row['validation_auc_se']:.4f}")
+        cells = (f"{row[name]:.4f} ± {row[f'{name}_se']:.4f}" if name in row else "-" for name in names)
         lines.append(f"{row['name']:24s}" + "".join(f"{cell:>18s}" for cell in cells))
     for row in (row for row in rows if "base" in row):
         lines.append(f"\n{row['name']} - {row['base']}, 95% intervals over users")
-        for name in names:
+        for name in (name for name in names if f"{name}_difference" in row):
             key = f"{name}_difference"
             interval = f"[{row[f'{key}_low']:+.4f}, {row[f'{key}_high']:+.4f}]"
             lines.append(f"  {name:12s}{row[key]:+.4f} {interval}, p = {row[f'{key}_p']:.4f}")

@@ -177,7 +177,7 @@ def curve(network: RankingNetwork, columns: EventColumns, events: LabelledEvents
 
     def evaluate(params: Any) -> dict[str, float]:
         found = classification_metrics(events.label[rows], scores(network, params, columns, rows), user[rows])
-        return {name: found[name] for name in CURVE}
+        return {name: found[name] for name in CURVE if name in found}
 
     return evaluate
 

@@ -35,8 +35,10 @@ class WithinUsers(NamedTuple):
     all_users: int
 
     @property
-    def gauc(self) -> Estimate:
-        """Mean weighted by events, and its standard error over users (of a ratio of two sums)."""
+    def gauc(self) -> Estimate | None:
+        """Mean weighted by events, and its standard error over users (of a ratio of two sums); None: nobody has one."""
+        if not len(self.user):
+            return None
         value = float(np.average(self.auc, weights=self.events))
         return Estimate(value, _clustered_error(self.events * (self.auc - value) / self.events.sum()))
 
@@ -102,11 +104,7 @@ def user_error(labels: np.ndarray, components: np.ndarray, users: np.ndarray) ->
 
 
 def within_users(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> WithinUsers:
-    """AUC of every user with both labels (GAUC of DIN, arXiv 1706.06978, section 5.3, weighs them by events).
-
-    Raises:
-      ValueError: no user has both labels.
-    """
+    """AUC of every user with both labels (GAUC of DIN, arXiv 1706.06978, section 5.3, weighs them by events)."""
     positive = checked(labels, scores)
     present, user = np.unique(users, return_inverse=True)
     order = np.lexsort((scores, user))
@@ -120,11 +118,6 @@ def within_users(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> W
     ones = np.add.reduceat(one.astype(np.float64), starts)
     total = np.add.reduceat(np.where(one, ranks, 0.0), starts)
     both = (ones > 0) & (ones < counts)
-    if not both.any():
-        raise ValueError(
-            f"GAUC is the mean over users who have both labels, and none of {len(present):,} has: expected several "
-            "events of a user in the fold; leave it out, or take another split"
-        )
     m, n = ones[both], counts[both] - ones[both]
     return WithinUsers(present[both], (total[both] - m * (m + 1) / 2) / (m * n), counts[both], len(present))
 
@@ -138,8 +131,9 @@ def log_losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
 def classification_metrics(labels: np.ndarray, logits: np.ndarray, users: np.ndarray) -> dict[str, float]:
     """All figures by name.
 
-    "auc" with "auc_se" (over users) and "auc_delong_se" (over events), "gauc" with "gauc_se" and "gauc_users", who have
-    both labels, of "users"; "log_loss" with "log_loss_se" (over users); "mean_prediction", "mean_label", "events".
+    "auc" with "auc_se" (over users) and "auc_delong_se" (over events), "gauc" with "gauc_se" over the "gauc_users" of
+    "users" who have both labels, left out where none has; "log_loss" with "log_loss_se" (over users);
+    "mean_prediction", "mean_label", "events".
 
     Args:
       labels: 0 or 1, [n].
@@ -150,14 +144,13 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray, users: np.nda
       ValueError: one label only, or logits that are not finite.
     """
     components, losses = placements(labels, logits), log_losses(labels, logits)
-    within = within_users(labels, logits, users)
-    loss = float(losses.mean())
+    within, loss = within_users(labels, logits, users), float(losses.mean())
+    gauc = {} if within.gauc is None else {"gauc": within.gauc.value, "gauc_se": within.gauc.se}
     return {
         "auc": auc(labels, logits),
         "auc_se": user_error(labels, components, users),
         "auc_delong_se": float(np.sqrt(delong_covariance(labels, components[None])[0, 0])),
-        "gauc": within.gauc.value,
-        "gauc_se": within.gauc.se,
+        **gauc,
         "gauc_users": len(within.user),
         "log_loss": loss,
         "log_loss_se": _clustered_error(_sums(losses - loss, users) / len(losses)),

@@ -41,6 +41,7 @@ def user_bootstrap(
     """ "auc", "gauc" and "log_loss" of `first` minus those of `second`, with 95% intervals over users.
 
     Users are drawn with replacement, each with all its events, the same draw for both models and all three figures.
+    "gauc" is left out where no user has both labels.
 
     Args:
       labels: 0 or 1, [n].
@@ -50,7 +51,7 @@ def user_bootstrap(
       seed: of the draws.
 
     Raises:
-      ValueError: one label only, or no user with both.
+      ValueError: one label only.
     """
     pairs = [_Weighed(labels, scores, users) for scores in (first, second)]
     count = pairs[0].num_users
@@ -63,6 +64,7 @@ def user_bootstrap(
     return {
         name: _difference(float(differences[place]), np.asarray(drawn)[:, place])
         for place, name in enumerate(("auc", "gauc", "log_loss"))
+        if np.isfinite(differences[place])
     }
 
 

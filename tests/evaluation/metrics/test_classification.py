@@ -130,5 +130,7 @@ def test_what_has_no_auc_is_refused(labels, scores, message):
 
 
 def test_users_of_one_label_have_no_gauc():
-    with pytest.raises(ValueError, match="none of 2 has: expected several events of a user"):
-        metrics.within_users(np.array([0, 0, 1]), np.array([1.0, 2.0, 3.0]), np.array([0, 0, 1]))
+    labels, scores, users = np.array([0, 0, 1]), np.array([1.0, 2.0, 3.0]), np.array([0, 0, 1])
+    found = metrics.classification_metrics(labels, scores, users)
+    assert "gauc" not in found and found["gauc_users"] == 0 and found["auc"] == 1
+    assert user_bootstrap(labels, scores, -scores, users, draws=5).keys() == {"auc", "log_loss"}
