@@ -64,6 +64,8 @@ def test_it_learns_what_is_planted(run, interest):
     counted = sum(np.size(leaf) for leaf in jax.tree.leaves(fitted.params))
     tables = sum(np.size(leaf) for leaf in jax.tree.leaves(fitted.params["items"] | fitted.params["fields"]))
     of_age = np.size(fitted.params["user"]["field_0_embedding"])
+    if "cross" in fitted.params["interest"]:
+        tables += sum(np.size(leaf) for leaf in jax.tree.leaves(fitted.params["interest"]["cross"]))
     assert fitted.facts["parameters"] == counted == fitted.facts["non_embedding_parameters"] + tables + of_age
 
 

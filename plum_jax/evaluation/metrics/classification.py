@@ -76,8 +76,8 @@ def placements(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def delong_covariance(labels: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """float64 [M, M]: covariance of the AUCs of M models over the same events (DeLong et al., Biometrics 1988); NaN where
-    a label has one event, which has no spread.
+    """float64 [M, M]: covariance of the AUCs of M models over the same events (DeLong et al., Biometrics 1988); NaN
+    where a label has one event, which has no spread.
 
     Args:
       labels: 0 or 1, [n].
