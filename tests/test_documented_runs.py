@@ -136,6 +136,13 @@ SLOW = {
         ),
         Given("plum semantic_ids.gin ml_100k.gin sid_v2.gin", "docs/semantic_ids.md", (*RQVAE, *ML_100K)),
     ],
+    "events are ranked": [
+        Given(
+            "plum rank.gin ml_100k.gin",
+            "docs/ranking.md",
+            (*ML_100K, *gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)),
+        ),
+    ],
     "all systems": [
         Given(
             "plum pipeline.gin ml_100k.gin cpu_tiny.gin all.gin",

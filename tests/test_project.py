@@ -62,6 +62,7 @@ def clear_gin():
 def test_every_gin_folder_is_checked_here():
     known = {
         "run",
+        "ranking",
         "study",
         "launcher",
         "corpus",

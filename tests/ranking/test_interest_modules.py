@@ -159,7 +159,7 @@ def test_twin_attends_to_its_highest_scores_and_to_all_where_they_are_enough(top
     module, params = made(config, arrays)
     candidate, behaviours, mask, extras = jax.tree.map(np.asarray, arrays)
     of = jax.tree.map(np.asarray, params)
-    bias = of["field_0_bias"][extras.fields[..., 0]] + of["field_1_bias"][extras.fields[..., 1]]
+    bias = sum(of["cross"][f"field_{n}_embedding"][extras.fields[..., n]] for n in range(2))
     found = np.asarray(module.apply({"params": params}, *arrays).vector)
     for row, length in enumerate(LENGTHS):
         heads = [

@@ -76,14 +76,17 @@ def placements(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def delong_covariance(labels: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """float64 [M, M]: covariance of the AUCs of M models over the same events (DeLong et al., Biometrics 1988).
+    """float64 [M, M]: covariance of the AUCs of M models over the same events (DeLong et al., Biometrics 1988); NaN
+    where a label has one event, which has no spread.
 
     Args:
-      labels: 0 or 1, [n]; at least two of each.
+      labels: 0 or 1, [n].
       components: float64 [M, n], `placements` of each model.
     """
     positive = np.asarray(labels) > 0.5
     parts = (components[:, positive], components[:, ~positive])
+    if min(part.shape[1] for part in parts) < 2:
+        return np.full((len(components),) * 2, np.nan)
     return sum((np.atleast_2d(np.cov(part)) / part.shape[1] for part in parts), np.zeros((len(components),) * 2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ from plum_jax.model.projections import parameter
 from plum_jax.ranking.event_columns import NO_CATEGORY, ItemCategories, Sizes
 
 STD = 0.05  # of a first embedding
+JOINT_BUCKETS = 4096  # combinations of fields that have a table of their own
 
 
 class ItemTable(nn.Module):
@@ -51,11 +53,20 @@ class FieldSum(nn.Module):
 
     @nn.compact
     def __call__(self, buckets: jax.Array) -> jax.Array:
-        total = jnp.zeros((*buckets.shape[:-1], self.width))
-        for number, size in enumerate(self.sizes):
-            table = embedding(self, f"field_{number}_embedding", size, self.width)
-            total = total + jnp.take(table, buckets[..., number], axis=0)
-        return total
+        tables = [
+            embedding(self, f"field_{number}_embedding", size, self.width) for number, size in enumerate(self.sizes)
+        ]
+        if not 0 < math.prod(self.sizes) <= JOINT_BUCKETS:
+            total = jnp.zeros((*buckets.shape[:-1], self.width))
+            for number, table in enumerate(tables):
+                total = total + jnp.take(table, buckets[..., number], axis=0)
+            return total
+        # One look-up, and one scatter backwards, in a table of all combinations: they are what a step's time goes to.
+        joint, place = jnp.zeros((1, self.width)), jnp.zeros(buckets.shape[:-1], jnp.int32)
+        for number, (size, table) in enumerate(zip(self.sizes, tables, strict=True)):
+            joint = (joint[:, None] + table).reshape(-1, self.width)
+            place = place * size + buckets[..., number]
+        return jnp.take(joint, place, axis=0)
 
 
 class UserVector(nn.Module):

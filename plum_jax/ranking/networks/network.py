@@ -32,7 +32,6 @@ class RankingNetworkConfig:
       item_dim, category_dim: of an item's embedding and its categories'.
       user_dim: of the user's own embedding; 0: none.
       field_dim: of each field of user and request.
-      mean_behaviour: whether the plain mean of the behaviours' vectors stands beside the interest.
       mlp_dims: widths of the layers before the logit.
       dropout: of these layers.
       use: of knowledge, where there is any: "direct", its vectors as inputs; "matching", the products of its queries
@@ -45,7 +44,6 @@ class RankingNetworkConfig:
     category_dim: int = 16
     user_dim: int = 16
     field_dim: int = 8
-    mean_behaviour: bool = False
     mlp_dims: tuple[int, ...] = (128, 64)
     dropout: float = 0.1
     use: Use = "both"
@@ -101,9 +99,6 @@ class RankingNetwork(nn.Module):
             candidate,
             self._or_none(interest.vector, batch["lengths"]),
         ]
-        if c.mean_behaviour:
-            total = jnp.einsum("BT,BTD->BD", mask.astype(behaviours.dtype), behaviours)
-            parts.append(total / jnp.maximum(batch["lengths"], 1)[:, None])
         if self.sizes.conditions:
             parts.append(KnowledgeInputs(c.use, c.knowledge_dim, name="knowledge")(batch))
         x = Perceptron(c.mlp_dims, c.dropout, name="mlp")(jnp.concatenate(parts, axis=-1), deterministic)

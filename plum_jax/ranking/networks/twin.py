@@ -7,8 +7,8 @@ import dataclasses
 import flax.linen as nn
 import jax
 
-from plum_jax.model.projections import parameter
 from plum_jax.ranking.event_columns import Sizes
+from plum_jax.ranking.networks.embedding import FieldSum
 from plum_jax.ranking.networks.interest import Extras, Interest
 from plum_jax.ranking.networks.target_attention import TargetAttention
 
@@ -44,11 +44,7 @@ class TwinInterest(nn.Module):
 
     @nn.compact
     def __call__(self, candidate: jax.Array, behaviours: jax.Array, mask: jax.Array, extras: Extras) -> Interest:
-        c, zeros = self.config, nn.initializers.zeros_init()
-        bias = None
-        for number, size in enumerate(self.field_sizes):
-            table = parameter(self, f"field_{number}_bias", zeros, ("bucket", "heads"), (size, c.heads), "float32")
-            of_field = table[extras.fields[..., number]]
-            bias = of_field if bias is None else bias + of_field
+        c = self.config
+        bias = FieldSum(self.field_sizes, c.heads, name="cross")(extras.fields)
         attention = TargetAttention(c.heads, c.head_dim, c.top_k, name="attention")
         return Interest(attention(candidate, behaviours, mask, bias))
