@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from plum_jax.objectives.kernels import with_attention_on
+
 
 @dataclasses.dataclass(frozen=True)
 class InfoNce:
@@ -33,7 +35,7 @@ class InfoNce:
 
     def on(self, network: Any, mesh: Mesh) -> InfoNceLoss:
         """The loss of a network with two towers."""
-        return InfoNceLoss(network, self)
+        return InfoNceLoss(with_attention_on(network, mesh), self)
 
 
 @dataclasses.dataclass(frozen=True)

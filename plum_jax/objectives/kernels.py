@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jax.sharding import Mesh
 
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
@@ -19,6 +21,11 @@ def attention_on(mesh: Mesh) -> AttentionFunction:
     from plum_jax.model.splash_attention import SplashAttention  # Pallas takes a second to import
 
     return SplashAttention(mesh, BATCH_AXES, "tensor")
+
+
+def with_attention_on(network: Any, mesh: Mesh) -> Any:
+    """A Linen module with the kernel of the mesh's devices, where it has attention at all."""
+    return network.clone(attention=attention_on(mesh)) if hasattr(network, "attention") else network
 
 
 def loss_on(mesh: Mesh) -> ChunkedCrossEntropy | None:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from plum_jax.objectives.kernels import with_attention_on
+
 Sums = tuple[jax.Array, jax.Array, dict]
 
 
@@ -27,7 +29,7 @@ class LogLoss:
         """The loss of a network of `(batch, deterministic)` whose output has `logits`, [B] or of whole histories
         [B, T], and `auxiliary_loss`, a sum and its weight or None.
         """
-        return OfLabels(network, self)
+        return OfLabels(with_attention_on(network, mesh), self)
 
 
 @dataclasses.dataclass(frozen=True)

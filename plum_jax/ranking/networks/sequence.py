@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from plum_jax.model.attention import AttentionFunction, EinsumAttention
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Transformer
 from plum_jax.model.hstu import Hstu
@@ -101,11 +102,12 @@ class HstuRanking(nn.Module):
 
 
 class SasRecRanking(nn.Module):
-    """`SasRecConfig` for these columns."""
+    """`SasRecConfig` for these columns; `attention` is the kernel."""
 
     config: SasRecConfig
     sizes: Sizes
     categories: ItemCategories
+    attention: AttentionFunction = EinsumAttention()
 
     @nn.compact
     def __call__(self, batch: Mapping[str, jax.Array], deterministic: bool = True) -> SequenceOutput:
@@ -113,7 +115,7 @@ class SasRecRanking(nn.Module):
         items, actions = _events(self.sizes, self.categories, width, batch)
         segments, positions = batch["decoder_segment_ids"], batch["decoder_positions"]
         x = nn.Dropout(c.dropout_rate)((items + actions) * width**0.5, deterministic=deterministic)
-        output = Transformer(c, name="layers")(
+        output = Transformer(c, self.attention, name="layers")(
             x.astype(c.dtype), positions, PackedCausal(segments), deterministic=deterministic
         )
         # The state behind the event before; of a first event, one that knows nothing.

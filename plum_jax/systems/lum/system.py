@@ -20,6 +20,7 @@ from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.feeds.item_columns import ItemColumns
 from plum_jax.model.counts import train_flops_parts
 from plum_jax.objectives.info_nce import InfoNce
+from plum_jax.objectives.kernels import with_attention_on
 from plum_jax.ranking.event_rows import training_rows
 from plum_jax.stages import Stages
 from plum_jax.systems.history_feed import trained_for
@@ -137,7 +138,8 @@ class Lum:
     def asker(self, split: Split, known: Known) -> Asker:
         """How it is asked."""
         item = split.corpus.events["item"].to_numpy().astype(np.int32)
-        return Asker(self.network_of(known.sizes), known, item, self.history_length)
+        network = with_attention_on(self.network_of(known.sizes), self.training.mesh.build())
+        return Asker(network, known, item, self.history_length)
 
     def feed(self, split: Split, known: Known) -> ItemColumns:
         """Packed rows of training events, reshuffled each epoch; guarded against leaks."""
