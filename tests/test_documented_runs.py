@@ -50,6 +50,10 @@ RQVAE = gin(
 CELL = (NANO, *RQVAE, *gin(RETRIEVAL_STEPS=4, BATCH_SIZE=4, KS="(5,)", NUM_BEAMS=5, NUM_PIECES=300))
 SHORT = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2)
 ITEMS = (*SHORT, *gin(LEM_STEPS=2))
+LUM = gin(
+    LUM_EPOCHS=None, LUM_STEPS=2, LUM_HISTORY_LENGTH=16, LUM_ROW_LENGTH=16, RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2
+)
+RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
 # Two cells, the first of which is that of the documents.
 STUDY = (
     f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
@@ -140,8 +144,16 @@ SLOW = {
         Given(
             "plum rank.gin ml_100k.gin",
             "docs/ranking.md",
-            (*ML_100K, *gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)),
+            (*ML_100K, *RANK),
         ),
+    ],
+    "a large user model": [
+        Given("plum lum_construct.gin ml_100k.gin", sizes=(*ML_100K, *LUM)),
+        Given("plum lum_query.gin ml_100k.gin", sizes=(*ML_100K, *LUM)),
+        Given("plum lum_use.gin ml_100k.gin", sizes=(*ML_100K, *LUM, *RANK)),
+        Given("plum lum.gin ml_100k.gin", "docs/lum.md", (*ML_100K, *LUM, *RANK)),
+        Given("plum lum_retrieval.gin ml_100k.gin", sizes=(*ML_100K, *LUM, *gin(TOWERS_BATCH_SIZE=16))),
+        Given("plum study_plan.gin simulator.gin simulated.gin lum.gin", sizes=STUDY),
     ],
     "all systems": [
         Given(
