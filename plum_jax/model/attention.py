@@ -85,13 +85,14 @@ class EinsumAttention:
         key, value = joined(keys), joined(values)
         scores = jnp.einsum("BTKGH,BSKH->BKGTS", query, key, preferred_element_type=jnp.float32)
         scores = soft_capped(scores, config.attention_softcap)
-        mask = _of_layer(prepared, is_local)
+        mask = mask_of_layer(prepared, is_local)
         scores = jnp.where(mask[:, None, None, :, :], scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
         return jnp.einsum("BKGTS,BSKH->BTKGH", weights, value)
 
 
-def _of_layer(masks: DenseMasks, is_local: bool | jax.Array) -> jax.Array:
+def mask_of_layer(masks: DenseMasks, is_local: bool | jax.Array) -> jax.Array:
+    """`[B, T, S]` bool of a layer that has the window or has not."""
     if masks.everything is None or masks.window is None:
         (mask,) = (m for m in (masks.everything, masks.window) if m is not None)
         return mask

@@ -8,14 +8,18 @@ from jax.sharding import Mesh
 
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
 from plum_jax.model.blockwise_attention import BlockwiseAttention
+from plum_jax.model.gpu_attention import FusedAttention
 from plum_jax.objectives.cross_entropy import ChunkedCrossEntropy
 from plum_jax.training.mesh import BATCH_AXES, is_tpu
 
 
 def attention_on(mesh: Mesh) -> AttentionFunction:
-    """JAX's Pallas kernel on TPU, blocks of queries on CPU, products over whole rows elsewhere."""
-    if mesh.devices.flat[0].platform == "cpu":
+    """JAX's Pallas kernel on TPU, cuDNN's on GPU, blocks of queries on CPU, products over whole rows elsewhere."""
+    platform = mesh.devices.flat[0].platform
+    if platform == "cpu":
         return BlockwiseAttention()
+    if platform == "gpu":
+        return FusedAttention()
     if not is_tpu(mesh):
         return EinsumAttention()
     from plum_jax.model.splash_attention import SplashAttention  # Pallas takes a second to import

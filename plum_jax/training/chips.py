@@ -42,6 +42,10 @@ CHIPS = (
     Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32e9, 1638e9, 400e9, 4),
 )
 
+# bfloat16 FLOPs a second without sparsity by NVIDIA's data sheets, by a part of `jax.Device.device_kind`; the first that
+# fits.
+GPU_PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+
 _GEMM_WIDTH = 1024
 _GEMM_REPEATS = 4
 
@@ -64,12 +68,18 @@ def chip_of(device: jax.Device) -> Chip | None:
 
 
 def peak_flops_per_second() -> float | None:
-    """What all devices of the run could reach together: published for TPUs, measured for CPUs, else None."""
+    """What all devices of the run could reach together: published for TPUs and GPUs, measured for CPUs, else None."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return measured_gemm_flops_per_second() * jax.process_count()
     chip = chip_of(device)
-    return None if chip is None else chip.peak_flops * jax.device_count()
+    peak = chip.peak_flops if chip else gpu_peak(device.device_kind)
+    return None if peak is None else peak * jax.device_count()
+
+
+def gpu_peak(device_kind: str) -> float | None:
+    """bfloat16 FLOPs a second of a GPU by its name; None where it is not in the table."""
+    return next((peak for name, peak in GPU_PEAKS.items() if name in device_kind), None)
 
 
 @functools.cache
