@@ -77,6 +77,10 @@ def test_every_gin_folder_is_checked_here():
     assert {path.parent.name for path in REPOSITORY.glob("gin/**/*.gin")} <= known
 
 
+# What is only read as a part of another -> one that includes it.
+PARTS = {"gin/run/lum_steps.gin": "gin/run/lum_query.gin", "gin/ranking/with_lum.gin": "gin/run/lum_use.gin"}
+
+
 def read_with(file: str) -> list[str]:
     """The files that a gin file is given with, itself among them."""
     text, folder = (REPOSITORY / file).read_text(), file.rpartition("/")[0]
@@ -91,6 +95,8 @@ def read_with(file: str) -> list[str]:
         return [job, CORPUS, study, *([] if file == study else [file])]
     if file == "gin/run/fit_settings.gin":
         return ["gin/run/fit.gin"]
+    if file in PARTS:
+        return [PARTS[file]]
     if folder == "gin/launcher":
         return ["gin/run/study_run.gin", CORPUS, "gin/study/simulated.gin", file]
     if "run.run:" in text:
@@ -99,6 +105,8 @@ def read_with(file: str) -> list[str]:
     study = f"{folder}/study.gin"  # what the other files of an experiment's folder are read behind
     if folder == "experiments/plum_frontier":
         return ["gin/run/fit.gin", file]
+    if folder == "experiments/lum":
+        return [file]
     if folder == "experiments/accuracy":
         return [study, *corpus, *([] if file == study else [file])]
     if folder == "experiments/cold_start":

@@ -42,8 +42,8 @@ CHIPS = (
     Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, 32e9, 1638e9, 400e9, 4),
 )
 
-# bfloat16 FLOPs a second without sparsity by NVIDIA's data sheets, by a part of `jax.Device.device_kind`; the first that
-# fits.
+# bfloat16 FLOPs a second, without sparsity (NVIDIA's data sheets), by a part of `jax.Device.device_kind`; the first
+# that fits.
 GPU_PEAKS = {"B200": 2250e12, "H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 
 _GEMM_WIDTH = 1024
