@@ -1,0 +1,94 @@
+"""Tables of the study, from the results beside this file: `python experiments/lum/table.py`.
+
+Prints the Markdown that README.md shows: means over seeds with their standard errors; each ranker with LUM's answers
+less itself without, with the widest of the seeds' 95% intervals (users drawn anew); and the paper's figures beside.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+Row = dict[str, Any]
+
+# The paper's Tables 2 and 4, MovieLens-1M.
+PAPER = {"sasrec": 0.7295, "hstu": 0.7533, "din": 0.7455, "dien": 0.7527, "sim": 0.7579, "twin": 0.7539}
+PAPER |= {"din_lum": 0.7472, "dien_lum": 0.7604, "sim_lum": 0.7615, "twin_lum": 0.7675}
+METRICS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
+RECALLS = {"recall@10": "R@10", "recall@50": "R@50", "recall@10_unseen": "removed: R@10", "recall@50_unseen": "R@50"}
+SPLITS = {"results.jsonl": "split by each user's time", "results_global_time.jsonl": "split by global time"}
+
+
+def main() -> None:
+    """Prints two tables for each split, and one of retrieval."""
+    for file, said in SPLITS.items():
+        if not (HERE / file).exists():
+            continue
+        rows = [row for row in read(file) if "auc" in row]
+        names = list(dict.fromkeys(row["name"] for row in rows))
+        by_name = {name: [row for row in rows if row["name"] == name] for name in names}
+        print(
+            f"| {said} | {' | '.join(METRICS.values())} | paper's AUC | seeds | parameters | seconds |\n|{'---|' * 8}"
+        )
+        for name, some in by_name.items():
+            print(line(name, some))
+        print(f"\n| {said} | less | AUC | GAUC | log loss |\n|{'---|' * 5}")
+        for name, some in by_name.items():
+            if "base" in some[0]:
+                cells = " | ".join(difference(some, metric) for metric in METRICS)
+                print(f"| {name} | {some[0]['base']} | {cells} |")
+        print()
+    if (HERE / "results_retrieval.jsonl").exists():
+        rows = read("results_retrieval.jsonl")
+        print(f"| retrieval | {' | '.join(RECALLS.values())} | seeds | parameters | seconds |\n|{'---|' * 8}")
+        for name in dict.fromkeys(row["name"] for row in rows):
+            some = [row for row in rows if row["name"] == name]
+            cells = " | ".join(figure([row[metric] for row in some]) for metric in RECALLS)
+            print(f"| {name} | {cells} | {costs(some)} |")
+
+
+def read(file: str) -> list[Row]:
+    """Rows of a file."""
+    return [json.loads(row) for row in (HERE / file).read_text().splitlines()]
+
+
+def line(name: str, rows: Sequence[Row]) -> str:
+    """A row of the first table."""
+    figures = " | ".join(figure([row[metric] for row in rows]) for metric in METRICS)
+    paper = f"{PAPER[name]:.4f}"[1:] if name in PAPER else ""
+    return f"| {name} | {figures} | {paper} | {costs(rows)} |"
+
+
+def costs(rows: Sequence[Row]) -> str:
+    """Seeds, parameters, and seconds of training."""
+    parameters = rows[0].get("parameters")
+    seconds = np.mean([row.get("train_seconds", 0.0) for row in rows])
+    return f"{len(rows)} | {f'{parameters:,}' if parameters else ''} | {seconds:,.0f}"
+
+
+def difference(rows: Sequence[Row], metric: str) -> str:
+    """The mean over seeds, and the widest of their intervals."""
+    low, high = (pick(row[f"{metric}_difference_{end}"] for row in rows) for pick, end in ((min, "low"), (max, "high")))
+    return f"{signed(np.mean([row[f'{metric}_difference'] for row in rows]))} [{signed(low)}, {signed(high)}]"
+
+
+def signed(value: float) -> str:
+    """As the pages write it: a sign, no zero before the point."""
+    return f"{value:+.4f}".replace("0.", ".", 1).replace("-", "−")
+
+
+def figure(values: Sequence[float]) -> str:
+    """The mean, with its standard error where there are seeds."""
+    text = f"{np.mean(values):.4f}"[1:]
+    if len(values) == 1:
+        return text
+    return f"{text} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.4f}".replace("± 0", "± ")
+
+
+if __name__ == "__main__":
+    main()
