@@ -43,7 +43,7 @@ class PromptVocabulary(SeqioSidVocabulary):
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
         def encode(one: object) -> np.ndarray:
-            return np.array(self._encode(np.asarray(one, object).item().decode()), np.int32)
+            return np.array(self._encode(tf.compat.as_text(np.asarray(one, object).item())), np.int32)
 
         encoded = tf.numpy_function(encode, [s], tf.int32, stateful=False)
         encoded.set_shape([None])

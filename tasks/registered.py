@@ -40,7 +40,7 @@ class MixtureError(ValueError):
 def register_records(
     directory: epath.PathLike, vocabulary: SidVocabulary, *, phase: str, length: int, name: str | None = None
 ) -> str:
-    """The mixture of a phase's token records, registered; features "targets" int32 and "weights" float32, split "train".
+    """The mixture of a phase's token records, registered: "targets" int32 and "weights" float32, split "train".
 
     Args:
       directory: artefact of kind "token_records".
@@ -67,7 +67,7 @@ def register_records(
         if task.statistics.max_length > length:
             raise MixtureError(
                 f"task {task.name} in {directory}: record {task.statistics.longest_record} has "
-                f"{task.statistics.max_length} tokens, but a row has {length}: raise LENGTH, or make the records shorter"
+                f"{task.statistics.max_length} tokens, but a row has {length}: raise LENGTH, or make shorter records"
             )
     name = name or f"plum_{phase}_{manifest.fingerprint}"
     if _is_new(name, manifest.fingerprint):
@@ -179,7 +179,9 @@ def _records(paths: Sequence[str], order: np.ndarray) -> Iterator[dict[str, np.n
     """The sequences, in this order; a reader of its own, so that two iterations do not share one."""
     source = grain.sources.ArrayRecordDataSource(list(paths))
     for start in range(0, len(order), RECORDS_AT_ONCE):
-        lengths, tokens, weights = token_records.unpack(source.__getitems__(order[start : start + RECORDS_AT_ONCE].tolist()))
+        lengths, tokens, weights = token_records.unpack(
+            source.__getitems__(order[start : start + RECORDS_AT_ONCE].tolist())
+        )
         ends = np.cumsum(lengths)
         for begin, end in zip((ends - lengths).tolist(), ends.tolist(), strict=True):
             yield {"targets": tokens[begin:end], "weights": weights[begin:end]}

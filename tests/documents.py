@@ -147,7 +147,7 @@ def codes_of(file: str, text: str) -> Iterator[Code]:
 
 def codes_of_gin_file(file: str, text: str) -> Iterator[Code]:
     """The commands in the comments of a gin file."""
-    for match in re.finditer(r"^# +plum .*(?:(?<=\\)\n#.*)*", text, flags=re.MULTILINE):
+    for match in re.finditer(r"^# +(?:plum|python -m) .*(?:(?<=\\)\n#.*)*", text, flags=re.MULTILINE):
         yield Code(file, text.count("\n", 0, match.start()) + 1, re.sub(r"^# +", "", match[0], flags=re.M), "sh")
 
 

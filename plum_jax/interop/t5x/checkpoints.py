@@ -20,6 +20,7 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.training.checkpoints import read_arrays
 from plum_jax.training.initial import initial_params
 from plum_jax.training.mesh import MeshShape
+
 from t5x import checkpoints as t5x_checkpoints  # isort: skip
 from t5x import optimizers, train_state  # isort: skip
 
@@ -152,7 +153,7 @@ def write_checkpoint(
 class RequireArchitecture:
     """A restore transformation for T5X's gin files: another decoder's checkpoint is refused, and not filled up.
 
-    T5X compares no shapes before Orbax reads, and with `fallback_to_scratch` it takes random numbers for what is missing.
+    With `fallback_to_scratch` T5X takes random numbers for what is missing, and what is too much it leaves out.
     """
 
     def __call__(self, state_dict: Any, target_state_dict: Any, *, is_resuming: bool = False) -> Any:
@@ -175,4 +176,6 @@ class RequireArchitecture:
 
 def _some(names: set[str]) -> str:
     shown = sorted(names)[:_NAMED]
-    return ", ".join(shown) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "") if names else "nothing"
+    return (
+        ", ".join(shown) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "") if names else "nothing"
+    )

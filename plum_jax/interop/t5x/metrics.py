@@ -60,9 +60,7 @@ class Recommendations:
     items_per_user: int = 10
     remove_seen: bool = True
 
-    def __call__(
-        self, path: str, inferences: Any, task_ds: Any, mode: str, vocabulary: Any = None, **_: Any
-    ) -> None:
+    def __call__(self, path: str, inferences: Any, task_ds: Any, mode: str, vocabulary: Any = None, **_: Any) -> None:
         """Writes one chunk.
 
         Raises:

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from plum_jax.interop.t5x import installed  # noqa: F401  (before t5x)
+
 from t5x import trainer  # isort: skip
 
 WHOLE_WEIGHT = "whole_batch_weight"

@@ -14,6 +14,7 @@ from plum_jax.training.optimizer import AdamW, Optimizer
 from plum_jax.training.schedules import Schedule
 from plum_jax.training.slots import map_slots
 from plum_jax.training.training_config import TrainingConfig
+
 from t5x import optimizers  # isort: skip
 
 

@@ -13,7 +13,7 @@ from plum_jax.model.decoder import Decoder
 
 
 def variables_of(boxed: Any) -> Any:
-    """"params" and "params_axes" of parameters with logical axes in their boxes."""
+    """ "params" and "params_axes" of parameters with logical axes in their boxes."""
     return flax.core.freeze({"params": nn.unbox(boxed), "params_axes": _axes(boxed)})
 
 

@@ -6,12 +6,12 @@ import functools
 from typing import Any
 
 import flax
-import jax
 from flax.traverse_util import empty_node, flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from plum_jax.interop.t5x import installed  # noqa: F401  (before t5x)
 from plum_jax.training.mesh import LOGICAL_AXIS_RULES, MeshShape, dividing
+
 from t5x import partitioning  # isort: skip
 
 
@@ -37,7 +37,10 @@ class Partitioner(partitioning.PjitPartitioner):
         return self.mesh_shape.build()
 
     def get_mesh_axes(self, train_state: Any) -> Any:
-        """T5X's, and where an axis of the mesh does not divide a dimension, another dimension is split, or none."""
+        """T5X's, without axes of one device, which T5X's older checkpointer cannot read beside others.
+
+        Where an axis of the mesh does not divide a dimension, another dimension is split, or none.
+        """
         axes = super().get_mesh_axes(train_state)
         flat = flatten_dict(flax.core.unfreeze(train_state.state_dict()), keep_empty_nodes=True)
         specs = flatten_dict(flax.core.unfreeze(axes.state_dict()), keep_empty_nodes=True)
@@ -47,7 +50,15 @@ class Partitioner(partitioning.PjitPartitioner):
     def _dividing(self, leaf: Any, spec: Any) -> Any:
         if spec is None or spec is empty_node or not hasattr(leaf, "shape"):
             return spec
-        return dividing(leaf.shape, NamedSharding(self.mesh, spec)).spec
+        return self._of_many(dividing(leaf.shape, NamedSharding(self.mesh, spec)).spec)
+
+    def _of_many(self, spec: PartitionSpec) -> PartitionSpec:
+        parts: list[Any] = []
+        for axes in spec:
+            names = () if axes is None else (axes,) if isinstance(axes, str) else axes
+            many = tuple(name for name in names if self.mesh.shape[name] > 1)
+            parts.append(many if len(many) > 1 else many[0] if many else None)
+        return PartitionSpec(*parts)
 
 
 def t5x_rules() -> list[tuple[str, Any]]:
@@ -59,8 +70,3 @@ def t5x_rules() -> list[tuple[str, Any]]:
         theirs = list(dict.fromkeys(names[name] for name in over))
         rules.append((axis, theirs[0] if theirs else None))
     return rules
-
-
-def batch_spec(partitioner: Any) -> PartitionSpec:
-    """How a partitioner splits the rows of a batch."""
-    return jax.sharding.PartitionSpec(*partitioner.data_partition_spec)

@@ -27,6 +27,7 @@ from plum_jax.training.mesh import MeshShape
 from tasks.feature_converter import CAUSAL, DecoderFeatures
 from tasks.prompt_vocabulary import PromptVocabulary
 from tasks.seqio_vocabulary import SeqioSidVocabulary
+
 from t5x import metrics as t5x_metrics  # isort: skip
 from t5x import models  # isort: skip
 

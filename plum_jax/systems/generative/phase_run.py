@@ -1,4 +1,4 @@
-"""One training of a run as it lies in its directory: its last checkpoint read, or one that another program made put in."""
+"""One training of a run as it lies in its directory: its last checkpoint, or one that another program made."""
 
 from __future__ import annotations
 
