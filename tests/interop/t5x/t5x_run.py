@@ -19,7 +19,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 ABSENT = "T5X is not importable here: make test-t5x T5X=/path/to/sources (docs/t5x.md)"
 LENGTH = 64
 
-NANO = DecoderConfig(num_layers=2, d_model=32, num_heads=2, num_kv_heads=1, head_dim=16, mlp_dim=88)
+NANO = DecoderConfig(num_layers=2, d_model=32, num_heads=2, num_kv_heads=1, head_dim=16, mlp_dim=64)
 EXPERTS = DecoderConfig(
     num_layers=2,
     d_model=32,

@@ -89,7 +89,7 @@ def test_another_architecture_is_refused_by_name():
     decoder, state, _ = trained(AdamW(), 0)
     wider = Decoder(dataclasses.replace(NANO, mlp_dim=96), VOCABULARY)
     message = (
-        r"runs/x is of another decoder .*transformer/layers/mlp/down is \(2, 88, 32\), expected \(2, 96, 32\).*"
+        r"runs/x is of another decoder .*transformer/layers/mlp/down is \(2, 64, 32\), expected \(2, 96, 32\).*"
         "Take the gin/model file"
     )
     with pytest.raises(T5xError, match=message):

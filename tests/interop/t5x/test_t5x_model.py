@@ -171,7 +171,7 @@ def test_t5x_s_own_partitioner_takes_our_axes(run, finished):
     partitioner = partitioning.PjitPartitioner(num_partitions=2, logical_axis_rules=t5x_rules())
     losses, after, state = steps_under_t5x(model, OptimizerDef(AdamW(RATE), 10), batch, params, partitioner, 2)
     ours = steps_under_plum(config, run.vocabulary.vocab_size, AdamW(RATE), batch, params, MeshShape(), 2)
-    assert abs(losses[0] - ours[0][0]) < 1e-5 and difference(ours[1], after) < 2e-5
+    assert abs(losses[0] - ours[0][0]) < 1e-5 and difference(ours[1], after) < 5e-5
     assert [leaf for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
 
 
