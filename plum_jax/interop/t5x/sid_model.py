@@ -50,6 +50,7 @@ class SidModel(models.BaseTransformerModel):
         num_beams: int = 32,
         constrained: bool = True,
         mesh_shape: MeshShape = MeshShape(),  # noqa: B008 (frozen)
+        init_seed: int | None = None,
     ) -> None:
         """A model over the vocabulary and the SidTable of a run.
 
@@ -61,9 +62,10 @@ class SidModel(models.BaseTransformerModel):
           num_beams: M of the search.
           constrained: only Semantic IDs that exist.
           mesh_shape: that of the `Partitioner`; decides over kernels on TPU.
+          init_seed: random parameters are those of a `TrainingConfig` of this seed; None: of T5X's own.
         """
         self.run, self.objective, self.num_beams = run, objective, num_beams
-        self.constrained, self._mesh_shape = constrained, mesh_shape
+        self.constrained, self._mesh_shape, self._init_seed = constrained, mesh_shape, init_seed
         decoder = Decoder(config, run.vocabulary.vocab_size)
         super().__init__(
             module=decoder,
@@ -92,6 +94,8 @@ class SidModel(models.BaseTransformerModel):
         """Random parameters "params" and their logical axes "params_axes"; they depend on no input's shape."""
         init = initial_params(self.module)
         assert callable(init)
+        if self._init_seed is not None:  # as training.step.initial_state folds it
+            rng = jax.random.fold_in(jax.random.key(self._init_seed), 0)
         return variables_of(init(rng))
 
     def loss_fn(self, params: Any, batch: Batch, dropout_rng: jax.Array | None) -> tuple[jax.Array, dict[str, Any]]:

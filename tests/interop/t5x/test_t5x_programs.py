@@ -17,6 +17,11 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import Recommender, rank_items
 from plum_jax.systems.generative.evaluator import RetrievalEvaluator
+from plum_jax.systems.generative.phase import Phase, train_phase
+from plum_jax.training.metrics_log import read_metrics
+from plum_jax.training.optimizer import AdamW
+from plum_jax.training.schedules import WarmupCosine
+from plum_jax.training.training_config import TrainingConfig
 
 SMALL = ["--gin.BATCH_SIZE=8", "--gin.LENGTH=64", "--gin.STATS_PERIOD=2", "--gin.CHECKPOINT_PERIOD=4"]
 
@@ -152,3 +157,40 @@ def test_bad_input_is_one_clear_error(trained, finished):
     assert "expected the directory of a run of plum in RUN_DIR" in nowhere.stderr
     other = program("eval", *files, "--gin.config.DecoderConfig.qk_norm=True")
     assert "the checkpoint is of another decoder than this configuration: it lacks transformer/layers/" in other.stderr
+
+
+def test_with_our_feed_t5x_trains_what_plum_trains_and_goes_on_where_it_was(finished, tmp_path):
+    run_dir, steps = finished[0], 6
+    run = RunFiles(str(run_dir))
+    optimizer = AdamW(WarmupCosine(peak=2e-3))
+    ours = train_phase(
+        Phase(TrainingConfig(steps=steps, optimizer=optimizer, log_period=1, tensorboard=False), 8, 64),
+        decoder=Decoder(NANO, run.vocabulary.vocab_size),
+        records=run.records("cpt"),
+        start_token=run.vocabulary.start_id,
+        made_from={},
+        directory=tmp_path / "plum",
+    )
+    files = ["--gin_file=gin/t5x/cpt.gin", "--gin_file=gin/t5x/own_feed.gin", "--gin_file=gin/model/cpu_nano.gin"]
+    common = [*files, f"--gin.RUN_DIR={text(run_dir)}", "--gin.INIT_SEED=0", "--gin.DROPOUT=0.0"]
+    common += [f"--gin.SCHEDULE_STEPS={steps}", "--gin.BATCH_SIZE=8", "--gin.LENGTH=64", "--gin.STATS_PERIOD=1"]
+    common += ["--gin.CHECKPOINT_PERIOD=3", "--gin.EVAL_PERIOD=3"]
+
+    def trained_to(directory, last):
+        where = f"--gin.MODEL_DIR={text(tmp_path / directory)}"
+        done = program("train", *common, where, f"--gin.TRAIN_STEPS={last}")
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stderr
+
+    log = trained_to("whole", steps)
+    whole = read_checkpoint(tmp_path / "whole" / f"checkpoint_{steps}")
+    differences = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b))), ours, whole.params)
+    assert max(jax.tree.leaves(differences)) < 5e-5
+    losses = [row["loss"] for row in read_metrics(tmp_path / "plum") if "loss" in row]
+    theirs = re.findall(r"\[(\d+)\] collection=train .*?\bloss=([\d.]+)", log)
+    np.testing.assert_allclose([float(loss) for _, loss in theirs], losses, rtol=1e-5)
+    trained_to("stopped", 3)
+    trained_to("stopped", steps)
+    resumed = read_checkpoint(tmp_path / "stopped" / f"checkpoint_{steps}")
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, resumed.slots, whole.slots)
