@@ -65,7 +65,7 @@ class SidModel(models.BaseTransformerModel):
           init_seed: random parameters are those of a `TrainingConfig` of this seed; None: of T5X's own.
         """
         self.run, self.objective, self.num_beams = run, objective, num_beams
-        self.constrained, self._mesh_shape, self._init_seed = constrained, mesh_shape, init_seed
+        self.constrained, self.mesh_shape, self._init_seed = constrained, mesh_shape, init_seed
         decoder = Decoder(config, run.vocabulary.vocab_size)
         super().__init__(
             module=decoder,
@@ -82,7 +82,7 @@ class SidModel(models.BaseTransformerModel):
 
     @functools.cached_property
     def _mesh(self) -> Mesh:
-        return self._mesh_shape.build()
+        return self.mesh_shape.build()
 
     @functools.cached_property
     def _loss(self) -> Any:

@@ -36,7 +36,9 @@ def t5x_gin(monkeypatch):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_s_files_parse_and_name_what_is_required(t5x_gin, name):
     t5x_gin(name)
-    required = {scope for (scope, selector), values in gin._CONFIG.items() if str(values.get("value")) == "%gin.REQUIRED"}
+    required = {
+        scope for (scope, selector), values in gin._CONFIG.items() if str(values.get("value")) == "%gin.REQUIRED"
+    }
     head = "".join(re.findall(r"^#.*\n", (REPOSITORY / f"gin/t5x/{name}.gin").read_text(), flags=re.MULTILINE))
     said = re.search(r"Required to be set: ([^.]*)\.", head)
     assert said and required == {*re.findall(r"[A-Z_]{3,}", said[1])}

@@ -122,7 +122,7 @@ def test_t5x_s_trainer_makes_our_trainer_s_steps(run, finished, config, microbat
     partitioner = Partitioner(shape)
     # Rows of very different weights: a microbatch that counted by its own would show.
     batch["decoder_loss_weights"] = batch["decoder_loss_weights"] * np.linspace(0.01, 1, 8, dtype=np.float32)[:, None]
-    model._mesh_shape = shape
+    model.mesh_shape = shape
     rows = np.array([0, 4, 1, 5, 2, 6, 3, 7]) if microbatches else np.arange(8)  # plum cuts every other row
     shuffled = {name: values[rows] for name, values in batch.items()}
     ours = steps_under_plum(
@@ -231,29 +231,16 @@ def test_rows_without_prompts_are_not_searched(run, finished):
 
 
 def test_an_interactive_model_answers_a_prompt(run, tmp_path):
-    from t5x import interactive_model
+    from plum_jax.interop.t5x.interactive import answering
 
     model = model_of(run)
-    lengths = {"inputs": 24, "targets": run.table.num_levels}
-    row = 24 + run.table.num_levels
-    answering = interactive_model.InteractiveModel(
-        batch_size=8,
-        task_feature_lengths=lengths,
-        output_dir=str(tmp_path / "out"),
-        partitioner=Partitioner(),
-        model=model,
-        dtype="float32",
-        restore_mode="latest",
-        checkpoint_path="",
-        input_shapes={"decoder_input_tokens": (8, row)},
-        add_eos=False,
-    )
+    answers_of = answering(model, "", str(tmp_path / "out"), batch_size=8, longest_prompt=24)
     sids = [run.vocabulary.decode(run.vocabulary.encode_sid(codes)) for codes in run.table.codes[:2]]
     assert sids[0].startswith("<A")
-    answers, aux = answering.predict_with_aux([f"<history> {sids[0]}{sids[1]}", f"<history> {sids[1]}"])
+    answers, aux = answers_of.predict_with_aux([f"<history> {sids[0]}{sids[1]}", f"<history> {sids[1]}"])
     tokens = [run.vocabulary.control_id("<history>"), *run.vocabulary.encode_sid(run.table.codes[:2]).ravel()]
     prompt = Ragged(np.asarray(tokens, np.int32), np.array([len(tokens)]))
-    params = jax.device_get(plain(answering.train_state.params))
+    params = jax.device_get(plain(answers_of.train_state.params))
     codes, _ = model.recommender.search(params, prompt)
     np.testing.assert_array_equal(np.asarray(aux["codes"][0]), codes[0])
     assert answers[0][1].decode() == run.vocabulary.decode(codes[0, 0] + run.vocabulary.sid_offsets)
