@@ -78,7 +78,8 @@ def check_python(arguments: list[str]) -> None:
     """The program is there and has the options; `-m` finds the module."""
     name, *rest = arguments[1:] if arguments[0] == "-m" else arguments
     if name.startswith("t5x."):
-        return check_t5x(rest)
+        check_t5x(rest)
+        return
     if arguments[0] == "-m":
         spec = importlib.util.find_spec(name)
         path = pathlib.Path(str(spec and spec.origin))

@@ -1,4 +1,4 @@
-"""Table and picture of the study: `python experiments/t5x/table.py` prints what README.md shows, and draws curves.svg."""
+"""Table and picture of the study: `python experiments/t5x/table.py` prints what README.md shows."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ def main() -> None:
     """Everything from results.jsonl."""
     rows = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]
     by_name = {row["name"]: row for row in rows}
-    print(
-        "| program | data | dropout | loss, last 20 steps | steps/s | recall@10 | ndcg@10 |\n|---|---|---|---|---|---|---|"
-    )
+    names = ("program", "data", "dropout", "loss, last 20 steps", "steps/s", "recall@10", "ndcg@10")
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
     for row in rows:
         figures = (
             f"{row['curve'][-1][1]:.4f} | {row['steps_per_second']:.2f} | {row['recall@10']:.4f} | {row['ndcg@10']:.4f}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from plum_jax.interop.t5x.partitioner import Partitioner
 from plum_jax.interop.t5x.sid_model import SidModel
+
 from t5x import interactive_model  # isort: skip
 
 

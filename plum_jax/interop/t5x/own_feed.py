@@ -1,4 +1,4 @@
-"""Our feed as T5X's data: the batches that `plum` trains on, in its order, and an exact position in every checkpoint."""
+"""Our feed as T5X's data: the batches of `plum`, in its order, and an exact position in every checkpoint."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ pytest.importorskip("t5x.models", reason=ABSENT)
 
 from t5x import utils
 
+from plum_jax.interop.t5x.checkpoints import read_checkpoint, slots_for
 from plum_jax.interop.t5x.installed import T5xError
 from plum_jax.interop.t5x.microbatches import Trainer
 from plum_jax.interop.t5x.optimizer_def import OptimizerDef, logged_rate
@@ -245,3 +246,8 @@ def test_an_interactive_model_answers_a_prompt(run, tmp_path):
     np.testing.assert_array_equal(np.asarray(aux["codes"][0]), codes[0])
     assert answers[0][1].decode() == run.vocabulary.decode(codes[0, 0] + run.vocabulary.sid_offsets)
     assert len(answers) == 2
+    # It saves in T5X's older form, which is read as well.
+    answers_of.save_checkpoint()
+    read = read_checkpoint(tmp_path / "out" / "checkpoint_0")
+    jax.tree.map(np.testing.assert_array_equal, read.params, params)
+    assert slots_for(model.optimizer_def, read.params, read.slots) is not None

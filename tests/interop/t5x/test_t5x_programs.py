@@ -11,7 +11,8 @@ from t5x_run import ABSENT, NANO, program
 pytest.importorskip("t5x.models", reason=ABSENT)
 
 from plum_jax.evaluation.metrics import Catalogue
-from plum_jax.interop.t5x.checkpoints import read_checkpoint
+from plum_jax.interop.t5x.checkpoints import read_checkpoint, slots_for
+from plum_jax.interop.t5x.optimizer_def import OptimizerDef
 from plum_jax.interop.t5x.run_files import RunFiles
 from plum_jax.model.decoder import Decoder
 from plum_jax.ragged import Ragged
@@ -74,6 +75,7 @@ def test_fine_tuning_begins_with_the_parameters_of_cpt_and_nothing_else(trained)
     start = read_checkpoint(directory / "tuned" / "checkpoint_0")
     jax.tree.map(np.testing.assert_array_equal, before.params, start.params)
     assert before.step == 4 and start.step == 0
+    assert slots_for(OptimizerDef(AdamW(), 4), before.params, before.slots) is not None, "plum goes on with T5X's slots"
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(start.slots))
     assert read_checkpoint(directory / "tuned" / "checkpoint_8").step == 8
 
