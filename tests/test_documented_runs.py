@@ -209,6 +209,7 @@ NOT_RUN = {
     "plum semantic_ids.gin ml_100k.gin cpu_tiny.gin": "says what goes with semantic_ids.gin; sid_v2.gin is run",
     "plum prepare.gin ml_100k.gin cpu_tiny.gin": "tests/interop/t5x/test_t5x_checkpoints.py gives it, to go on from",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin sizes.gin": "a pipeline with other sizes, for experiments/t5x",
+    "python experiments/t5x/steps.py": "needs T5X",
     "python experiments/t5x/collect.py": "reads what T5X has written",
     "plum mixture_rates.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin": "is run on MovieLens-100K",
     "plum pipeline.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin*": "a pipeline with other sizes and rates",

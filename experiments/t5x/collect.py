@@ -25,7 +25,10 @@ RUNS = {
 def main() -> None:
     root = pathlib.Path(sys.argv[1])
     rows = [row(root, name, *facts) for name, facts in RUNS.items()]
-    (HERE / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    path = HERE / "results.jsonl"
+    before = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows += [one for one in before if one["name"] not in RUNS]  # that of steps.py
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
 
 
 def row(root: pathlib.Path, name: str, folder: str, program: str, data: str, dropout: float) -> dict[str, Any]:
@@ -61,13 +64,16 @@ def of_t5x(directory: pathlib.Path) -> tuple[list[tuple[int, float]], list[float
     """The same from T5X's TensorBoard files."""
     import tensorflow as tf
 
-    found: dict[str, dict[int, float]] = {"loss": {}, "timing/steps_per_second": {}}
+    # Its "loss" is a mean of steps; this is one of tokens, as plum's rows are.
+    found: dict[str, dict[int, float]] = {"cross_entropy": {}, "timing/steps_per_second": {}}
     for path in sorted((directory / "train").glob("events*")):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
             for value in event.summary.value:
                 if value.tag in found:
                     found[value.tag][event.step] = float(tf.make_ndarray(value.tensor))
-    return sorted(found["loss"].items()), [rate for _, rate in sorted(found["timing/steps_per_second"].items())]
+    return sorted(found["cross_entropy"].items()), [
+        rate for _, rate in sorted(found["timing/steps_per_second"].items())
+    ]
 
 
 if __name__ == "__main__":

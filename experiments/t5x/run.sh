@@ -24,3 +24,4 @@ python -m t5x.eval --gin_file=gin/t5x/eval.gin $MODEL $RUN --gin.NUM_BEAMS=64 \
   --gin.CHECKPOINT_PATH="'$PWD/runs/t5x/own_feed/checkpoint_300'" --gin.EVAL_OUTPUT_DIR="'$PWD/runs/t5x/own_feed_test'"
 
 python experiments/t5x/collect.py runs/t5x
+python experiments/t5x/steps.py runs/t5x/plum

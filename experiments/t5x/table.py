@@ -16,6 +16,8 @@ def main() -> None:
     by_name = {row["name"]: row for row in rows}
     names = ("program", "data", "dropout", "loss, last 20 steps", "steps/s", "recall@10", "ndcg@10")
     print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    in_turn = by_name.pop("in_turn")["steps_per_second"]
+    rows = list(by_name.values())
     for row in rows:
         figures = (
             f"{row['curve'][-1][1]:.4f} | {row['steps_per_second']:.2f} | {row['recall@10']:.4f} | {row['ndcg@10']:.4f}"
@@ -23,6 +25,7 @@ def main() -> None:
         print(f"| {row['program']} | {row['data']} | {row['dropout']} | {figures} |")
     same = zip(by_name["plum_same"]["curve"], by_name["t5x_same"]["curve"], strict=True)
     print(f"\nLargest difference of the two losses on the same batches: {max(abs(a[1] - b[1]) for a, b in same):.5f}.")
+    print(f"Steps per second in turn, in one process: plum {in_turn['plum']:.2f}, T5X {in_turn['t5x']:.2f}.")
     draw(rows)
 
 

@@ -24,11 +24,13 @@ from plum_jax.interop.t5x.sid_model import SidModel
 from plum_jax.objectives.next_token import NextToken
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import Recommender
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.training.initial import initial_params
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import Adafactor, AdamW, Muon
 from plum_jax.training.schedules import Constant
 from plum_jax.training.step import initial_state, make_train_step
+from tasks import registered
 from tasks.feature_converter import DecoderFeatures
 
 RATE = Constant(1e-2)
@@ -251,3 +253,12 @@ def test_an_interactive_model_answers_a_prompt(run, tmp_path):
     read = read_checkpoint(tmp_path / "out" / "checkpoint_0")
     jax.tree.map(np.testing.assert_array_equal, read.params, params)
     assert slots_for(model.optimizer_def, read.params, read.slots) is not None
+
+
+def test_a_mixture_of_another_vocabulary_is_refused_with_both_fingerprints(run):
+    other = SidVocabulary(run.vocabulary.text, run.vocabulary.codebook_sizes, ("<history>",))
+    folds, targets = {"test": run.folds["test"]}, {"test": run.targets("test")}
+    name = registered.register_prompts(folds, targets, other, metrics=[], fingerprint="other", name="of_another_run")
+    config = utils.DatasetConfig(name, None, "test", 8, False, None)
+    with pytest.raises(ValueError, match=f"(?s)do not match.*{other.fingerprint}.*{run.vocabulary.fingerprint}"):
+        utils.verify_matching_vocabs(config, model_of(run))
