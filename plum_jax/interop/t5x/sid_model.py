@@ -94,8 +94,9 @@ class SidModel(models.BaseTransformerModel):
         """Random parameters "params" and their logical axes "params_axes"; they depend on no input's shape."""
         init = initial_params(self.module)
         assert callable(init)
-        if self._init_seed is not None:  # as training.step.initial_state folds it
-            rng = jax.random.fold_in(jax.random.key(self._init_seed), 0)
+        if self._init_seed is not None:
+            # As training.step.initial_state folds it; T5X may have made another generator the default (hardware_rng).
+            rng = jax.random.fold_in(jax.random.key(self._init_seed, impl="threefry2x32"), 0)
         return variables_of(init(rng))
 
     def loss_fn(self, params: Any, batch: Batch, dropout_rng: jax.Array | None) -> tuple[jax.Array, dict[str, Any]]:

@@ -233,7 +233,15 @@ def test_rows_without_prompts_are_not_searched(run, finished):
         model.predict_batch(params_of(model), batch_of(finished[0]))
 
 
-def test_an_interactive_model_answers_a_prompt(run, tmp_path):
+@pytest.fixture
+def own_generator():
+    """An `InteractiveModel` makes the hardware's random numbers the default of the whole process."""
+    before = jax.config.jax_default_prng_impl
+    yield
+    jax.config.update("jax_default_prng_impl", before)
+
+
+def test_an_interactive_model_answers_a_prompt(run, tmp_path, own_generator):
     from plum_jax.interop.t5x.interactive import answering
 
     model = model_of(run)
