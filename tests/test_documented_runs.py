@@ -86,6 +86,7 @@ GROUPS = {
             sizes=(*SMALL, *ML_100K, *gin(PROXY_STEPS=4, PROXY_ROUNDS=1)),
         ),
     ],
+    "a run is prepared": [Given("plum prepare.gin ml_100k.gin cpu_tiny.gin", "docs/t5x.md", (*SMALL, *ML_100K))],
     "nothing is trained": [
         Given("plum --help"),
         Given("plum model_size.gin cpu_tiny.gin"),
@@ -207,7 +208,6 @@ NOT_RUN = {
     "plum compile.gin cpu_tiny.gin": "says what goes with compile.gin; dense_110m.gin is run",
     "plum study_cell.gin ml_1m_sequences.gin movielens.gin": "is what study_run.gin starts",
     "plum semantic_ids.gin ml_100k.gin cpu_tiny.gin": "says what goes with semantic_ids.gin; sid_v2.gin is run",
-    "plum prepare.gin ml_100k.gin cpu_tiny.gin": "tests/interop/t5x/test_t5x_checkpoints.py gives it, to go on from",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin sizes.gin": "a pipeline with other sizes, for experiments/t5x",
     "python experiments/t5x/steps.py": "needs T5X",
     "python experiments/t5x/collect.py": "reads what T5X has written",

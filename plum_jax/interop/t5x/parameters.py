@@ -7,9 +7,11 @@ from typing import Any
 
 import flax
 import flax.linen as nn
+import jax
 from flax.linen.partitioning import AxisMetadata
 
 from plum_jax.model.decoder import Decoder
+from plum_jax.training.initial import initial_params
 
 
 def variables_of(boxed: Any) -> Any:
@@ -36,10 +38,6 @@ def plain(params: Any) -> Any:
 
 def shapes_of(decoder: Decoder) -> Any:
     """Shapes and types of a decoder's parameters, a tree of `jax.ShapeDtypeStruct`."""
-    import jax
-
-    from plum_jax.training.initial import initial_params
-
     init = initial_params(decoder)
     assert callable(init)
     return nn.unbox(jax.eval_shape(init, jax.random.key(0)))
