@@ -31,10 +31,10 @@ WORKERS ?= 2
 IN_PROCESSES = $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist worksteal)
 
 .NOTPARALLEL:
-.PHONY: help quickstart test test-all lint lock clean
+.PHONY: help quickstart test test-all test-t5x lint lock clean
 
 help:  ## List the commands.
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 quickstart: .venv/cpu-$(PYTHON_VERSION).stamp  ## MovieLens-100K from raw logs to a table of Recall@10 and report.html. DATA_DIR=... reads your own copy.
 	$(BIN)/plum --gin_file=gin/run/quickstart.gin --gin_file=gin/corpus/ml_100k.gin --gin_file=gin/model/cpu_tiny.gin \
@@ -52,6 +52,13 @@ test: lint  ## Linters, type checker, import rules, then every test but the slow
 
 test-all: lint  ## The slow tests too.
 	$(BIN)/python -m pytest $(IN_PROCESSES) $(TESTS)
+
+# T5X is on no package index: its sources, and those of airio and jestimator, are named by directory (docs/t5x.md).
+T5X ?=
+test-t5x: .venv/test-$(PYTHON_VERSION).stamp  ## The tests of the bridge to T5X. T5X=/path/to/sources, a directory with t5x/, airio/ and jestimator/.
+	@[ -d "$(T5X)/t5x/t5x" ] || { echo "expected sources of T5X in T5X=$(T5X), a directory with t5x/, airio/, jestimator/ (docs/t5x.md)" >&2; exit 1; }
+	PYTHONPATH="$(T5X)/t5x:$(T5X)/airio:$(T5X)/jestimator:$${PYTHONPATH:-}" $(BIN)/python -m pytest \
+	  tests/interop/t5x tests/tasks/test_registered.py tests/tasks/test_feature_converter.py
 
 lint: .venv/test-$(PYTHON_VERSION).stamp  ## Linters, type checker and import rules alone.
 	$(BIN)/ruff check .

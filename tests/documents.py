@@ -36,6 +36,7 @@ COMPLETED = {
     "--gin_file=gin/run/semantic_ids.gin": f"plum {{}} {CORPUS} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/semantic_ids/sid_v2.gin": f"plum --gin_file=gin/run/semantic_ids.gin {CORPUS} {{}} {MODEL_DIR}",
     """--gin_file=gin/run/pipeline.gin --gin.PRETRAINED="'path/to/it'\"""": f"plum {{}} {CORPUS} {MODEL_DIR}",
+    "--gin_file=gin/run/prepare.gin": f"plum {{}} {CORPUS} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/run/mixture_rates.gin": f"plum {{}} {CORPUS} --gin_file=gin/model/cpu_nano.gin {MODEL_DIR}",
     "--gin_file=gin/run/compare.gin": f"plum {{}} {MODEL_DIR} --gin.FIRST=\"'a.json'\" --gin.SECOND=\"'b.json'\"",
     "--gin_file=gin/run/model_size.gin": f"plum {{}} {MODEL} {MODEL_DIR}",
@@ -149,7 +150,7 @@ def codes_of(file: str, text: str) -> Iterator[Code]:
 
 def codes_of_gin_file(file: str, text: str) -> Iterator[Code]:
     """The commands in the comments of a gin file."""
-    for match in re.finditer(r"^# +plum .*(?:(?<=\\)\n#.*)*", text, flags=re.MULTILINE):
+    for match in re.finditer(r"^# +(?:plum|python -m) .*(?:(?<=\\)\n#.*)*", text, flags=re.MULTILINE):
         yield Code(file, text.count("\n", 0, match.start()) + 1, re.sub(r"^# +", "", match[0], flags=re.M), "sh")
 
 

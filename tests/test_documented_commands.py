@@ -50,7 +50,7 @@ def check(command: Command) -> None:
     """Raises what is wrong with a command, whichever program it is of."""
     checks = {"plum": check_plum, "make": check_make, "python": check_python, "pip": check_pip}
     program, *arguments = command.words
-    if program == "apt-get":  # the system's packages, before there is anything of ours
+    if program in ("apt-get", "git"):  # what is there before there is anything of ours
         return
     if program not in checks:
         raise DocumentError(f"no test knows what {program!r} is: {' '.join(command.words)}")
@@ -77,6 +77,9 @@ def check_make(arguments: list[str]) -> None:
 def check_python(arguments: list[str]) -> None:
     """The program is there and has the options; `-m` finds the module."""
     name, *rest = arguments[1:] if arguments[0] == "-m" else arguments
+    if name.startswith("t5x."):
+        check_t5x(rest)
+        return
     if arguments[0] == "-m":
         spec = importlib.util.find_spec(name)
         path = pathlib.Path(str(spec and spec.origin))
@@ -87,6 +90,23 @@ def check_python(arguments: list[str]) -> None:
     for option in rest:
         if option.startswith("--") and f'"{option}"' not in path.read_text():
             raise DocumentError(f"{name} has no option {option}")
+
+
+def check_t5x(arguments: list[str]) -> None:
+    """The gin files of a command for T5X are there, and they set or read the macros that it sets.
+
+    T5X need not be: what it makes of the files is for tests/interop/t5x.
+    """
+    texts, files = "", [word.partition("=")[2] for word in arguments if word.startswith("--gin_file=")]
+    while files:
+        file = files.pop()
+        if not (REPOSITORY / file).is_file():
+            raise DocumentError(f"there is no gin file {file}")
+        text = (REPOSITORY / file).read_text()
+        texts, files = texts + text, files + re.findall(r"^include '(.*)'", text, flags=re.MULTILINE)
+    for macro in (word[len("--gin.") :].partition("=")[0] for word in arguments if word.startswith("--gin.")):
+        if "." not in macro and not re.search(rf"^{macro} =", texts, flags=re.MULTILINE):
+            raise DocumentError(f"none of the gin files has the macro {macro}")
 
 
 def check_pip(arguments: list[str]) -> None:

@@ -88,6 +88,7 @@ GROUPS = {
             sizes=(*SMALL, *ML_100K, *gin(PROXY_STEPS=4, PROXY_ROUNDS=1)),
         ),
     ],
+    "a run is prepared": [Given("plum prepare.gin ml_100k.gin cpu_tiny.gin", "docs/t5x.md", (*SMALL, *ML_100K))],
     "nothing is trained": [
         Given("plum --help"),
         Given("plum model_size.gin cpu_tiny.gin"),
@@ -101,6 +102,7 @@ PAGES = [
     Given("python experiments/plum_frontier/frontier.py"),
     Given("python experiments/frank_wolfe/table.py"),
     Given("python experiments/mixture_rates/table.py"),
+    Given("python experiments/t5x/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -205,10 +207,14 @@ SLOW = {
 NOT_RUN = {
     "apt-get *": "changes the system",
     "pip *": "needs a package index",
-    "make test*": "is what runs this",
+    "*make test*": "is what runs this",
     "python experiments/frank_wolfe/run.py": "takes minutes; tests/frank_wolfe has the methods",
     "make lint": "is a part of what runs this",
     "make lock": "needs a package index; tests/test_makefile.py has the rest",
+    "git clone": "needs a network",
+    "*python -m t5x.*": "needs T5X; tests/interop/t5x/test_t5x_programs.py gives them where it is",
+    "plum to_t5x": "needs T5X; tests/interop/t5x/test_t5x_checkpoints.py gives it where it is",
+    "plum *from_t5x.gin*": "needs T5X; tests/interop/t5x/test_t5x_checkpoints.py gives it where it is",
     "python benchmarks/*": "takes minutes; some need PyTorch, MaxText or weights",
     "PYTHONPATH python tests/interop/make_expected.py": "needs transformers",
     "python -m plum_jax.training.coordinate_check": "takes minutes; tests/training/test_width_transfer.py has parts",
@@ -219,6 +225,9 @@ NOT_RUN = {
     "plum compile.gin cpu_tiny.gin": "says what goes with compile.gin; dense_110m.gin is run",
     "plum study_cell.gin ml_1m_sequences.gin movielens.gin": "is what study_run.gin starts",
     "plum semantic_ids.gin ml_100k.gin cpu_tiny.gin": "says what goes with semantic_ids.gin; sid_v2.gin is run",
+    "plum pipeline.gin ml_100k.gin cpu_tiny.gin sizes.gin": "a pipeline with other sizes, for experiments/t5x",
+    "python experiments/t5x/steps.py": "needs T5X",
+    "python experiments/t5x/collect.py": "reads what T5X has written",
     "plum mixture_rates.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin": "is run on MovieLens-100K",
     "plum pipeline.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin*": "a pipeline with other sizes and rates",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
@@ -273,7 +282,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
     printed = give(PAGES, plum, directory)
     for page in ("experiments/scaling/README.md", "experiments/semantic_ids/table4.svg"):
         assert (directory / page).read_text() == (REPOSITORY / page).read_text(), page
-    for study, least in (("semantic_ids", 20), ("accuracy", 4), ("frank_wolfe", 20), ("mixture_rates", 4)):
+    for study, least in (("semantic_ids", 20), ("accuracy", 4), ("frank_wolfe", 20), ("mixture_rates", 4), ("t5x", 4)):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least
         assert {*tables} <= {*(REPOSITORY / f"experiments/{study}/README.md").read_text().splitlines()}

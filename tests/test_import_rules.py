@@ -23,6 +23,7 @@ PLANTED = {
     "matplotlib only in charts": ("plum_jax/report/page.py", "import matplotlib.pyplot"),
     "Apache Beam only in": ("plum_jax/semantic_ids/catalogue/assign.py", "import apache_beam"),
     "Ray only in": ("plum_jax/studies/launch_local.py", "import ray"),
+    "T5X only in": ("plum_jax/jobs/prepare.py", "import t5x"),
     "No circles": ("plum_jax/semantic_ids/codec.py", "import plum_jax.semantic_ids.quantization"),
 }
 

@@ -253,7 +253,12 @@ def load_params(directory: epath.PathLike, fingerprints: Mapping[str, str] | Non
     manifest = artifact.read_manifest(directory, PARAMS_KIND)
     if fingerprints is not None:
         require_same(manifest.inputs, fingerprints, directory)
-    path = str((epath.Path(directory) / "params").resolve())
+    return read_arrays(epath.Path(directory) / "params")
+
+
+def read_arrays(directory: epath.PathLike) -> Any:
+    """A tree of arrays that Orbax wrote, in this program or another, as host arrays."""
+    path = str(epath.Path(directory).resolve())
     with _checkpointer() as checkpointer:
         metadata = checkpointer.metadata(path).item_metadata
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -113,10 +113,10 @@ def parameter_shardings(boxed_params: Any, mesh: Mesh) -> Any:
     """Sharding of every parameter from its logical axis names; parameters without names are replicated."""
     specs = nn.get_partition_spec(boxed_params)
     shardings = nn.logical_to_mesh_sharding(specs, mesh, LOGICAL_AXIS_RULES)
-    return jax.tree.map(lambda leaf, sharding: _that_divides(leaf.shape, sharding), nn.unbox(boxed_params), shardings)
+    return jax.tree.map(lambda leaf, sharding: dividing(leaf.shape, sharding), nn.unbox(boxed_params), shardings)
 
 
-def _that_divides(shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
+def dividing(shape: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
     """Moves mesh axes from a dimension that they do not divide to the largest other one that they do, or drops them."""
     spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     for i, axes in enumerate(spec):

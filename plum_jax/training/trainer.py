@@ -59,6 +59,11 @@ class Trunk:
         return restored
 
 
+def inputs_of(config: TrainingConfig, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """What a checkpoint is refused by, where it differs."""
+    return {**fingerprints, "config": artifact.fingerprint(config)}
+
+
 def train(
     config: TrainingConfig,
     *,
@@ -112,7 +117,7 @@ def train(
     keep_freed_memory()
     directory = epath.Path(directory)
     done = directory / "params"
-    inputs = {**fingerprints, "config": artifact.fingerprint(config)}
+    inputs = inputs_of(config, fingerprints)
     if artifact.is_current(done, kind=checkpoints.PARAMS_KIND, config=config, inputs=inputs):
         return checkpoints.load_params(done, inputs)
     settings.require_same(directory, {"training": config, **(described or {})})

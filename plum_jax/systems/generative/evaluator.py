@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 
 from plum_jax.evaluation.judge import judged
-from plum_jax.evaluation.metrics import NOTHING, Catalogue, RankedItems, target_ranks
+from plum_jax.evaluation.metrics import NOTHING, Catalogue
 from plum_jax.evaluation.system import Ranking
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beams import Params
-from plum_jax.retrieval.recommend import Recommender, rank_items, select_rows
+from plum_jax.retrieval.ranking import ranking_of
+from plum_jax.retrieval.recommend import Recommender, select_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,12 +65,9 @@ class RetrievalEvaluator:
         table = self.recommender.table
         codes, log_probs = self.recommender.search(params, Ragged.from_series(rows["prompt"]), description="evaluating")
         seen = Ragged.from_series(rows["seen_items"])
-        items, _ = rank_items(codes, log_probs, table, k)
-        unseen, scores = rank_items(codes, log_probs, table, k, seen)
-        target_sids = table.lookup(table.codes[rows["target_item"].to_numpy()])
-        sid_ranks = target_ranks(table.lookup(codes), target_sids)
+        ranking = ranking_of(codes, log_probs, table, rows["target_item"].to_numpy(), k, seen)
         shares = {"valid_share": self._valid_share(params, rows)} if self.free_search_users else {}
-        return Ranking(RankedItems(items, unseen), scores, sid_ranks, shares)
+        return dataclasses.replace(ranking, shares=shares)
 
     def _valid_share(self, params: Params, rows: pl.DataFrame) -> np.ndarray:
         """float64 [users]: share of each user's first max(ks) generated SIDs that exist."""

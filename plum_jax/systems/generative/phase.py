@@ -63,6 +63,34 @@ def step_recipe(phase: Phase, config: DecoderConfig, vocab_size: int) -> StepRec
     )
 
 
+def feed_of(phase: Phase, records: epath.Path, start_token: int) -> TokenBatches:
+    """The batches of a phase."""
+    return TokenBatches(
+        records,
+        batch_size=phase.batch_size,
+        length=phase.length,
+        seed=phase.training.seed,
+        feed_shards=phase.feed_shards,
+        rate_unit=phase.rate_unit,
+        rates=phase.rates,
+        share=phase.share,
+        start_token=start_token,
+    )
+
+
+def fingerprints_of(
+    phase: Phase, decoder: Decoder, feed: TokenBatches, made_from: Mapping[str, str], warm_start_fingerprint: str
+) -> dict[str, str]:
+    """What the checkpoints of a phase are known by."""
+    return {
+        **made_from,
+        "records": feed.fingerprint,
+        "decoder": artifact.fingerprint(decoder.config),
+        "phase": artifact.fingerprint(phase),
+        "warm_start": warm_start_fingerprint,
+    }
+
+
 def train_phase(
     phase: Phase,
     *,
@@ -90,24 +118,8 @@ def train_phase(
       warm_start_fingerprint: of those.
       evaluators, trunk, description: as for `trainer.train`.
     """
-    feed = TokenBatches(
-        records,
-        batch_size=phase.batch_size,
-        length=phase.length,
-        seed=phase.training.seed,
-        feed_shards=phase.feed_shards,
-        rate_unit=phase.rate_unit,
-        rates=phase.rates,
-        share=phase.share,
-        start_token=start_token,
-    )
-    fingerprints = {
-        **made_from,
-        "records": feed.fingerprint,
-        "decoder": artifact.fingerprint(decoder.config),
-        "phase": artifact.fingerprint(phase),
-        "warm_start": warm_start_fingerprint,
-    }
+    feed = feed_of(phase, records, start_token)
+    fingerprints = fingerprints_of(phase, decoder, feed, made_from, warm_start_fingerprint)
     return trainer.train(
         phase.training,
         directory=directory,

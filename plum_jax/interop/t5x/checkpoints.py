@@ -1,0 +1,181 @@
+"""T5X checkpoints read and written: parameters, step, and the optimizer's slots where the optimizer is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax.traverse_util import flatten_dict
+
+from plum_jax.interop.t5x.installed import T5xError
+from plum_jax.interop.t5x.optimizer_def import OptimizerDef
+from plum_jax.interop.t5x.parameters import shapes_of, variables_of
+from plum_jax.interop.t5x.partitioner import Partitioner
+from plum_jax.model.decoder import Decoder
+from plum_jax.training.checkpoints import read_arrays
+from plum_jax.training.initial import initial_params
+from plum_jax.training.mesh import MeshShape
+
+from t5x import checkpoints as t5x_checkpoints  # isort: skip
+from t5x import optimizers, train_state  # isort: skip
+
+_NAMED = 4  # parameters that one message names
+
+
+@dataclasses.dataclass(frozen=True)
+class T5xCheckpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+      step: finished steps.
+      params: nested dictionaries of host arrays.
+      slots: the optimizer's state as a state dict; {} where there is none.
+    """
+
+    step: int
+    params: Any
+    slots: Any
+
+
+def read_checkpoint(path: epath.PathLike) -> T5xCheckpoint:
+    """A directory `checkpoint_<step>`, of T5X with Orbax or of T5X's own older form.
+
+    Raises:
+      T5xError: neither is there.
+    """
+    directory = epath.Path(path)
+    if (directory / "state").is_dir():
+        state = read_arrays(directory / "state")
+    elif (directory / "checkpoint").exists():
+        state = t5x_checkpoints.load_t5x_checkpoint(str(directory))
+    else:
+        raise T5xError(
+            f"expected a directory checkpoint_<step> of T5X, got {directory}: it has neither state/ (Orbax) nor "
+            "checkpoint (T5X's older form)"
+        )
+    own = state.get("state", {})
+    step = int(np.asarray(own.get("step", 0)))
+    return T5xCheckpoint(step, jax.tree.map(np.asarray, state["target"]), own.get("param_states", {}))
+
+
+def require_architecture(params: Any, decoder: Decoder, where: object) -> None:
+    """Refuses parameters that are not this decoder's.
+
+    Raises:
+      T5xError: names what differs.
+    """
+    found, wanted = (_shapes(tree) for tree in (params, shapes_of(decoder)))
+    if any(name.startswith(("decoder/", "token_embedder/")) for name in found):
+        raise T5xError(
+            f"{where} is a checkpoint of T5X's examples/decoder_only, whose parameters have other names: read it with "
+            "plum_jax.interop.t5x.decoder_only"
+        )
+    different = [
+        f"{name} is {found.get(name, 'not there')}, expected {wanted.get(name, 'none of that name')}"
+        for name in sorted({*found, *wanted})
+        if found.get(name) != wanted.get(name)
+    ]
+    if different:
+        more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+        raise T5xError(
+            f"{where} is of another decoder than this configuration and vocabulary ({decoder.vocab_size} tokens): "
+            f"{'; '.join(different[:_NAMED])}{more}. Take the gin/model file, and the run, that it was trained with"
+        )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    flat = flatten_dict(flax.core.unfreeze(tree), sep="/")
+    return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+
+def slots_for(optimizer_def: OptimizerDef, params: Any, slots: Any) -> Any | None:
+    """The slots of a checkpoint in the optimizer's own structure; None: they are another optimizer's."""
+    template = optimizers.OptimizerState(0, jax.eval_shape(optimizer_def.optax_optimizer.init, params))
+    wanted = flatten_dict(flax.serialization.to_state_dict(template.param_states), sep="/")
+    found = flatten_dict(flax.core.unfreeze(slots), sep="/") if slots else {}
+    if {name: jnp.shape(leaf) for name, leaf in found.items()} != {n: leaf.shape for n, leaf in wanted.items()}:
+        return None
+    state = {"target": params, "state": {"step": 0, "param_states": slots}}
+    _, restored = optimizer_def.restore_state(params, template, state)
+    return restored.param_states
+
+
+def write_checkpoint(
+    directory: epath.PathLike,
+    decoder: Decoder,
+    optimizer_def: OptimizerDef,
+    *,
+    step: int,
+    params: Any,
+    slots: Any | None,
+    mesh_shape: MeshShape = MeshShape(),  # noqa: B008 (frozen)
+) -> epath.Path:
+    """Writes `directory/checkpoint_<step>`, which T5X trains on from, evaluates and infers with.
+
+    Args:
+      directory: what T5X calls MODEL_DIR.
+      decoder: whose parameters they are.
+      optimizer_def: the optimizer that T5X will have.
+      step: finished steps.
+      params: host arrays.
+      slots: the optimizer's state in its own structure; None: new ones.
+      mesh_shape: of the devices here; the checkpoint can be read on any.
+
+    Returns:
+      the checkpoint's directory.
+    """
+    require_architecture(params, decoder, "what is to be written")
+    init = initial_params(decoder)
+    assert callable(init)
+    axes = jax.eval_shape(lambda key: init(key), jax.random.key(0))
+    variables = {**variables_of(axes), "params": flax.core.freeze(params)}
+    state = train_state.FlaxOptimTrainState.create(optimizer_def, flax.core.freeze(variables))
+    own = state.param_states if slots is None else slots
+    numbered = optimizers.OptimizerState(step=jnp.int32(step), param_states=own)
+    state = state.replace(_optimizer=state._optimizer.replace(state=numbered))
+    target = epath.Path(directory)
+    target.mkdir(parents=True, exist_ok=True)
+    manager = t5x_checkpoints.OrbaxCheckpointManagerInterface(str(target.resolve()), state, Partitioner(mesh_shape))
+    try:
+        manager.save(state)
+        manager.wait_until_finished()
+    finally:
+        manager.close()
+    return epath.Path(t5x_checkpoints.get_checkpoint_dir(str(target), step))
+
+
+@dataclasses.dataclass(frozen=True)
+class RequireArchitecture:
+    """A restore transformation for T5X's gin files: another decoder's checkpoint is refused, and not filled up.
+
+    With `fallback_to_scratch` T5X takes random numbers for what is missing, and what is too much it leaves out.
+    """
+
+    def __call__(self, state_dict: Any, target_state_dict: Any, *, is_resuming: bool = False) -> Any:
+        """The state as it came.
+
+        Raises:
+          T5xError: names parameters that one side lacks.
+        """
+        found, wanted = (
+            {*flatten_dict(flax.core.unfreeze(tree["target"]), sep="/")} for tree in (state_dict, target_state_dict)
+        )
+        if found != wanted:
+            raise T5xError(
+                "the checkpoint is of another decoder than this configuration: it lacks "
+                f"{_some(wanted - found)} and has {_some(found - wanted)} besides. Take the gin/model file that it was "
+                "trained with"
+            )
+        return state_dict
+
+
+def _some(names: set[str]) -> str:
+    shown = sorted(names)[:_NAMED]
+    return (
+        ", ".join(shown) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "") if names else "nothing"
+    )
