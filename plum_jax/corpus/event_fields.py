@@ -183,5 +183,9 @@ def _field(corpus: Corpus, name: str, learnt: pl.Series) -> Field:
         raise ValueError(f"field {name!r} of corpus {corpus.name!r} has no value in any training event: leave it out")
     if not learnt.dtype.is_numeric():
         return Words(tuple(learnt.cast(pl.String).unique().sort().to_list()))
-    edges = np.unique(np.quantile(learnt.to_numpy(), np.arange(1, NUMBER_BUCKETS) / NUMBER_BUCKETS))
-    return Numbers(tuple(edges.tolist()))
+    return Numbers(quantile_edges(learnt.to_numpy()))
+
+
+def quantile_edges(values: np.ndarray) -> tuple[float, ...]:
+    """Where numbers are cut, so that each of `NUMBER_BUCKETS` has as many; fewer where values repeat."""
+    return tuple(np.unique(np.quantile(values, np.arange(1, NUMBER_BUCKETS) / NUMBER_BUCKETS)).tolist())

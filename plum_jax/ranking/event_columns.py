@@ -63,6 +63,7 @@ class Sizes:
       request: buckets of each field of the user and the request.
       behaviour: buckets of each field of a behaviour; the last is its gap to the candidate.
       conditions, knowledge_width: N and D of the knowledge; 0 where there is none.
+      statistics: buckets of each statistic of earlier events; () where none are read.
     """
 
     items: int
@@ -71,6 +72,7 @@ class Sizes:
     behaviour: tuple[int, ...]
     conditions: int = 0
     knowledge_width: int = 0
+    statistics: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,6 +89,7 @@ class EventColumns:
       request_fields: what is read of the event beside its item: columns of users, context of events.
       category: feature of items that is their category; None: they have none.
       knowledge: of a user model; None: none.
+      statistics: of earlier events (`past.past_statistics`), read beside the request; None: none.
     """
 
     split: Split
@@ -95,6 +98,7 @@ class EventColumns:
     request_fields: tuple[str, ...] = ()
     category: str | None = None
     knowledge: KnowledgeTables | None = None
+    statistics: EventFields | None = None
 
     def __post_init__(self) -> None:
         if self.history_length < 1:
@@ -123,13 +127,15 @@ class EventColumns:
             behaviour=(*self._behaviour.sizes, GAP_BUCKETS),
             conditions=0 if known is None else known.queries.shape[1],
             knowledge_width=0 if known is None else known.queries.shape[2],
+            statistics=() if self.statistics is None else self.statistics.sizes,
         )
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of all that batches are looked up in."""
         known = "none" if self.knowledge is None else self.knowledge.fingerprint
-        parts = self._request.fingerprint, self._behaviour.fingerprint, self.categories.of_item
+        told = "none" if self.statistics is None else self.statistics.fingerprint
+        parts = self._request.fingerprint, self._behaviour.fingerprint, self.categories.of_item, told
         return artifact.fingerprint(self.split.fingerprint, self.history_length, known, *parts)
 
     def of(self, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -156,6 +162,8 @@ class EventColumns:
             "behaviour_fields": np.where(real[..., None], fields, UNKNOWN),
             "lengths": lengths.astype(np.int32),
         }
+        if self.statistics is not None:
+            batch["statistics"] = self.statistics.buckets[rows]
         if self.knowledge is not None:
             batch["knowledge_queries"] = self.knowledge.queries[rows].astype(np.float32)
             batch["knowledge_item"] = self.knowledge.items[batch["item"]].astype(np.float32)

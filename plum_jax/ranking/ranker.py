@@ -12,8 +12,10 @@ import numpy as np
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.corpus.event_fields import EventFields
 from plum_jax.evaluation.metrics.classification import classification_metrics
 from plum_jax.objectives.log_loss import LogLoss
+from plum_jax.ranking import past
 from plum_jax.ranking.event_batches import EventBatches
 from plum_jax.ranking.event_columns import EventColumns
 from plum_jax.ranking.knowledge import Knowledge
@@ -23,6 +25,7 @@ from plum_jax.stages import Stages
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
 from plum_jax.training.metrics_log import read_metrics, seconds_of
+from plum_jax.training.step import Initialiser
 
 _BLOCK = 4096  # events of one device call
 CURVE = ("auc", "gauc", "log_loss")
@@ -43,6 +46,9 @@ class BehaviourRanker:
       request_fields: columns of users and context that are read of the event; None: all that there are.
       category: feature of items that is their category; None: the corpus's first, where it has any.
       knowledge: a user model whose answers are further inputs; None: none.
+      training_share: the labelled training events from one share of them to another, in order of time.
+      statistics: whether it reads, of user and item, what the labelled training events before its share say.
+      warm_start: name of a ranker of the run whose parameters it begins with (`past.warm_started`); None: random ones.
       curve_events: validation events for the curves and for choosing the best checkpoint, those of whole users.
     """
 
@@ -56,6 +62,9 @@ class BehaviourRanker:
     request_fields: tuple[str, ...] | None = None
     category: str | None = None
     knowledge: Knowledge | None = None
+    training_share: tuple[float, float] = (0.0, 1.0)
+    statistics: bool = False
+    warm_start: str | None = None
     curve_events: int = 50_000
 
     def fit(self, stages: Stages, label: Label, name: str) -> FittedBehaviourRanker:
@@ -64,7 +73,8 @@ class BehaviourRanker:
         Raises:
           ValueError: no such column, one label only, or a module that needs categories where items have none.
         """
-        events, columns = label.of(stages.split), self.columns(stages, label)
+        columns = self.columns(stages, label)
+        events = past.training_share(label.of(stages.split), self.training_share)
         feed = self.feed(columns, events)
         if self.epochs is not None:
             steps = max(1, round(self.epochs * feed.steps_per_epoch))
@@ -74,10 +84,15 @@ class BehaviourRanker:
         evaluators: dict[str, Evaluator] = {}
         if self.training.evaluation_period or self.training.select_by:
             evaluators["validation"] = curve(network, columns, events, self.curve_events)
+        init: Initialiser = functools.partial(initial_params, network, columns.of(np.arange(1)))
+        inherited = {}
+        if self.warm_start is not None:
+            old = past.inherited_params(stages, self.warm_start)
+            init, inherited = past.warm_started(init, old), {"warm_start": artifact.tree_fingerprint(old)}
         params = trainer.train(
             self.training,
             directory=directory,
-            init_params=functools.partial(initial_params, network, columns.of(np.arange(1))),
+            init_params=init,
             objective=self.objective.on(network, self.training.mesh.build()),
             feed=feed,
             fingerprints={
@@ -85,6 +100,7 @@ class BehaviourRanker:
                 "columns": columns.fingerprint,
                 "label": artifact.fingerprint(label),
                 "system": artifact.fingerprint(self),
+                **inherited,
             },
             evaluators=evaluators,
             tokens_per_step=feed.rows.batch_size,
@@ -98,7 +114,16 @@ class BehaviourRanker:
         knowledge = None if self.knowledge is None else self.knowledge.read(stages)
         fields = None if self.behaviour_fields is None else tuple(self.behaviour_fields)
         found = event_columns(self, stages, label, self.history_length, fields)
-        return dataclasses.replace(found, knowledge=knowledge)
+        return dataclasses.replace(found, knowledge=knowledge, statistics=self._statistics(stages, label))
+
+    def _statistics(self, stages: Stages, label: Label) -> EventFields | None:
+        """Of the events before the share that is trained on."""
+        if not self.statistics:
+            return None
+        start = self.training_share[0]
+        if not start:
+            raise ValueError("statistics are those of earlier events: expected a training_share that begins after 0.0")
+        return past.past_statistics(past.training_share(label.of(stages.split), (0.0, start)))
 
     def build(self, columns: EventColumns) -> RankingNetwork:
         """The network for these columns."""

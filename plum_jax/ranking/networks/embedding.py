@@ -69,6 +69,23 @@ class FieldSum(nn.Module):
         return jnp.take(joint, place, axis=0)
 
 
+class FieldVectors(nn.Module):
+    """An embedding for each field, side by side: buckets int32 [B, F] to [B, F * width].
+
+    Attributes:
+      sizes: buckets of each field.
+      width: of each.
+    """
+
+    sizes: tuple[int, ...]
+    width: int
+
+    @nn.compact
+    def __call__(self, buckets: jax.Array) -> jax.Array:
+        tables = (embedding(self, f"field_{n}_embedding", size, self.width) for n, size in enumerate(self.sizes))
+        return jnp.concatenate([jnp.take(t, buckets[:, n], axis=0) for n, t in enumerate(tables)], axis=-1)
+
+
 class UserVector(nn.Module):
     """[B, ...]: an embedding of the user, and one for each field of user and request, side by side.
 

@@ -14,7 +14,7 @@ import numpy as np
 from plum_jax.model.projections import parameter
 from plum_jax.ranking.event_columns import NO_CATEGORY, ItemCategories, Sizes
 from plum_jax.ranking.networks.din import Din
-from plum_jax.ranking.networks.embedding import STD, FieldSum, ItemTable, UserVector
+from plum_jax.ranking.networks.embedding import STD, FieldSum, FieldVectors, ItemTable, UserVector
 from plum_jax.ranking.networks.interest import Extras, InterestConfig, SumAndWeight
 from plum_jax.ranking.networks.knowledge_inputs import KnowledgeInputs
 from plum_jax.ranking.networks.perceptron import Perceptron
@@ -101,6 +101,8 @@ class RankingNetwork(nn.Module):
         ]
         if self.sizes.conditions:
             parts.append(KnowledgeInputs(c.use, c.knowledge_dim, name="knowledge")(batch))
+        if self.sizes.statistics:  # last: a ranker without them may hand its parameters on (`past.warm_started`)
+            parts.append(FieldVectors(self.sizes.statistics, c.field_dim, name="statistics")(batch["statistics"]))
         x = Perceptron(c.mlp_dims, c.dropout, name="mlp")(jnp.concatenate(parts, axis=-1), deterministic)
         return RankingOutput(nn.Dense(1, name="logit")(x)[:, 0], interest.auxiliary_loss)
 
