@@ -107,7 +107,7 @@ def read_with(file: str) -> list[str]:
     if folder == "experiments/plum_frontier":
         return ["gin/run/fit.gin", file]
     if folder == "experiments/lum":
-        return [file]
+        return [study] if file == study else [study, file]
     if folder == "experiments/accuracy":
         return [study, *corpus, *([] if file == study else [file])]
     if folder == "experiments/cold_start":

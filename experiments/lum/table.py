@@ -21,7 +21,11 @@ PAPER = {"sasrec": 0.7295, "hstu": 0.7533, "din": 0.7455, "dien": 0.7527, "sim":
 PAPER |= {"din_lum": 0.7472, "dien_lum": 0.7604, "sim_lum": 0.7615, "twin_lum": 0.7675}
 METRICS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
 RECALLS = {"recall@10": "R@10", "recall@50": "R@50", "recall@10_unseen": "removed: R@10", "recall@50_unseen": "R@50"}
-SPLITS = {"results.jsonl": "split by each user's time", "results_global_time.jsonl": "split by global time"}
+SPLITS = {
+    "results.jsonl": "split by each user's time",
+    "results_continued.jsonl": "later half of the training events",
+    "results_global_time.jsonl": "split by global time",
+}
 
 
 def main() -> None:
