@@ -18,6 +18,8 @@ from plum_jax.corpus.splits import TRAIN, Split
 GAP = "gap"
 GAP_BUCKETS = 32
 NUMBER_BUCKETS = 16
+WORDS = "words:"  # before the name of a column whose words are fields of their own, e.g. those of a query
+WORDS_READ = 6  # of each event, the first ones
 UNKNOWN = 0  # first of every field: a missing value, one that was not in training, or a user's first event
 
 
@@ -101,20 +103,26 @@ class EventFields:
     @classmethod
     def of(cls, split: Split, names: Sequence[str]) -> EventFields:
         """Fields by name: "gap", or a column of events (engagement, context), of users, or a category of items (the
-        first, where an item has several).
+        first, where an item has several). "words:query" is the words of a column, a field for each place (`words_at`).
 
         Gaps are all unknown where only the order is known.
 
         Raises:
           ValueError: no such field (the message names those that there are), or one without a value in training.
         """
-        train, columns, fields = pl.Series(split.fold == TRAIN), [], []
+        train, found = pl.Series(split.fold == TRAIN), []
         for name in names:
-            values = _values(split.corpus, name)
-            fields.append(_field(split.corpus, name, values.filter(train).drop_nulls()))
-            columns.append(fields[-1].buckets(values))
+            values = _values(split.corpus, name.removeprefix(WORDS))
+            if name.startswith(WORDS):
+                places = words_at(values)
+                field = _field(split.corpus, name, pl.concat(places.values()).filter(pl.concat([train] * WORDS_READ)))
+                found += [(f"{name}{place}", field, words) for place, words in places.items()]
+            else:
+                found.append((name, _field(split.corpus, name, values.filter(train)), values))
+        buckets = [field.buckets(values) for _, field, values in found]
         empty = np.zeros((split.corpus.num_events, 0), np.int32)
-        return cls(tuple(names), tuple(fields), np.stack(columns, axis=1) if columns else empty)
+        stacked = np.stack(buckets, axis=1) if buckets else empty
+        return cls(tuple(name for name, _, _ in found), tuple(field for _, field, _ in found), stacked)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -133,6 +141,11 @@ class EventFields:
         Raises:
           ValueError: no such field here, or a value that no training event has.
         """
+        values = {
+            f"{name}{place}": word
+            for name, value in values.items()
+            for place, word in (_asked_words(value) if name.startswith(WORDS) else {"": value}).items()
+        }
         other = sorted(set(values) - set(self.names))
         if other:
             raise ValueError(f"expected values of fields among {list(self.names)}, got {other}: {dict(values)}")
@@ -175,8 +188,20 @@ def _gaps(corpus: Corpus) -> pl.Series:
     return corpus.events.select(pl.col("time").diff().over("user")).to_series()
 
 
-def _field(corpus: Corpus, name: str, learnt: pl.Series) -> Field:
+def words_at(values: pl.Series) -> dict[str, pl.Series]:
+    """ "#1", "#2", ... -> the word at that place of each text, in small letters; null behind the last one."""
+    lists = values.cast(pl.String).str.to_lowercase().str.extract_all(r"\w+")
+    return {f"#{place + 1}": lists.list.get(place, null_on_oob=True) for place in range(WORDS_READ)}
+
+
+def _asked_words(text: Any) -> dict[str, str]:
+    found = {place: words[0] for place, words in words_at(pl.Series([str(text)])).items()}
+    return {place: word for place, word in found.items() if word is not None}
+
+
+def _field(corpus: Corpus, name: str, values: pl.Series) -> Field:
     """How values are cut, from those of the training events."""
+    learnt = values.drop_nulls()
     if name == GAP:
         return Gaps(1 if corpus.clock == "order" else GAP_BUCKETS)
     if not len(learnt):

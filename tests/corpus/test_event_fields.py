@@ -42,9 +42,35 @@ def test_fields_of_events_are_read_where_they_are_known(tmp_path):
     assert fields.sizes[1:] == (3, 2) and fields.buckets.max(axis=0).tolist() < list(fields.sizes)
     assert of_device.tolist() == [{"phone": 1, "tv": 2, "watch": 0}[value] for value in device]
     assert of_country.tolist() == (user % 2).tolist()
+    asked = EventFields.of(split, ("rating", "device")).asked({"device": "tv", "rating": 4})
+    assert asked.tolist() == [of_rating[rating == 4][0], 2]
     with pytest.raises(ValueError, match="no field 'price' of events; it has gap, .*rating, device, country"):
         EventFields.of(split, ("price",))
     held_out = pl.when(pl.Series(train)).then(None).otherwise(pl.col("rating")).alias("rating")
     empty = dataclasses.replace(corpus, events=corpus.events.with_columns(held_out))
     with pytest.raises(ValueError, match="field 'rating' of corpus .* has no value in any training event: leave it"):
         EventFields.of(dataclasses.replace(split, corpus=empty), ("rating",))
+
+
+def test_words_of_a_query_are_fields_by_their_place(tmp_path):
+    """In small letters, at most six; what no training event has is unknown, and so is what is not there."""
+    data = Data(Simulator(num_users=60, num_items=48, mean_history=9.0, branching=(2, 2)), LeaveOneOut())
+    split = data.stages(tmp_path).split
+    train = split.fold == 0
+    queries = [("Red, shoes" if n % 2 else "a b c d e f g") if t else "blue shoes" for n, t in enumerate(train)]
+    queries[0] = None
+    query = pl.Series("query", queries, pl.String)
+    corpus = dataclasses.replace(
+        split.corpus, events=split.corpus.events.with_columns(query), context_features=("query",)
+    )
+    fields = EventFields.of(dataclasses.replace(split, corpus=corpus), ("words:query",))
+    assert fields.names == tuple(f"words:query#{place}" for place in range(1, 7))
+    known = fields.fields[0].known
+    assert known == ("a", "b", "c", "d", "e", "f", "red", "shoes") and {*fields.sizes} == {9}
+    for row, text in enumerate(queries):
+        words = [] if text is None else text.lower().replace(",", "").split()[:6]
+        expected = [1 + known.index(word) if word in known else 0 for word in words] + [0] * (6 - len(words))
+        assert fields.buckets[row].tolist() == expected
+    assert fields.asked({"words:query": "Shoes red"}).tolist() == [8, 7, 0, 0, 0, 0]
+    with pytest.raises(ValueError, match="field 'words:query#2': expected one of .*, got 'green'"):
+        fields.asked({"words:query": "shoes green"})
