@@ -7,6 +7,7 @@ Needs PyTorch (`pip install -e .[bench]`). Prints a line for each, and at the en
 
   group_query_saving: share of the time that ten conditions take as queries by themselves, after a history of 256
     events, which a group of them saves; least of the sizes.
+  cost_by_conditions: seconds of a group of N conditions over those of one, width 64 (not with --quick).
   packing_saving: share of the time of a pass over histories of 30 events on average that packing into rows of 256
     saves, against a row for each.
   train_step_vs_torch: seconds of PyTorch's step of the same network, loss and optimizer over ours; least of the sizes.

@@ -24,6 +24,7 @@ from plum_jax.training.processes import to_host
 EVENTS, CONDITIONS, ITEMS, USERS = 256, 10, 3416, 64
 SIZES = {"d 64": (2, 64), "d 128": (4, 128), "d 256": (4, 256)}  # layers and width
 RATINGS = Numbers((1.0, 2.0, 3.0, 4.0, 5.0))
+GROUPS = (1, 3, 10, 30, 100)
 NEAREST, CLUSTERS, WIDTH = 10, 500, 64
 
 
@@ -32,7 +33,8 @@ def measure(quick: bool) -> dict[str, Any]:
     names = ["d 64"] if quick else list(SIZES)
     print(f"\n{CONDITIONS} conditions about each of {USERS} users after {EVENTS} events")
     savings = {name: _group(name, *SIZES[name], 3 if quick else 7) for name in names}
-    return {"group_query_saving": min(savings.values()), "group_query_savings": savings} | _neighbours(quick)
+    found = {"group_query_saving": min(savings.values()), "group_query_savings": savings}
+    return found | ({} if quick else _cost_by_conditions()) | _neighbours(quick)
 
 
 def transformer(layers: int, width: int) -> DecoderConfig:
@@ -68,6 +70,23 @@ def _group(name: str, layers: int, width: int, rounds: int) -> float:
     group, alone = (statistics.median(seconds[side]) for side in ("group", "separate"))
     print(f"{name:8}{USERS / group:>9.0f} users/s in a group{USERS / alone:>9.0f} one by one{saving:>9.3f} saved")
     return saving
+
+
+def _cost_by_conditions() -> dict[str, Any]:
+    """Seconds of a group of N conditions, in units of a single one."""
+    network = LumNetwork(LumConfig(transformer(*SIZES["d 64"])), (), ITEMS, 0, (RATINGS.size,))
+    params = to_host(jax.tree.map(_unboxed, initial_lum(network, jax.random.key(0)), is_leaf=_is_boxed))
+    asker, histories = asker_of(network)
+    sides = {
+        str(number): functools.partial(
+            asker.answers, params, histories, np.arange(number, dtype=np.int32)[:, None] % RATINGS.size
+        )
+        for number in GROUPS
+    }
+    seconds = timing.interleaved(sides, 7)
+    cost = {name: timing.median_ratio(values, seconds["1"]) for name, values in seconds.items()}
+    print("cost of N conditions: " + ", ".join(f"{name}: {value:.2f}" for name, value in cost.items()))
+    return {"cost_by_conditions": cost}
 
 
 def asker_of(network: LumNetwork) -> tuple[Asker, list[np.ndarray]]:
