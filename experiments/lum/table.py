@@ -65,7 +65,8 @@ def line(name: str, rows: Sequence[Row]) -> str:
     """A row of the first table."""
     figures = " | ".join(figure([row[metric] for row in rows]) for metric in METRICS)
     paper = f"{PAPER[name]:.4f}"[1:] if name in PAPER else ""
-    return f"| {name} | {figures} | {paper} | {costs(rows)} |"
+    speed = np.mean([row["events_per_second"] for row in rows])
+    return f"| {name} | {figures} | {paper} | {costs(rows)} | {speed:,.0f} |"
 
 
 def costs(rows: Sequence[Row]) -> str:
