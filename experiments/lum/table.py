@@ -36,9 +36,8 @@ def main() -> None:
         rows = [row for row in read(file) if "auc" in row]
         names = list(dict.fromkeys(row["name"] for row in rows))
         by_name = {name: [row for row in rows if row["name"] == name] for name in names}
-        print(
-            f"| {said} | {' | '.join(METRICS.values())} | paper's AUC | seeds | parameters | seconds |\n|{'---|' * 8}"
-        )
+        titles = " | ".join((said, *METRICS.values(), "paper's AUC", "seeds", "parameters", "seconds", "events/s"))
+        print(f"| {titles} |\n|{'---|' * 9}")
         for name, some in by_name.items():
             print(line(name, some))
         print(f"\n| {said} | less | AUC | GAUC | log loss |\n|{'---|' * 5}")
