@@ -1,7 +1,7 @@
 """Tables of the study, from the results beside this file: `python experiments/lum/table.py`.
 
 Prints the Markdown that README.md shows: means over seeds with their standard errors; each ranker with LUM's answers
-less itself without, with the widest of the seeds' 95% intervals (users drawn anew); and the paper's figures beside.
+less itself without, with an interval of 95%, of the users, drawn anew, and of the seeds; and the paper's figures.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ Row = dict[str, Any]
 # The paper's Tables 2 and 4, MovieLens-1M.
 PAPER = {"sasrec": 0.7295, "hstu": 0.7533, "din": 0.7455, "dien": 0.7527, "sim": 0.7579, "twin": 0.7539}
 PAPER |= {"din_lum": 0.7472, "dien_lum": 0.7604, "sim_lum": 0.7615, "twin_lum": 0.7675}
+Z = 1.96
 METRICS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
 RECALLS = {"recall@10": "R@10", "recall@50": "R@50", "recall@10_unseen": "removed: R@10", "recall@50_unseen": "R@50"}
 SPLITS = {
@@ -76,9 +77,14 @@ def costs(rows: Sequence[Row]) -> str:
 
 
 def difference(rows: Sequence[Row], metric: str) -> str:
-    """The mean over seeds, and the widest of their intervals."""
-    low, high = (pick(row[f"{metric}_difference_{end}"] for row in rows) for pick, end in ((min, "low"), (max, "high")))
-    return f"{signed(np.mean([row[f'{metric}_difference'] for row in rows]))} [{signed(low)}, {signed(high)}]"
+    """The mean over seeds with its 95% interval: the seeds share their users, so that the error over users does not
+    fall with their number; that of the seeds does.
+    """
+    found, low, high = (np.array([row[f"{metric}_difference{end}"] for row in rows]) for end in ("", "_low", "_high"))
+    of_users = np.mean(high - low) / (2 * Z)
+    of_seeds = np.std(found, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
+    half = Z * np.hypot(of_users, of_seeds)
+    return f"{signed(found.mean())} [{signed(found.mean() - half)}, {signed(found.mean() + half)}]"
 
 
 def signed(value: float) -> str:
