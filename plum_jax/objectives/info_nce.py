@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 
 from plum_jax.objectives.kernels import with_attention_on
 
+LEAST = -1e30  # of what is no negative: where nothing is one, a sum of -inf would have no gradient
+
 
 @dataclasses.dataclass(frozen=True)
 class InfoNce:
@@ -59,22 +61,19 @@ class InfoNceLoss:
         width = users.shape[-1]
         weights = batch["decoder_loss_weights"].reshape(-1)
         targets, log_q = batch["decoder_target_tokens"].reshape(-1), batch["target_log_q"].reshape(-1)
-        scores = scale * users.reshape(-1, width) @ items.reshape(-1, width).T
+        users, items = users.reshape(-1, width), items.reshape(-1, width)
+        # As a sum of its own: the gradient of the diagonal of all scores would be a scatter.
+        own, scores = scale * jnp.sum(users * items, axis=-1), scale * users @ items.T
         if self.objective.correct_for_popularity:
-            scores = scores - log_q
-        places = jnp.arange(len(targets))
+            own, scores = own - log_q, scores - log_q
         # Another position's target that is the same item is no negative; nor is padding.
         same = targets[:, None] == targets[None, :]
         if self.objective.mask_own:
             segments = batch["decoder_segment_ids"]
             history = segments + jnp.arange(len(segments))[:, None] * (segments.shape[1] + 1)
             same |= history.reshape(-1)[:, None] == history.reshape(-1)[None, :]
-        same &= places[:, None] != places[None, :]
-        scores = jnp.where(same | (weights == 0)[None, :], -jnp.inf, scores)
-        own = scores[places, places]
-        losses = jax.nn.logsumexp(scores, axis=-1) - own
-        # Where there is no target there is no loss: -inf - -inf would be nan, and its gradient too.
-        losses = jnp.where(weights > 0, losses, 0.0)
+        scores = jnp.where(same | (weights == 0)[None, :], LEAST, scores)
+        losses = jnp.logaddexp(jax.nn.logsumexp(scores, axis=-1), own) - own
         loss, weight = jnp.sum(losses * weights), jnp.sum(weights)
-        right = jnp.sum((own >= jnp.max(scores, axis=-1)) * weights)
+        right = jnp.sum((own > jnp.max(scores, axis=-1)) * weights)
         return loss, weight, {"info_nce": (loss, weight), "in_batch_accuracy": (right, weight)}
