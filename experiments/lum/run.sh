@@ -12,10 +12,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 what=$1
 shift
-files=(--gin_file=experiments/lum/study.gin) split='@splits.UserTime()' runs=runs/lum/user_time results=results_$what.jsonl
+files=(--gin_file=experiments/lum/study.gin) split=(--gin.SPLIT='@splits.UserTime()') runs=runs/lum/user_time results=results_$what.jsonl
 case $what in
   user_time) results=results.jsonl ;;
-  global_time) split='@splits.GlobalTime()' runs=runs/lum/global_time ;;
+  global_time) files+=(--gin_file=experiments/lum/global_time.gin) split=() runs=runs/lum/global_time ;;
   continued) files+=(--gin_file=experiments/lum/continued.gin) ;;
   retrieval) files=(--gin_file=gin/run/lum_retrieval.gin --gin_file=gin/corpus/ml_1m.gin) ;;
   *) echo "expected user_time, global_time, continued or retrieval, got $what" >&2 && exit 1 ;;
@@ -23,6 +23,6 @@ esac
 seeds=()
 while [[ $# -gt 0 && $1 != -- ]]; do seeds+=("$1") && shift; done
 for seed in "${seeds[@]}"; do
-  "${PLUM:-.venv/bin/plum}" "${files[@]}" --gin.SPLIT="$split" --gin.SEED="$seed" ${DATA_DIR:+--gin.DATA_DIR="'$DATA_DIR'"} \
+  "${PLUM:-.venv/bin/plum}" "${files[@]}" "${split[@]}" --gin.SEED="$seed" ${DATA_DIR:+--gin.DATA_DIR="'$DATA_DIR'"} \
     --gin.MODEL_DIR="'$runs/$seed'" --gin.RESULTS_FILE="'experiments/lum/$results'" "${@:2}"
 done
