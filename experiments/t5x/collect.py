@@ -1,6 +1,7 @@
 """Rows of the study from what both programs have written: `python experiments/t5x/collect.py runs/t5x`.
 
-One row a run into results.jsonl: the loss of each 20 steps, the median of steps per second, recall on the test users.
+One row a run into results.jsonl: the loss of each 20 steps, the median of steps per second, recall on the test users,
+commit and machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import pathlib
 import statistics
 import sys
 from typing import Any
+
+from plum_jax import artifact
+from plum_jax.training.run_record import run_record
 
 HERE = pathlib.Path(__file__).parent
 WANTED = ("recall@5", "recall@10", "ndcg@10", "recall@10_unseen")
@@ -39,17 +43,20 @@ def row(root: pathlib.Path, name: str, folder: str, program: str, data: str, dro
     else:
         (path,) = (root / f"{folder}_test" / "inference_eval").glob("*-metrics.jsonl")
         metrics = json.loads(path.read_text().splitlines()[-1])
-    return {
-        "name": name,
-        "program": program,
-        "data": data,
-        "dropout": dropout,
-        "seed": 0,
-        "steps": curve[-1][0],
-        "steps_per_second": round(statistics.median(rates[1:]), 3),  # the first has the compiler's time in T5X
-        **{key: round(float(metrics[key]), 5) for key in WANTED},
-        "curve": [[step, round(loss, 5)] for step, loss in curve],
-    }
+    rate = statistics.median(rates[1:])  # the first has the compiler's time in T5X
+    return run_record(
+        name,
+        {key: round(float(metrics[key]), 5) for key in WANTED},
+        program=program,
+        data=data,
+        dropout=dropout,
+        seed=0,
+        steps=curve[-1][0],
+        steps_per_second=round(rate, 3),
+        wall_seconds=round(curve[-1][0] / rate, 1),
+        config=artifact.fingerprint((HERE / "sizes.gin").read_text(), program, data, dropout),
+        curve=[[step, round(loss, 5)] for step, loss in curve],
+    )
 
 
 def of_plum(directory: pathlib.Path) -> tuple[list[tuple[int, float]], list[float]]:
