@@ -102,6 +102,7 @@ PAGES = [
     Given("python experiments/plum_frontier/frontier.py"),
     Given("python experiments/frank_wolfe/table.py"),
     Given("python experiments/mixture_rates/table.py"),
+    Given("python experiments/lum/table.py"),
     Given("python experiments/t5x/table.py"),
 ]
 SLOW = {
@@ -230,6 +231,11 @@ NOT_RUN = {
     "python experiments/t5x/collect.py": "reads what T5X has written",
     "plum mixture_rates.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin": "is run on MovieLens-100K",
     "plum pipeline.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin*": "a pipeline with other sizes and rates",
+    "plum study.gin": "takes GroupLens's files of MovieLens-1M; lum.gin is run on MovieLens-100K",
+    "plum study.gin continued.gin": "the same; tests/ranking/test_continued_training.py has the parts",
+    "plum study.gin global_time.gin": "the same",
+    "plum lum_retrieval.gin ml_1m.gin": "the same",
+    "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 
@@ -282,7 +288,14 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
     printed = give(PAGES, plum, directory)
     for page in ("experiments/scaling/README.md", "experiments/semantic_ids/table4.svg"):
         assert (directory / page).read_text() == (REPOSITORY / page).read_text(), page
-    for study, least in (("semantic_ids", 20), ("accuracy", 4), ("frank_wolfe", 20), ("mixture_rates", 4), ("t5x", 4)):
+    for study, least in (
+        ("semantic_ids", 20),
+        ("accuracy", 4),
+        ("frank_wolfe", 20),
+        ("mixture_rates", 4),
+        ("lum", 40),
+        ("t5x", 4),
+    ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least
         assert {*tables} <= {*(REPOSITORY / f"experiments/{study}/README.md").read_text().splitlines()}

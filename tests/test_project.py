@@ -107,6 +107,8 @@ def read_with(file: str) -> list[str]:
     if folder == "experiments/plum_frontier":
         return ["gin/run/fit.gin", file]
     if folder == "experiments/lum":
+        if file.endswith("/scaling.gin"):
+            return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/lum.gin", file]
         return [study] if file == study else [study, file]
     if folder == "experiments/accuracy":
         return [study, *corpus, *([] if file == study else [file])]

@@ -51,6 +51,7 @@ def test_the_command_constructs_asks_and_uses(own_csv, plum, tmp_path):
     assert other.returncode == 1 and "has no field 'hour' of events; it has gap, rating" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_construction_goes_on_as_the_one_that_was_not(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass

@@ -30,6 +30,10 @@ STATED = Study(
 CELL = "b00-d008x1-s0"
 
 
+# The same of LEM is not slow.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A study of one cell: its directory, its row and the parameters."""
