@@ -32,14 +32,18 @@ def write_evaluation(path: epath.Path, row: Mapping[str, Any], per_user: pl.Data
       per_user: "user_id", "target_item_id" and ranks.
       fingerprint: of all that decides the evaluation.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ranks_path = per_user_path(path)
-    aside = path.parent / f".{ranks_path.name}.aside"
-    with aside.open("wb") as file:
-        per_user.write_parquet(file)
-    aside.replace(ranks_path)
+    write_frame(per_user_path(path), per_user)
     # The row last: where it is, the ranks are, and it says which.
     artifact.write_json(path, {"fingerprint": fingerprint, "row": row, "per_user": _fingerprint(per_user)})
+
+
+def write_frame(path: epath.Path, frame: pl.DataFrame) -> None:
+    """Writes a Parquet file aside and renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.aside"
+    with aside.open("wb") as file:
+        frame.write_parquet(file)
+    aside.replace(path)
 
 
 def _fingerprint(frame: pl.DataFrame) -> str:

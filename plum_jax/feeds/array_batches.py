@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain
@@ -63,3 +63,26 @@ class ArrayIterator(grain.DatasetIterator[Batch]):
         self._next_batch += 1
         chosen = self._permutation[in_epoch * size : (in_epoch + 1) * size]
         return {name: array[chosen] for name, array in self._batches.arrays.items()}
+
+
+class CompletedIterator:
+    """`ArrayBatches` whose batches are completed as they are read; its state is that of the rows."""
+
+    def __init__(self, rows: ArrayBatches, complete: Callable[[int, Batch], Batch]) -> None:
+        """`complete(number, batch)`: batch `number`, which may hang on nothing else, so that a run goes on exactly."""
+        self._rows, self._complete = rows.make_iterator(), complete
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the rows are."""
+        return self._rows.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where `get_state` was taken."""
+        self._rows.set_state(state)
+
+    def __iter__(self) -> CompletedIterator:
+        return self
+
+    def __next__(self) -> Batch:
+        number = self._rows.get_state()["batch"]
+        return self._complete(number, next(self._rows))

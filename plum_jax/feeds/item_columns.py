@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from plum_jax.feeds.array_batches import ArrayBatches
+from plum_jax.feeds.array_batches import ArrayBatches, CompletedIterator
+from plum_jax.feeds.batches import Batch
 
 DRAWN = "drawn_items"
 
@@ -59,32 +59,11 @@ class ItemColumns:
     columns: Mapping[str, tuple[str, np.ndarray]]
     drawn: DrawnItems | None = None
 
-    def make_iterator(self) -> ItemColumnsIterator:
+    def make_iterator(self) -> CompletedIterator:
         """A fresh iterator at the start; it never ends."""
-        return ItemColumnsIterator(self)
+        return CompletedIterator(self.rows, self._completed)
 
-
-class ItemColumnsIterator:
-    """Iterator over `ItemColumns`; its state is that of the rows."""
-
-    def __init__(self, columns: ItemColumns) -> None:
-        self._columns = columns
-        self._rows = columns.rows.make_iterator()
-
-    def get_state(self) -> dict[str, Any]:
-        """Where the rows are."""
-        return self._rows.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to where `get_state` was taken."""
-        self._rows.set_state(state)
-
-    def __iter__(self) -> ItemColumnsIterator:
-        return self
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        number, batch = self._rows.get_state()["batch"], dict(next(self._rows))
-        drawn = self._columns.drawn
-        if drawn is not None:
-            batch |= drawn.columns(len(batch["decoder_positions"]), number)
-        return batch | {name: values[batch[items]] for name, (items, values) in self._columns.columns.items()}
+    def _completed(self, number: int, batch: Batch) -> Batch:
+        if self.drawn is not None:
+            batch = batch | self.drawn.columns(len(batch["decoder_positions"]), number)
+        return batch | {name: values[batch[items]] for name, (items, values) in self.columns.items()}

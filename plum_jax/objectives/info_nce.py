@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 
 from plum_jax.objectives.kernels import with_attention_on
 
+MOST_SCALE = 100.0  # of the inverse temperature (CLIP, arXiv 2103.00020)
+_EPSILON = 1e-12
 LEAST = -1e30  # of what is no negative: where nothing is one, a sum of -inf would have no gradient
 
 
@@ -77,3 +79,9 @@ class InfoNceLoss:
         loss, weight = jnp.sum(losses * weights), jnp.sum(weights)
         right = jnp.sum((own > jnp.max(scores, axis=-1)) * weights)
         return loss, weight, {"info_nce": (loss, weight), "in_batch_accuracy": (right, weight)}
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """float32 `[..., D]` of length one: what is compared."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
 
 import numpy as np
 import polars as pl
 
-from plum_jax.feeds.array_batches import ArrayBatches
+from plum_jax.feeds.array_batches import ArrayBatches, CompletedIterator
 from plum_jax.feeds.batches import Batch
 from plum_jax.ranking.event_columns import EventColumns
 from plum_jax.ranking.labels import LabelledEvents
@@ -51,34 +51,17 @@ class EventBatches:
         """Batches that see every event once, but for those of an incomplete last one."""
         return self.rows.steps_per_epoch
 
-    def make_iterator(self) -> EventBatchesIterator:
+    def make_iterator(self) -> CompletedIterator:
         """A fresh iterator at the start; it never ends."""
-        return EventBatchesIterator(self)
+        return CompletedIterator(self.rows, self._completed)
 
+    @functools.cached_property
+    def _learnt(self) -> np.ndarray:
+        return np.flatnonzero(self.columns.split.item_popularity).astype(np.int32)
 
-class EventBatchesIterator:
-    """Iterator over `EventBatches`; its state is that of the rows."""
-
-    def __init__(self, batches: EventBatches) -> None:
-        self._batches = batches
-        self._rows = batches.rows.make_iterator()
-        self._learnt = np.flatnonzero(batches.columns.split.item_popularity).astype(np.int32)
-
-    def get_state(self) -> dict[str, Any]:
-        """Where the rows are."""
-        return self._rows.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to where `get_state` was taken."""
-        self._rows.set_state(state)
-
-    def __iter__(self) -> EventBatchesIterator:
-        return self
-
-    def __next__(self) -> Batch:
-        number, chosen = self._rows.get_state()["batch"], next(self._rows)
-        batch = {"label": chosen["label"], **self._batches.columns.of(chosen["event"])}
-        if self._batches.drawn:
-            random = np.random.default_rng([self._batches.rows.seed, 1, number])
+    def _completed(self, number: int, chosen: Batch) -> Batch:
+        batch = {"label": chosen["label"], **self.columns.of(chosen["event"])}
+        if self.drawn:
+            random = np.random.default_rng([self.rows.seed, 1, number])
             batch["drawn_items"] = self._learnt[random.integers(0, len(self._learnt), batch["behaviour_items"].shape)]
         return batch

@@ -113,6 +113,30 @@ class EventColumns:
         if self.knowledge is not None:
             self.knowledge.require_for(corpus.num_events, corpus.num_items)
 
+    @classmethod
+    def where_said(
+        cls,
+        split: Split,
+        history_length: int,
+        *,
+        behaviour_fields: Sequence[str],
+        request_fields: Sequence[str] | None = None,
+        category: str | None = None,
+        knowledge: KnowledgeTables | None = None,
+        statistics: EventFields | None = None,
+    ) -> EventColumns:
+        """Of the request all fields that there are, and the corpus's first category, where nothing else is said."""
+        corpus = split.corpus
+        return cls(
+            split,
+            history_length,
+            tuple(behaviour_fields),
+            tuple(_known_before(corpus) if request_fields is None else request_fields),
+            next(iter(corpus.item_features), None) if category is None else category,
+            knowledge,
+            statistics,
+        )
+
     @functools.cached_property
     def categories(self) -> ItemCategories:
         return ItemCategories.of(self.split.corpus, self.category)

@@ -13,6 +13,7 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import FOLDS
+from plum_jax.evaluation.files import write_frame
 from plum_jax.evaluation.metrics.classification import classification_metrics
 from plum_jax.evaluation.metrics.classification_differences import DRAWS, delong_difference, user_bootstrap
 from plum_jax.ranking.labels import Label, LabelledEvents
@@ -55,7 +56,7 @@ def judged(
     said = {**(facts or {}), **fitted.facts, "events_per_second": round(frame.height / seconds, 1)}
     said["wall_seconds"] = round(said.get("train_seconds", 0.0) + time.perf_counter() - start, 1)
     row = run_record(name, metrics, config=artifact.fingerprint(stages.data, label, ranker), **said)
-    write_events(events_path(path), frame)
+    write_frame(events_path(path), frame)
     # The row last: where it is, the events are.
     artifact.write_json(path, {"fingerprint": fingerprint, "row": row})
     return row
@@ -127,15 +128,6 @@ def events_path(evaluation: epath.PathLike) -> epath.Path:
     """Where the logits of `evaluation/<name>.json` lie."""
     path = epath.Path(evaluation)
     return path.parent / f"{path.stem}.events.parquet"
-
-
-def write_events(path: epath.Path, frame: pl.DataFrame) -> None:
-    """Writes aside and renames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.aside"
-    with aside.open("wb") as file:
-        frame.write_parquet(file)
-    aside.replace(path)
 
 
 def read_events(directory: epath.PathLike, name: str) -> pl.DataFrame:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -75,11 +76,10 @@ class BehaviourRanker:
         """
         columns = self.columns(stages, label)
         events = past.training_share(label.of(stages.split), self.training_share)
-        feed = self.feed(columns, events)
+        feed, said = self.feed(columns, events), self
         if self.epochs is not None:
-            steps = max(1, round(self.epochs * feed.steps_per_epoch))
-            training = dataclasses.replace(self.training, steps=steps)
-            return dataclasses.replace(self, training=training, epochs=None).fit(stages, label, name)
+            training = self.training.for_passes(self.epochs, feed.steps_per_epoch)
+            said = dataclasses.replace(self, training=training, epochs=None)
         network, directory = self.build(columns), stages.directory / "rankers" / name
         evaluators: dict[str, Evaluator] = {}
         if self.training.evaluation_period or self.training.select_by:
@@ -90,7 +90,7 @@ class BehaviourRanker:
             old = past.inherited_params(stages, self.warm_start)
             init, inherited = past.warm_started(init, old), {"warm_start": artifact.tree_fingerprint(old)}
         params = trainer.train(
-            self.training,
+            said.training,
             directory=directory,
             init_params=init,
             objective=self.objective.on(network, self.training.mesh.build()),
@@ -99,22 +99,27 @@ class BehaviourRanker:
                 "split": stages.split.fingerprint,
                 "columns": columns.fingerprint,
                 "label": artifact.fingerprint(label),
-                "system": artifact.fingerprint(self),
+                "system": artifact.fingerprint(said),
                 **inherited,
             },
             evaluators=evaluators,
             tokens_per_step=feed.rows.batch_size,
             description=name,
-            described={"system": self, "label": label},
+            described={"system": said, "label": label},
         )
         return FittedBehaviourRanker(network, params, columns, self.training.seed, epath.Path(directory))
 
     def columns(self, stages: Stages, label: Label) -> EventColumns:
         """What is read of an event."""
-        knowledge = None if self.knowledge is None else self.knowledge.read(stages)
-        fields = None if self.behaviour_fields is None else tuple(self.behaviour_fields)
-        found = event_columns(self, stages, label, self.history_length, fields)
-        return dataclasses.replace(found, knowledge=knowledge, statistics=self._statistics(stages, label))
+        return EventColumns.where_said(
+            stages.split,
+            self.history_length,
+            behaviour_fields=(label.field,) if self.behaviour_fields is None else self.behaviour_fields,
+            request_fields=self.request_fields,
+            category=self.category,
+            knowledge=None if self.knowledge is None else self.knowledge.read(stages),
+            statistics=self._statistics(stages, label),
+        )
 
     def _statistics(self, stages: Stages, label: Label) -> EventFields | None:
         """Of the events before the share that is trained on."""
@@ -181,12 +186,13 @@ def scores(network: RankingNetwork, params: Any, columns: EventColumns, rows: np
     for start in range(0, len(rows), block):
         some = rows[start : start + block]
         filled = np.concatenate([some, np.repeat(some[:1], block - len(some))])
-        found[start : start + block] = np.asarray(_logits(network, params, columns.of(filled)))[: len(some)]
+        found[start : start + block] = np.asarray(logits_of(network, params, columns.of(filled)))[: len(some)]
     return found
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(network: RankingNetwork, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+def logits_of(network: nn.Module, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """float32, of the events of a batch, as a ranker's network has them."""
     output: Any = network.apply({"params": params}, batch)
     return output.logits
 
@@ -210,31 +216,6 @@ def curve(network: RankingNetwork, columns: EventColumns, events: LabelledEvents
 def initial_params(network: RankingNetwork, batch: Mapping[str, np.ndarray], key: jax.Array) -> Any:
     """Random parameters with their logical axes."""
     return network.init(key, batch)["params"]
-
-
-class Reads(Protocol):
-    """A ranker's choice of what is read of an event."""
-
-    @property
-    def request_fields(self) -> tuple[str, ...] | None: ...
-
-    @property
-    def category(self) -> str | None: ...
-
-
-def event_columns(
-    ranker: Reads, stages: Stages, label: Label, history_length: int, behaviour_fields: tuple[str, ...] | None = None
-) -> EventColumns:
-    """What a ranker reads of an event; of behaviours the label's column where nothing else is said."""
-    corpus = stages.split.corpus
-    known_before = (*corpus.user_features, *corpus.context_features)
-    return EventColumns(
-        stages.split,
-        history_length,
-        behaviour_fields=(label.field,) if behaviour_fields is None else behaviour_fields,
-        request_fields=known_before if ranker.request_fields is None else tuple(ranker.request_fields),
-        category=next(iter(corpus.item_features), None) if ranker.category is None else ranker.category,
-    )
 
 
 def table_sizes(params: Any) -> dict[str, int]:

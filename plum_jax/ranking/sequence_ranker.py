@@ -13,6 +13,7 @@ import numpy as np
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.corpus.splits import Split
 from plum_jax.evaluation.metrics.classification import classification_metrics
 from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.feeds.item_columns import ItemColumns
@@ -21,7 +22,7 @@ from plum_jax.ranking.event_columns import EventColumns
 from plum_jax.ranking.event_rows import rows_of_all, training_rows
 from plum_jax.ranking.labels import Label, LabelledEvents
 from plum_jax.ranking.networks.sequence import HstuConfig, SequenceConfig
-from plum_jax.ranking.ranker import CURVE, event_columns, table_sizes
+from plum_jax.ranking.ranker import CURVE, logits_of, table_sizes
 from plum_jax.stages import Stages
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
@@ -58,17 +59,16 @@ class SequenceRanker:
 
     def fit(self, stages: Stages, label: Label, name: str) -> FittedSequenceRanker:
         """Trains on every labelled training event, or goes on, or reads what was trained."""
-        events, columns = label.of(stages.split), event_columns(self, stages, label, 1)
-        feed = self.feed(columns, events)
+        events, columns = label.of(stages.split), self.columns(stages.split, label)
+        feed, said = self.feed(columns, events), self
         if self.epochs is not None:
-            steps = max(1, round(self.epochs * feed.rows.steps_per_epoch))
-            training = dataclasses.replace(self.training, steps=steps)
-            return dataclasses.replace(self, training=training, epochs=None).fit(stages, label, name)
+            training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
+            said = dataclasses.replace(self, training=training, epochs=None)
         network, directory = self.network.module(columns.sizes, columns.categories), stages.directory / "rankers" / name
         reader = Reader(network, columns, self.history_length)
         evaluators = {"validation": reader.curve(events, self.curve_rows)} if self.training.evaluation_period else {}
         params = trainer.train(
-            self.training,
+            said.training,
             directory=directory,
             init_params=functools.partial(initial_params, network, next(feed.make_iterator())),
             objective=self.objective.on(network, self.training.mesh.build()),
@@ -77,14 +77,20 @@ class SequenceRanker:
                 "split": stages.split.fingerprint,
                 "columns": columns.fingerprint,
                 "label": artifact.fingerprint(label),
-                "system": artifact.fingerprint(self),
+                "system": artifact.fingerprint(said),
             },
             evaluators=evaluators,
             tokens_per_step=feed.rows.batch_size * self.row_length,
             description=name,
-            described={"system": self, "label": label},
+            described={"system": said, "label": label},
         )
         return FittedSequenceRanker(reader, params, self.training.seed, epath.Path(directory))
+
+    def columns(self, split: Split, label: Label) -> EventColumns:
+        """What is read of an event; behaviours are events of the same row, and none is looked up."""
+        return EventColumns.where_said(
+            split, 1, behaviour_fields=(label.field,), request_fields=self.request_fields, category=self.category
+        )
 
     def feed(self, columns: EventColumns, events: LabelledEvents) -> ItemColumns:
         """Packed rows of training events, reshuffled each epoch."""
@@ -129,7 +135,7 @@ class Reader:
             some = np.resize(packed[start : start + _ROWS], _ROWS)  # one shape for all
             batch = {name: rows[name][some] for name in ("events", "decoder_segment_ids", "decoder_positions")}
             batch |= {name: values[batch["events"]] for name, values in self.columns.by_event.items()}
-            logits = np.asarray(_logits(self.network, params, batch))
+            logits = np.asarray(logits_of(self.network, params, batch))
             here = answering[some]
             found[batch["events"][here]] = logits[here]
         return found[wanted]
@@ -149,12 +155,6 @@ class Reader:
             return {name: found[name] for name in CURVE}
 
         return evaluate
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(network: nn.Module, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-    output: Any = network.apply({"params": params}, batch)
-    return output.logits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

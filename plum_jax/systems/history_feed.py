@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from plum_jax.corpus.splits import Split
 from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.feeds.histories import history_rows
-from plum_jax.training.training_config import TrainingConfig
 
 
 def history_feed(
@@ -45,6 +42,7 @@ def history_feed(
     return ArrayBatches(rows, min(batch_size, len(rows["decoder_positions"])), seed)
 
 
-def trained_for(epochs: float, training: TrainingConfig, rows: ArrayBatches) -> TrainingConfig:
-    """`training` with as many steps as see the rows so many times: a number that carries over to other corpora."""
-    return dataclasses.replace(training, steps=max(1, round(epochs * rows.steps_per_epoch)))
+def log_q(split: Split) -> np.ndarray:
+    """float32 [N], log of each item's share of the training events: what in-batch negatives are corrected by (logQ)."""
+    popularity = np.maximum(split.item_popularity, 1)  # an item that is never a target has no use for its share
+    return np.log(popularity / popularity.sum()).astype(np.float32)

@@ -50,6 +50,10 @@ class TrainingConfig:
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"expected an ema_decay of at least 0 and less than 1, got {self.ema_decay}")
 
+    def for_passes(self, passes: float, steps_a_pass: float) -> TrainingConfig:
+        """With as many steps as see the rows so many times: a number that carries over to other corpora."""
+        return dataclasses.replace(self, steps=max(1, round(passes * steps_a_pass)))
+
     def transformation(self) -> optax.GradientTransformation:
         """The optimizer of these steps, with the average of the parameters in its state where one is kept."""
         return averaged(self.optimizer.build(self.steps), self.ema_decay)

@@ -11,7 +11,6 @@ from planted_taste import LABEL, TRAINING, stages
 from plum_jax.evaluation.metrics.classification import classification_metrics
 from plum_jax.model.config import DecoderConfig
 from plum_jax.ranking.networks.sequence import HstuConfig, SasRecConfig
-from plum_jax.ranking.ranker import event_columns
 from plum_jax.ranking.sequence_ranker import Reader, SequenceRanker
 from plum_jax.stages import Stages
 from plum_jax.training.optimizer import AdamW
@@ -57,14 +56,8 @@ def test_a_logit_knows_what_came_before_and_nothing_of_its_own_label(run, fitted
     rating = pl.when(pl.int_range(events.height) == changed).then(6.0 - pl.col("rating")).otherwise(pl.col("rating"))
     corpus = dataclasses.replace(run.corpus, events=events.with_columns(rating.cast(pl.Float32).alias("rating")))
     split = dataclasses.replace(run.split, corpus=corpus)
-
-    @dataclasses.dataclass(frozen=True)
-    class Given:
-        split: object
-        corpus: object
-
     reader = fitted[name].reader
-    columns = event_columns(ranker(name), Given(split, corpus), LABEL, 1)
+    columns = ranker(name).columns(split, LABEL)
     other = Reader(reader.network, columns, reader.history_length)
     rows = np.arange(events.height)
     before, after = (read.scores(fitted[name].params, rows) for read in (reader, other))
@@ -90,7 +83,7 @@ def test_scores_in_windows_are_those_of_each_history_read_alone(run, fitted, nam
 
 
 def test_training_reads_training_events_and_weighs_those_with_a_label(run):
-    columns = event_columns(ranker("hstu"), run, LABEL, 1)
+    columns = ranker("hstu").columns(run.split, LABEL)
     rows = ranker("hstu").feed(columns, LABEL.of(run.split)).rows.arrays
     real = rows["decoder_segment_ids"] > 0
     assert sorted(rows["events"][real]) == np.flatnonzero(run.split.fold == 0).tolist()

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from plum_jax.corpus.schema import Corpus
-from plum_jax.corpus.splits.split import FOLDS, TRAIN, Split, SplitError
+from plum_jax.corpus.splits.split import FOLDS, TRAIN, Split, SplitError, first_targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class GlobalTime:
                 f"{self.test_time} (unix {test_cut})"
             )
         fold = ((times >= validation_cut).astype(np.int8) + (times >= test_cut)).astype(np.int8)
-        targets = {name: self._targets(corpus, fold, number) for name, number in FOLDS.items()}
+        targets = {name: first_targets(corpus, fold, number, self.minimum_history) for name, number in FOLDS.items()}
         for name, count in {"training": (fold == TRAIN).sum(), **{f: len(rows) for f, rows in targets.items()}}.items():
             if not count:
                 raise SplitError(
@@ -57,13 +57,6 @@ class GlobalTime:
                     f"corpus {corpus.name!r} run from {times.min()} to {times.max()}"
                 )
         return Split(corpus=corpus, fold=fold, targets=targets, config=self)
-
-    def _targets(self, corpus: Corpus, fold: np.ndarray, number: int) -> np.ndarray:
-        rows = np.flatnonzero(fold == number)
-        user = corpus.events["user"].to_numpy()[rows]
-        first = np.diff(user, prepend=-1) != 0
-        enough = rows - corpus.history_offsets[user] >= self.minimum_history
-        return rows[first & enough]
 
 
 def _cut(times: np.ndarray, value: int | float, name: str) -> int:

@@ -68,6 +68,15 @@ class EvaluationSet:
         )
 
 
+def first_targets(corpus: Corpus, fold: np.ndarray, number: int, minimum_history: int) -> np.ndarray:
+    """int64 [E], the first event of each user in a fold, for users with so many events before it at least."""
+    rows = np.flatnonzero(fold == number)
+    user = corpus.events["user"].to_numpy()[rows]
+    first = np.diff(user, prepend=-1) != 0
+    enough = rows - corpus.history_offsets[user] >= minimum_history
+    return rows[first & enough]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """A corpus with each event in exactly one fold.

@@ -8,7 +8,7 @@ import numpy as np
 
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits.leave_one_out import last_row_of_interaction
-from plum_jax.corpus.splits.split import FOLDS, TEST, TRAIN, VALIDATION, Split, SplitError
+from plum_jax.corpus.splits.split import FOLDS, TEST, TRAIN, VALIDATION, Split, SplitError, first_targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +55,8 @@ class UserTime:
         in_test, held_out = from_end < tested[user], from_end < (tested + validated)[user]
         by_place = np.where(in_test, TEST, np.where(held_out, VALIDATION, TRAIN))
         fold = np.where(counts[user] >= 3, by_place, TRAIN)[_ends_of_copies(corpus)].astype(np.int8)
-        targets = {name: self._targets(corpus, fold, number) for name, number in FOLDS.items()}
+        targets = {name: first_targets(corpus, fold, number, self.minimum_history) for name, number in FOLDS.items()}
         return Split(corpus=corpus, fold=fold, targets=targets, config=self)
-
-    def _targets(self, corpus: Corpus, fold: np.ndarray, number: int) -> np.ndarray:
-        rows = np.flatnonzero(fold == number)
-        user = corpus.events["user"].to_numpy()[rows]
-        first = np.diff(user, prepend=-1) != 0
-        enough = rows - corpus.history_offsets[user] >= self.minimum_history
-        return rows[first & enough]
 
 
 def _ends_of_copies(corpus: Corpus) -> np.ndarray:

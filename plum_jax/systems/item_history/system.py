@@ -21,7 +21,7 @@ from plum_jax.model.item_history_decoder import search_params
 from plum_jax.objectives.next_item import NextItem
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.stages import Stages
-from plum_jax.systems.history_feed import history_feed, trained_for
+from plum_jax.systems.history_feed import history_feed
 from plum_jax.systems.item_history.counts import item_history_counts, item_history_flops_parts
 from plum_jax.systems.item_history.ranking import ItemHistoryRanker
 from plum_jax.systems.known import ItemSizes, Known
@@ -78,7 +78,7 @@ class ItemHistory:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
         split, known = stages.split, Known.of(stages, self.use_features, self.fields)
         if self.epochs is not None:
-            training = trained_for(self.epochs, self.training, self.feed(split, known).rows)
+            training = self.training.for_passes(self.epochs, self.feed(split, known).rows.steps_per_epoch)
             return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
         directory, ranker = stages.directory / "systems" / name, self.ranker(known)
         evaluators = {"validation": self._curve(ranker, split)} if self.training.evaluation_period else {}

@@ -13,9 +13,7 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Transformer
 from plum_jax.model.masks import Mask, PackedCausal
 from plum_jax.model.projections import parameter
-
-MOST_SCALE = 100.0  # of the inverse temperature (CLIP, arXiv 2103.00020)
-_EPSILON = 1e-12
+from plum_jax.objectives.info_nce import MOST_SCALE, unit
 
 
 class TwoTowers(nn.Module):
@@ -57,7 +55,7 @@ class TwoTowers(nn.Module):
         x = self.items(items, features) * jnp.asarray(self.config.d_model**0.5, self.config.dtype)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
         x = self.dropout(x, deterministic=deterministic)
-        return _unit(self.transformer(x, positions, mask, deterministic=deterministic).values)
+        return unit(self.transformer(x, positions, mask, deterministic=deterministic).values)
 
     def towers(
         self, batch: Mapping[str, jax.Array], deterministic: bool = True
@@ -70,14 +68,9 @@ class TwoTowers(nn.Module):
             PackedCausal(batch["decoder_segment_ids"]),
             deterministic,
         )
-        items = _unit(self.items(batch["decoder_target_tokens"], batch["target_features"]))
+        items = unit(self.items(batch["decoder_target_tokens"], batch["target_features"]))
         return users, items, jnp.minimum(jnp.exp(self.log_scale), MOST_SCALE)
 
     def item_vectors(self, items: jax.Array, features: jax.Array) -> jax.Array:
         """Unit vectors float32 `[..., D]`."""
-        return _unit(self.items(items, features))
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)
+        return unit(self.items(items, features))

@@ -14,8 +14,8 @@ from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts
+from plum_jax.objectives.info_nce import MOST_SCALE
 from plum_jax.stages import Data, Source, Stages
-from plum_jax.systems.lem.network import MOST_SCALE
 from plum_jax.systems.lem.system import Lem, initial_towers, item_features
 from plum_jax.systems.scored_items import evaluation_users, judged_with_loss
 from plum_jax.training.step_recipe import StepRecipe

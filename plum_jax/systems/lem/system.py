@@ -19,7 +19,7 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import train_flops_parts
 from plum_jax.objectives.info_nce import InfoNce
 from plum_jax.stages import Stages
-from plum_jax.systems.history_feed import history_feed, trained_for
+from plum_jax.systems.history_feed import history_feed, log_q
 from plum_jax.systems.lem.network import TwoTowers
 from plum_jax.systems.lem.scoring import lem_scorer
 from plum_jax.systems.scored_items import FittedScorer, Scorer
@@ -64,7 +64,7 @@ class Lem:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
         split, features = stages.split, item_features(stages)
         if self.epochs is not None:
-            training = trained_for(self.epochs, self.training, self.feed(split, features).rows)
+            training = self.training.for_passes(self.epochs, self.feed(split, features).rows.steps_per_epoch)
             return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
         directory, scorer = stages.directory / "systems" / name, self.scorer(features)
         evaluators = {"validation": scorer.curve(split, self.curve_users)} if self.training.evaluation_period else {}
@@ -120,15 +120,13 @@ class Lem:
             seed=self.training.seed,
             used_by="LEM",
         )
-        popularity = np.maximum(split.item_popularity, 1)  # an item that is never a target has no use for its share
-        log_q = np.log(popularity / popularity.sum()).astype(np.float32)
         inputs, targets = "decoder_input_tokens", "decoder_target_tokens"
         return ItemColumns(
             histories,
             {
                 "input_features": (inputs, features),
                 "target_features": (targets, features),
-                "target_log_q": (targets, log_q),
+                "target_log_q": (targets, log_q(split)),
             },
         )
 

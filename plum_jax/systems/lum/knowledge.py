@@ -51,8 +51,9 @@ class LumKnowledge:
         path = write_moments(stages, fitted, self.asked, stages.directory / "knowledge" / self.name)
         assert path is not None, "one process makes all"
         queries = _by_event(path, stages.corpus.num_events, len(self.asked))
-        items = fitted.asker.items(fitted.params)
-        return KnowledgeTables(queries, items, artifact.fingerprint(queries, items), tuple(self.asked))
+        # Of model, corpus and conditions, which decide the items' vectors too: no need to hash all answers.
+        fingerprint = artifact.read_manifest(path.parent, MOMENTS).fingerprint
+        return KnowledgeTables(queries, fitted.asker.items(fitted.params), fingerprint, tuple(self.asked))
 
 
 def write_moments(

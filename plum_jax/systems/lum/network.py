@@ -16,9 +16,7 @@ from plum_jax.model.decoder import Transformer
 from plum_jax.model.item_history import FieldEmbedding, ItemEmbedding, Items
 from plum_jax.model.masks import BeamMasks, PackedCausal
 from plum_jax.model.projections import parameter
-
-MOST_SCALE = 100.0  # of the inverse temperature (CLIP, arXiv 2103.00020)
-_EPSILON = 1e-12
+from plum_jax.objectives.info_nce import MOST_SCALE, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,9 +163,3 @@ def tokens_of(by_event: jax.Array) -> jax.Array:
 def token_positions(by_event: jax.Array) -> jax.Array:
     """Positions `[B, T]` of events as those of their two tokens."""
     return tokens_of(2 * by_event) + jnp.tile(jnp.arange(2, dtype=by_event.dtype), by_event.shape[1])
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """float32 `[..., D]` of length one."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)

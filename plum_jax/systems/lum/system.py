@@ -23,7 +23,7 @@ from plum_jax.objectives.info_nce import InfoNce
 from plum_jax.objectives.kernels import with_attention_on
 from plum_jax.ranking.event_rows import training_rows
 from plum_jax.stages import Stages
-from plum_jax.systems.history_feed import trained_for
+from plum_jax.systems.history_feed import log_q
 from plum_jax.systems.known import ItemSizes, Known
 from plum_jax.systems.lum.asking import Asker
 from plum_jax.systems.lum.network import LumConfig, LumNetwork
@@ -80,7 +80,7 @@ class Lum:
         """Trains on every training event, or goes on, or reads what was trained."""
         split, known = stages.split, self.known(stages)
         if self.epochs is not None:
-            training = trained_for(self.epochs, self.training, self.feed(split, known).rows)
+            training = self.training.for_passes(self.epochs, self.feed(split, known).rows.steps_per_epoch)
             return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
         asker, directory = self.asker(split, known), stages.directory / "systems" / name
         asked = asker.conditions([self.asked])
@@ -148,10 +148,9 @@ class Lum:
         item = split.corpus.events["item"].to_numpy()[rows["events"]]
         rows |= {"decoder_target_tokens": np.where(real, item, 0), "decoder_loss_weights": real.astype(np.float32)}
         batches = ArrayBatches(rows, min(self.batch_size, len(real)), self.training.seed)
-        popularity = np.maximum(split.item_popularity, 1)
-        log_q = np.log(popularity / popularity.sum()).astype(np.float32)
         columns = known.columns("target", "decoder_target_tokens")
-        columns |= {"target_log_q": ("decoder_target_tokens", log_q), "conditions": ("events", known.events.buckets)}
+        columns["target_log_q"] = ("decoder_target_tokens", log_q(split))
+        columns["conditions"] = ("events", known.events.buckets)
         return ItemColumns(batches, columns)
 
     def flops_parts(self, sizes: ItemSizes) -> dict[str, float]:

@@ -13,17 +13,18 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet
-from plum_jax.evaluation.metrics import RankedItems
 from plum_jax.evaluation.nearest import Neighbours
 from plum_jax.evaluation.system import Ranking
-from plum_jax.feeds.array_batches import ArrayBatches
+from plum_jax.feeds.array_batches import ArrayBatches, CompletedIterator
+from plum_jax.feeds.batches import Batch
 from plum_jax.objectives.info_nce import InfoNce
 from plum_jax.ranking.event_columns import EventColumns
 from plum_jax.ranking.knowledge import Knowledge
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.stages import Stages
+from plum_jax.systems.history_feed import log_q
 from plum_jax.systems.lum.towers_network import Towers, TowersConfig
-from plum_jax.systems.scored_items import curve_on, evaluation_users
+from plum_jax.systems.scored_items import curve_on, evaluation_users, in_blocks
 from plum_jax.training import trainer, training_config
 from plum_jax.training.metrics_log import read_metrics, seconds_of
 
@@ -69,20 +70,17 @@ class LumTowers:
     def fit(self, stages: Stages, name: str) -> FittedTowers:
         """Trains on every training event, or goes on, or reads what was trained."""
         columns = self.columns(stages)
-        feed = EventFeed.of(columns, self.batch_size, self.training.seed)
+        feed, said = EventFeed.of(columns, self.batch_size, self.training.seed), self
         if self.epochs is not None:
-            steps = max(1, round(self.epochs * feed.rows.steps_per_epoch))
-            training = dataclasses.replace(self.training, steps=steps)
-            return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
-        network, directory = (
-            Towers(self.network, columns.sizes, columns.categories),
-            stages.directory / "systems" / name,
-        )
+            training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
+            said = dataclasses.replace(self, training=training, epochs=None)
+        directory = stages.directory / "systems" / name
+        network = Towers(self.network, columns.sizes, columns.categories)
         fitted = FittedTowers(network, columns, self.neighbours, None, self.training.seed, epath.Path(directory))
         some = evaluation_users(stages.split, "validation", self.curve_users)
         curve = curve_on(some, stages.split, lambda params, users, k: fitted.given(params).rank(users, k))
         params = trainer.train(
-            self.training,
+            said.training,
             directory=directory,
             init_params=functools.partial(initial_towers, network, next(feed.make_iterator())),
             objective=self.objective.on(network, self.training.mesh.build()),
@@ -90,24 +88,22 @@ class LumTowers:
             fingerprints={
                 "split": stages.split.fingerprint,
                 "columns": columns.fingerprint,
-                "system": artifact.fingerprint(self),
+                "system": artifact.fingerprint(said),
             },
             evaluators={"validation": curve} if self.training.evaluation_period else {},
             tokens_per_step=self.batch_size,
             description=name,
-            described={"system": self},
+            described={"system": said},
         )
         return fitted.given(params)
 
     def columns(self, stages: Stages) -> EventColumns:
         """What is read of an event."""
-        corpus = stages.split.corpus
-        return EventColumns(
+        return EventColumns.where_said(
             stages.split,
             self.history_length,
-            behaviour_fields=tuple(self.behaviour_fields),
-            request_fields=(*corpus.user_features, *corpus.context_features),
-            category=next(iter(corpus.item_features), None) if self.category is None else self.category,
+            behaviour_fields=self.behaviour_fields,
+            category=self.category,
             knowledge=None if self.knowledge is None else self.knowledge.read(stages),
         )
 
@@ -133,39 +129,18 @@ class EventFeed:
         return cls(ArrayBatches({"event": rows}, min(batch_size, len(rows)), seed), columns)
 
     @functools.cached_property
-    def log_q(self) -> np.ndarray:
-        """float32 [I], of an item's share of the training events."""
-        popularity = np.maximum(self.columns.split.item_popularity, 1)
-        return np.log(popularity / popularity.sum()).astype(np.float32)
+    def _log_q(self) -> np.ndarray:
+        return log_q(self.columns.split)
 
-    def make_iterator(self) -> EventFeedIterator:
+    def make_iterator(self) -> CompletedIterator:
         """A fresh iterator at the start; it never ends."""
-        return EventFeedIterator(self)
+        return CompletedIterator(self.rows, self._completed)
 
-
-class EventFeedIterator:
-    """Iterator over `EventFeed`; its state is that of the rows."""
-
-    def __init__(self, feed: EventFeed) -> None:
-        self._feed = feed
-        self._rows = feed.rows.make_iterator()
-
-    def get_state(self) -> dict[str, Any]:
-        """Where the rows are."""
-        return self._rows.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to where `get_state` was taken."""
-        self._rows.set_state(state)
-
-    def __iter__(self) -> EventFeedIterator:
-        return self
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        batch = self._feed.columns.of(next(self._rows)["event"])
+    def _completed(self, number: int, chosen: Batch) -> Batch:
+        batch = self.columns.of(chosen["event"])
         item = batch["item"][:, None]
         weights = np.ones(item.shape, np.float32)
-        more = {"decoder_target_tokens": item, "decoder_loss_weights": weights, "target_log_q": self._feed.log_q[item]}
+        more = {"decoder_target_tokens": item, "decoder_loss_weights": weights, "target_log_q": self._log_q[item]}
         return batch | more
 
 
@@ -203,27 +178,17 @@ class FittedTowers:
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user, before their target event."""
-        lists, scores = self._lists(evaluation, k)
-        return Ranking(lists, scores)
-
-    def _lists(self, evaluation: EvaluationSet, k: int) -> tuple[RankedItems, np.ndarray]:
-        params, rows = jax.device_put(self.params), evaluation.target_event
-        users = []
-        for start in range(0, len(rows), _USERS):
-            some = rows[start : start + _USERS]
-            block = np.concatenate([some, np.repeat(some[:1], _USERS - len(some))])
-            batch = self.columns.of(block) | {"item": np.zeros(_USERS, np.int32)}
-            users.append(np.asarray(_users(self.network, params, batch))[: len(some)])
-        return self.neighbours.rank(np.concatenate(users), self._items(params), evaluation, k)
-
-    def _items(self, params: Any) -> np.ndarray:
-        number, found = self.network.sizes.items, []
+        params = jax.device_put(self.params)
+        users = in_blocks(functools.partial(self._users, params), _USERS, evaluation.target_event)
+        items = np.arange(self.network.sizes.items, dtype=np.int32)
         known = self.columns.knowledge
-        for start in range(0, number, _ITEMS):
-            some = np.minimum(np.arange(start, start + _ITEMS, dtype=np.int32), number - 1)
-            of_model = some[:, None].astype(np.float32) if known is None else known.items[some]
-            found.append(np.asarray(_items(self.network, params, some, of_model)))
-        return np.concatenate(found)[:number]
+        of_model = items[:, None].astype(np.float32) if known is None else known.items
+        vectors = in_blocks(functools.partial(_items, self.network, params), _ITEMS, items, of_model)
+        return Ranking(*self.neighbours.rank(users, vectors, evaluation, k))
+
+    def _users(self, params: Any, rows: np.ndarray) -> jax.Array:
+        batch = self.columns.of(rows) | {"item": np.zeros(len(rows), np.int32)}
+        return _users(self.network, params, batch)
 
 
 @functools.partial(jax.jit, static_argnums=0)

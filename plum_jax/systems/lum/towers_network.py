@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from plum_jax.model.projections import parameter
+from plum_jax.objectives.info_nce import MOST_SCALE, unit
 from plum_jax.ranking.event_columns import ItemCategories, Sizes
 from plum_jax.ranking.networks.embedding import FieldSum, ItemTable, UserVector
 from plum_jax.ranking.networks.perceptron import Perceptron
-from plum_jax.systems.lum.network import MOST_SCALE, unit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from plum_jax.objectives.item_losses import BinaryCrossEntropy, SampledSoftmax
 from plum_jax.objectives.next_token import NextToken
 from plum_jax.objectives.objective import Objective
 from plum_jax.stages import Stages
-from plum_jax.systems.history_feed import history_feed, trained_for
+from plum_jax.systems.history_feed import history_feed
 from plum_jax.systems.sasrec.scoring import sasrec_scorer
 from plum_jax.systems.scored_items import FittedScorer, Scorer
 from plum_jax.training import trainer, training_config
@@ -56,7 +56,7 @@ class SasRec:
     def fit(self, stages: Stages, name: str) -> FittedScorer:
         """Trains on every training event but each user's first, or goes on, or reads what was trained."""
         if self.epochs is not None:
-            training = trained_for(self.epochs, self.training, self.feed(stages.split))
+            training = self.training.for_passes(self.epochs, self.feed(stages.split).steps_per_epoch)
             return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
         directory, scorer = stages.directory / "systems" / name, self.scorer(stages.split.corpus.num_items)
         curve = scorer.curve(stages.split, self.curve_users)
