@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -63,22 +64,38 @@ def read_checkpoint(path: epath.PathLike) -> T5xCheckpoint:
     return T5xCheckpoint(step, jax.tree.map(np.asarray, state["target"]), own.get("param_states", {}))
 
 
-class CheckpointManager(t5x_checkpoints.OrbaxCheckpointManagerInterface):
-    """T5X's own, for its gin files: another decoder's checkpoint is refused by name before anything of it is read.
+@dataclasses.dataclass(frozen=True)
+class RequireArchitecture:
+    """A restore transformation for T5X's gin files: another decoder's checkpoint is refused by name, before it is read.
 
     T5X compares no shapes, so that Orbax fails in its depths; with `fallback_to_scratch` it takes random numbers for
     what is missing, and what is too much it leaves out.
+
+    Attributes:
+      path: the checkpoint that T5X was told to begin with, alone or as a list of one.
+      model_dir: of T5X's training, which goes on from the latest checkpoint there; None where none is trained.
     """
 
-    def restore(self, step: int | None = None, path: str | None = None, **options: Any) -> train_state.TrainState:
-        """The restored state; arguments are T5X's.
+    path: str | Sequence[str]
+    model_dir: str | None = None
+
+    def __call__(self, state_dict: Any, target_state_dict: Any, *, is_resuming: bool = False) -> Any:
+        """The state as it came.
 
         Raises:
           T5xError: names the parameters that differ.
         """
-        directory = path if path is not None else t5x_checkpoints.get_checkpoint_dir(self.directory, step)
-        require_architecture(_saved_shapes(directory), self._train_state.params, directory)
-        return super().restore(step=step, path=path, **options)
+        given = (self.path,) if isinstance(self.path, str) else self.path
+        where = _latest(self.model_dir) if is_resuming else given[0]
+        require_architecture(_saved_shapes(where), target_state_dict["target"], where)
+        return state_dict
+
+
+def _latest(model_dir: str | None) -> str:
+    assert model_dir is not None
+    names = [path.name.removeprefix("checkpoint_") for path in epath.Path(model_dir).glob("checkpoint_*")]
+    # What is being written has a longer name.
+    return t5x_checkpoints.get_checkpoint_dir(model_dir, max(int(name) for name in names if name.isdigit()))
 
 
 def _saved_shapes(path: epath.PathLike) -> Any:
