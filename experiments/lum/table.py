@@ -61,28 +61,35 @@ def main() -> None:
 
 
 def scaling(lengths: Sequence[int]) -> None:
-    """The best size of each budget for each length of the history; the line R = a ln P + b through them; the largest
-    budget's forecast, sealed before its runs, with its 90% interval.
+    """The best size of each budget for each length of the history, the line R = a ln P + b through them, and what was
+    forecast of the largest budget before its runs, with its 90% interval.
     """
     rows = {length: read(f"scaling/{length}/results.jsonl") for length in lengths}
     budgets = sorted({row["budget"] for row in rows[lengths[0]]})
     titles = " | ".join(f"{budget:.1e} FLOPs" for budget in budgets)
-    print(f"| history | {titles} | a of R = a ln P + b | R@10 forecast | error | line in ln C | loss forecast | error |")
-    print(f"|{'---|' * (7 + len(budgets))}")
+    print(f"| R@10, history of | {titles} | a | forecast at {budgets[-1]:.1e} | loss there | forecast |\n|{'---|' * 9}")
     for length in lengths:
-        best = [max((r for r in rows[length] if r["budget"] == b), key=lambda r: r["recall@10"]) for b in budgets]
-        cells = " | ".join(f"{row['recall@10']:.4f} ({row['parameters']:,})"[1:] for row in best)
-        logs = np.log([row["parameters"] for row in best])
-        slope = np.polyfit(logs, [row["recall@10"] for row in best], 1)[0] if np.ptp(logs) else np.nan
-        score = json.loads((HERE / f"scaling/{length}/forecast_score.json").read_text())
-        told = {figure["metric"]: figure for figure in score["best"]}
+        best = [
+            max(
+                (row for row in rows[length] if row["budget"] == budget), key=lambda row: row["recall@10"], default=None
+            )
+            for budget in budgets
+        ]
+        cells = " | ".join(f"{row['recall@10']:.4f} ({row['parameters']:,})"[1:] if row else "" for row in best)
+        there = [row for row in best if row]
+        a = np.polyfit(np.log([row["parameters"] for row in there]), [row["recall@10"] for row in there], 1)[0]
+        told = read_json(f"scaling/{length}/forecast.json")["best"][0]
         recall, loss = (
-            f"{told[metric]['predicted']:.4f} [{told[metric]['low']:.4f}, {told[metric]['high']:.4f}]".replace("0.", ".")
-            + f" | {signed(told[metric]['error'])}"
-            for metric in ("recall", "loss")
+            f"{one['value']:.4f} [{one['low']:.4f}, {one['high']:.4f}]" for one in (told["recall"], told["loss"])
         )
-        straight = score["baseline_errors"]["straight line in log C"]["recall"]
-        print(f"| {length} | {cells} | {signed(slope)} | {recall} | {signed(straight)} | {loss} |")
+        losses = [row["loss"] for row in rows[length] if row["budget"] == budgets[-1]]
+        seen = f"{min(losses):.4f}" if losses else ""
+        print(f"| {length} | {cells} | {signed(a)} | {recall.replace('0.', '.')} | {seen} | {loss} |")
+
+
+def read_json(file: str) -> Any:
+    """A file of one value."""
+    return json.loads((HERE / file).read_text())
 
 
 def read(file: str) -> list[Row]:
