@@ -145,3 +145,26 @@ def progress_bar(description: str, start: int, steps: int) -> tqdm:
 def seconds_of(rows: Sequence[Mapping[str, Any]]) -> float:
     """Wall time of the run that wrote these rows; 0 where none says."""
     return max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
+
+
+def training_facts(directory: epath.PathLike, train_flops: float, before: float = 0.0) -> dict[str, Any]:
+    """What a finished training's log says in a row of `results.jsonl`.
+
+    Args:
+      directory: of the training.
+      train_flops: of all its steps.
+      before: of the trainings that it goes on from.
+
+    Returns:
+      "train_seconds"; and, where validation users are evaluated while training, "validation_curve": columns of one
+      length, "step", "train_flops" (with those before), "recall@10" and "recall@10_unseen".
+    """
+    rows = read_metrics(directory)
+    facts: dict[str, Any] = {"train_seconds": round(seconds_of(rows), 1)}
+    evaluated = [row for row in rows if "validation/recall@10" in row]
+    if evaluated:
+        step_flops = train_flops / rows[-1]["step"]
+        curve = {name: [row[f"validation/{name}"] for row in evaluated] for name in ("recall@10", "recall@10_unseen")}
+        steps = [row["step"] for row in evaluated]
+        facts["validation_curve"] = {"step": steps, "train_flops": [before + step * step_flops for step in steps]} | curve
+    return facts
