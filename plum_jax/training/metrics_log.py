@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from plum_jax import artifact
 
+_RECALL = re.compile(r"validation/recall@\d+(_unseen)?")
 BOARD_PERIOD = 20.0  # seconds between flushes: on gs:// each one uploads the whole file
 
 
@@ -157,14 +159,16 @@ def training_facts(directory: epath.PathLike, train_flops: float, before: float 
 
     Returns:
       "train_seconds"; and, where validation users are evaluated while training, "validation_curve": columns of one
-      length, "step", "train_flops" (with those before), "recall@10" and "recall@10_unseen".
+      length, "step", "train_flops" (with those before), "recall@5", "recall@5_unseen" and so on, as evaluated.
     """
     rows = read_metrics(directory)
     facts: dict[str, Any] = {"train_seconds": round(seconds_of(rows), 1)}
-    evaluated = [row for row in rows if "validation/recall@10" in row]
+    evaluated = [row for row in rows if any(_RECALL.fullmatch(name) for name in row)]
     if evaluated:
         step_flops = train_flops / rows[-1]["step"]
-        curve = {name: [row[f"validation/{name}"] for row in evaluated] for name in ("recall@10", "recall@10_unseen")}
-        steps = [row["step"] for row in evaluated]
-        facts["validation_curve"] = {"step": steps, "train_flops": [before + step * step_flops for step in steps]} | curve
+        curve = {"step": [row["step"] for row in evaluated]}
+        curve["train_flops"] = [before + step * step_flops for step in curve["step"]]
+        for name in filter(_RECALL.fullmatch, evaluated[-1]):
+            curve[name.removeprefix("validation/")] = [row[name] for row in evaluated]
+        facts["validation_curve"] = curve
     return facts
