@@ -88,6 +88,16 @@ GROUPS = {
             sizes=(*SMALL, *ML_100K, *gin(PROXY_STEPS=4, PROXY_ROUNDS=1)),
         ),
     ],
+    "settings are searched": [
+        Given(
+            "plum search.gin ml_100k.gin",
+            sizes=(
+                *ML_100K,
+                *gin({"item_history/training_config.TrainingConfig.evaluation_period": 2}, TRIALS=1),
+                *gin(ITEM_STEPS=2, ITEM_EPOCHS=None, CODEBOOK_SIZES="(4, 4)"),
+            ),
+        ),
+    ],
     "a run is prepared": [Given("plum prepare.gin ml_100k.gin cpu_tiny.gin", "docs/t5x.md", (*SMALL, *ML_100K))],
     "nothing is trained": [
         Given("plum --help"),
