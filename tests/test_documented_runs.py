@@ -94,7 +94,7 @@ GROUPS = {
             sizes=(
                 *ML_100K,
                 *gin({"item_history/training_config.TrainingConfig.evaluation_period": 2}, TRIALS=1),
-                *gin(ITEM_STEPS=2, ITEM_EPOCHS=None, CODEBOOK_SIZES="(4, 4)"),
+                *gin(ITEM_STEPS=2, ITEM_EPOCHS=None, CODEBOOK_SIZES="(4, 4)", COLLISIONS="'extra_digit'"),
             ),
         ),
     ],
