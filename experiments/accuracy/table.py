@@ -38,8 +38,8 @@ SEEN = {"recall@10": "kept", "recall@10_unseen": "removed"}
 
 
 def main() -> None:
-    """Prints two tables for each corpus, and a third where rows have curves."""
-    rows = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]
+    """Prints two tables for each corpus, and a third where rows have curves; that of equal FLOPs last."""
+    rows = read("results.jsonl")
     for data in dict.fromkeys(row["data"] for row in rows):
         of_data = [row for row in rows if row["data"] == data]
         names = sorted({row["name"] for row in of_data}, key=lambda name: mean_of(of_data, name))
@@ -53,6 +53,15 @@ def main() -> None:
         curves = [row for row in of_data if "recall@10" in row.get("validation_curve", {})]
         if curves:
             print(*reached_table(data, curves), "", sep="\n")
+    equal = read("equal_flops.jsonl")
+    if equal:
+        print(*reached_table(f"{equal[0]['data']}, {equal[0]['train_flops']:.2g} each", equal), sep="\n")
+
+
+def read(file: str) -> list[Row]:
+    """Rows of a file; none where there is no such one."""
+    path = HERE / file
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def mean_of(rows: Sequence[Row], name: str) -> float:
