@@ -31,7 +31,7 @@ EFFECTS = (
     ("CPT, random start", "CR1", "R1"),
     ("CPT, language model", "CR2", "R2"),
 )
-EARLY = (100, 300)  # fine-tuning steps
+EARLY = (50, 200)  # fine-tuning steps
 
 
 def main() -> None:
