@@ -114,6 +114,7 @@ PAGES = [
     Given("python experiments/mixture_rates/table.py"),
     Given("python experiments/lum/table.py"),
     Given("python experiments/t5x/table.py"),
+    Given("python experiments/init_cpt/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -305,6 +306,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("mixture_rates", 4),
         ("lum", 40),
         ("t5x", 4),
+        ("init_cpt", 8),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least
