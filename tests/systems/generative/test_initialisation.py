@@ -235,3 +235,22 @@ def test_the_weights_of_the_routers_losses_reach_the_objective(stages, handed_ov
     phase = dataclasses.replace(stages.config.cpt, objective=weights)
     objective = stages._train("cpt", phase, stages.cpt_records, None, "none")["objective"]
     assert objective.weights == weights
+
+
+def test_the_arms_of_the_study_of_starts_differ_in_the_start_and_in_cpt_alone(llama):
+    flags = [f"PRETRAINED = '{llama}'", "DATA_DIR = 'somewhere'", "MODEL_DIR = '/nowhere'"]
+    try:
+        run.configure(["experiments/init_cpt/study.gin", "experiments/init_cpt/ml_1m.gin"], flags)
+        systems = {name: arm.scoped_configurable_fn() for name, arm in gin.query_parameter("%SYSTEMS").items()}
+    finally:
+        gin.clear_config()
+    arms = {name: (arm.cpt, arm.pipeline.initialisation.weights, arm.folder) for name, arm in systems.items()}
+    assert arms == {
+        "R1": (False, False, "random"),
+        "R2": (False, True, ""),
+        "CR1": (True, False, "random"),
+        "CR2": (True, True, ""),
+    }
+    start = systems["CR2"].pipeline.initialisation
+    pipelines = [dataclasses.replace(arm.pipeline, initialisation=start) for arm in systems.values()]
+    assert all(pipeline == pipelines[0] for pipeline in pipelines)
