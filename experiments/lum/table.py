@@ -30,7 +30,7 @@ SPLITS = {
 
 
 def main() -> None:
-    """Prints two tables for each split, and one of retrieval."""
+    """Prints two tables for each split, one of retrieval, and one of scaling."""
     for file, said in SPLITS.items():
         if not (HERE / file).exists():
             continue
@@ -54,6 +54,35 @@ def main() -> None:
             some = [row for row in rows if row["name"] == name]
             cells = " | ".join(figure([row[metric] for row in some]) for metric in RECALLS)
             print(f"| {name} | {cells} | {costs(some)} |")
+    lengths = sorted(int(path.name) for path in (HERE / "scaling").glob("*"))
+    if lengths:
+        print()
+        scaling(lengths)
+
+
+def scaling(lengths: Sequence[int]) -> None:
+    """The best size of each budget for each length of the history; the line R = a ln P + b through them; the largest
+    budget's forecast, sealed before its runs, with its 90% interval.
+    """
+    rows = {length: read(f"scaling/{length}/results.jsonl") for length in lengths}
+    budgets = sorted({row["budget"] for row in rows[lengths[0]]})
+    titles = " | ".join(f"{budget:.1e} FLOPs" for budget in budgets)
+    print(f"| history | {titles} | a of R = a ln P + b | R@10 forecast | error | line in ln C | loss forecast | error |")
+    print(f"|{'---|' * (7 + len(budgets))}")
+    for length in lengths:
+        best = [max((r for r in rows[length] if r["budget"] == b), key=lambda r: r["recall@10"]) for b in budgets]
+        cells = " | ".join(f"{row['recall@10']:.4f} ({row['parameters']:,})"[1:] for row in best)
+        logs = np.log([row["parameters"] for row in best])
+        slope = np.polyfit(logs, [row["recall@10"] for row in best], 1)[0] if np.ptp(logs) else np.nan
+        score = json.loads((HERE / f"scaling/{length}/forecast_score.json").read_text())
+        told = {figure["metric"]: figure for figure in score["best"]}
+        recall, loss = (
+            f"{told[metric]['predicted']:.4f} [{told[metric]['low']:.4f}, {told[metric]['high']:.4f}]".replace("0.", ".")
+            + f" | {signed(told[metric]['error'])}"
+            for metric in ("recall", "loss")
+        )
+        straight = score["baseline_errors"]["straight line in log C"]["recall"]
+        print(f"| {length} | {cells} | {signed(slope)} | {recall} | {signed(straight)} | {loss} |")
 
 
 def read(file: str) -> list[Row]:

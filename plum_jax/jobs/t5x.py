@@ -51,10 +51,11 @@ def from_t5x(model_dir: str, pipeline: Pipeline, checkpoint: str, phase: str = "
       RunError: the phase has been trained here.
     """
     from plum_jax.interop.t5x import checkpoints
+    from plum_jax.interop.t5x.parameters import shapes_of
 
     run = PhaseRun(pipeline.stages(model_dir), phase)
     read = checkpoints.read_checkpoint(checkpoint)
-    checkpoints.require_architecture(read.params, run.stages.decoder, checkpoint)
+    checkpoints.require_architecture(read.params, shapes_of(run.stages.decoder), checkpoint)
     slots = checkpoints.slots_for(_optimizer_def(run), read.params, read.slots)
     if slots is None:
         print(f"the slots of {checkpoint} are another optimizer's: {phase} begins with its parameters, at step 0")

@@ -78,7 +78,12 @@ class InfoNceLoss:
         losses = jnp.logaddexp(jax.nn.logsumexp(scores, axis=-1), own) - own
         loss, weight = jnp.sum(losses * weights), jnp.sum(weights)
         right = jnp.sum((own > jnp.max(scores, axis=-1)) * weights)
-        return loss, weight, {"info_nce": (loss, weight), "in_batch_accuracy": (right, weight)}
+        trained = jnp.count_nonzero(weights).astype(jnp.float32), jnp.float32(weights.size)
+        return (
+            loss,
+            weight,
+            {"info_nce": (loss, weight), "in_batch_accuracy": (right, weight), "trained_share": trained},
+        )
 
 
 def unit(x: jax.Array) -> jax.Array:

@@ -154,7 +154,8 @@ def _train_facts(cell: Cell, runs: Sequence[epath.Path]) -> dict[str, Any]:
     return {
         "step_reached": rows[-1]["step"],
         "tokens": round(trained * cell.batch_tokens),
-        "train_loss": sum(row["cross_entropy"] for row in last) / len(last),
+        # Without what a decoder adds to it (label smoothing, balance of experts); other objectives add nothing.
+        "train_loss": sum(row.get("cross_entropy", row["loss"]) for row in last) / len(last),
         "train_seconds": round(max(row["seconds"] for row in rows), 2),
     }
 

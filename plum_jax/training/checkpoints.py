@@ -259,11 +259,17 @@ def load_params(directory: epath.PathLike, fingerprints: Mapping[str, str] | Non
 def read_arrays(directory: epath.PathLike) -> Any:
     """A tree of arrays that Orbax wrote, in this program or another, as host arrays."""
     path = str(epath.Path(directory).resolve())
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), read_shapes(directory))
     with _checkpointer() as checkpointer:
-        metadata = checkpointer.metadata(path).item_metadata
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=sharding), metadata)
         return jax.device_get(checkpointer.restore(path, target))
+
+
+def read_shapes(directory: epath.PathLike) -> Any:
+    """Shapes and types of such a tree, a tree of `jax.ShapeDtypeStruct`: its metadata alone are read."""
+    with _checkpointer() as checkpointer:
+        metadata = checkpointer.metadata(str(epath.Path(directory).resolve())).item_metadata
+    return jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype), metadata)
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -17,7 +18,7 @@ from plum_jax.interop.t5x.optimizer_def import OptimizerDef
 from plum_jax.interop.t5x.parameters import shapes_of, variables_of
 from plum_jax.interop.t5x.partitioner import Partitioner
 from plum_jax.model.decoder import Decoder
-from plum_jax.training.checkpoints import read_arrays
+from plum_jax.training.checkpoints import read_arrays, read_shapes
 from plum_jax.training.initial import initial_params
 from plum_jax.training.mesh import MeshShape
 
@@ -63,13 +64,59 @@ def read_checkpoint(path: epath.PathLike) -> T5xCheckpoint:
     return T5xCheckpoint(step, jax.tree.map(np.asarray, state["target"]), own.get("param_states", {}))
 
 
-def require_architecture(params: Any, decoder: Decoder, where: object) -> None:
-    """Refuses parameters that are not this decoder's.
+@dataclasses.dataclass(frozen=True)
+class RequireArchitecture:
+    """A restore transformation for T5X's gin files: another decoder's checkpoint is refused by name, before it is read.
+
+    T5X compares no shapes, so that Orbax fails in its depths; with `fallback_to_scratch` it takes random numbers for
+    what is missing, and what is too much it leaves out.
+
+    Attributes:
+      path: the checkpoint that T5X was told to begin with, alone or as a list of one.
+      model_dir: of T5X's training, which goes on from the latest checkpoint there; None where none is trained.
+    """
+
+    path: str | Sequence[str]
+    model_dir: str | None = None
+
+    def __call__(self, state_dict: Any, target_state_dict: Any, *, is_resuming: bool = False) -> Any:
+        """The state as it came.
+
+        Raises:
+          T5xError: names the parameters that differ.
+        """
+        given = (self.path,) if isinstance(self.path, str) else self.path
+        where = _latest(self.model_dir) if is_resuming else given[0]
+        require_architecture(_saved_shapes(where), target_state_dict["target"], where)
+        return state_dict
+
+
+def _latest(model_dir: str | None) -> str:
+    assert model_dir is not None
+    names = [path.name.removeprefix("checkpoint_") for path in epath.Path(model_dir).glob("checkpoint_*")]
+    # What is being written has a longer name.
+    return t5x_checkpoints.get_checkpoint_dir(model_dir, max(int(name) for name in names if name.isdigit()))
+
+
+def _saved_shapes(path: epath.PathLike) -> Any:
+    directory = epath.Path(path)
+    if (directory / "state").is_dir():
+        return read_shapes(directory / "state")["target"]
+    return read_checkpoint(directory).params
+
+
+def require_architecture(params: Any, expected: Any, where: object) -> None:
+    """Refuses parameters that are not a decoder's.
+
+    Args:
+      params: nested dictionaries of what has a shape.
+      expected: the same of the decoder (`parameters.shapes_of`).
+      where: what the message names.
 
     Raises:
       T5xError: names what differs.
     """
-    found, wanted = (_shapes(tree) for tree in (params, shapes_of(decoder)))
+    found, wanted = (_shapes(tree) for tree in (params, expected))
     if any(name.startswith(("decoder/", "token_embedder/")) for name in found):
         raise T5xError(
             f"{where} is a checkpoint of T5X's examples/decoder_only, whose parameters have other names: read it with "
@@ -83,7 +130,7 @@ def require_architecture(params: Any, decoder: Decoder, where: object) -> None:
     if different:
         more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
         raise T5xError(
-            f"{where} is of another decoder than this configuration and vocabulary ({decoder.vocab_size} tokens): "
+            f"{where} is of another decoder than this configuration and vocabulary: "
             f"{'; '.join(different[:_NAMED])}{more}. Take the gin/model file, and the run, that it was trained with"
         )
 
@@ -129,7 +176,7 @@ def write_checkpoint(
     Returns:
       the checkpoint's directory.
     """
-    require_architecture(params, decoder, "what is to be written")
+    require_architecture(params, shapes_of(decoder), "what is to be written")
     init = initial_params(decoder)
     assert callable(init)
     axes = jax.eval_shape(lambda key: init(key), jax.random.key(0))
@@ -147,35 +194,3 @@ def write_checkpoint(
     finally:
         manager.close()
     return epath.Path(t5x_checkpoints.get_checkpoint_dir(str(target), step))
-
-
-@dataclasses.dataclass(frozen=True)
-class RequireArchitecture:
-    """A restore transformation for T5X's gin files: another decoder's checkpoint is refused, and not filled up.
-
-    With `fallback_to_scratch` T5X takes random numbers for what is missing, and what is too much it leaves out.
-    """
-
-    def __call__(self, state_dict: Any, target_state_dict: Any, *, is_resuming: bool = False) -> Any:
-        """The state as it came.
-
-        Raises:
-          T5xError: names parameters that one side lacks.
-        """
-        found, wanted = (
-            {*flatten_dict(flax.core.unfreeze(tree["target"]), sep="/")} for tree in (state_dict, target_state_dict)
-        )
-        if found != wanted:
-            raise T5xError(
-                "the checkpoint is of another decoder than this configuration: it lacks "
-                f"{_some(wanted - found)} and has {_some(found - wanted)} besides. Take the gin/model file that it was "
-                "trained with"
-            )
-        return state_dict
-
-
-def _some(names: set[str]) -> str:
-    shown = sorted(names)[:_NAMED]
-    return (
-        ", ".join(shown) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "") if names else "nothing"
-    )

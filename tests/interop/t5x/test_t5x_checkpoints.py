@@ -16,6 +16,7 @@ pytest.importorskip("t5x.models", reason=ABSENT)
 from plum_jax.interop.t5x import checkpoints, decoder_only
 from plum_jax.interop.t5x.installed import T5xError
 from plum_jax.interop.t5x.optimizer_def import OptimizerDef
+from plum_jax.interop.t5x.parameters import shapes_of
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.masks import PackedCausal
 from plum_jax.objectives.next_token import NextToken
@@ -93,14 +94,10 @@ def test_another_architecture_is_refused_by_name():
         "Take the gin/model file"
     )
     with pytest.raises(T5xError, match=message):
-        checkpoints.require_architecture(state.params, wider, "runs/x")
+        checkpoints.require_architecture(state.params, shapes_of(wider), "runs/x")
     with pytest.raises(T5xError, match=r"transformer/layers/attention/query_norm is not there, expected \(2, 16\)"):
         checkpoints.require_architecture(
-            state.params, Decoder(dataclasses.replace(NANO, qk_norm=True), VOCABULARY), "runs/x"
-        )
-    with pytest.raises(T5xError, match="it lacks transformer/layers/b and has transformer/layers/a besides"):
-        checkpoints.RequireArchitecture()(
-            {"target": {"transformer": {"layers": {"a": 1}}}}, {"target": {"transformer": {"layers": {"b": 1}}}}
+            state.params, shapes_of(Decoder(dataclasses.replace(NANO, qk_norm=True), VOCABULARY)), "runs/x"
         )
 
 

@@ -158,7 +158,9 @@ def test_bad_input_is_one_clear_error(trained, finished):
     nowhere = program("eval", *files, f"--gin.RUN_DIR={text(directory)}")
     assert "expected the directory of a run of plum in RUN_DIR" in nowhere.stderr
     other = program("eval", *files, "--gin.config.DecoderConfig.qk_norm=True")
-    assert "the checkpoint is of another decoder than this configuration: it lacks transformer/layers/" in other.stderr
+    assert "is of another decoder than this configuration and vocabulary: transformer/layers/attention/" in other.stderr
+    wider = program("eval", *files, "--gin.config.DecoderConfig.mlp_dim=96")
+    assert re.search(r"checkpoint_8 is of another decoder .*mlp/down is \(\d+, \d+, \d+\), expected", wider.stderr)
 
 
 def test_with_our_feed_t5x_trains_what_plum_trains_and_goes_on_where_it_was(finished, tmp_path):

@@ -59,6 +59,7 @@ def test_a_row_says_what_was_spent_and_found(done):
     assert row["parameters"] == sum(np.size(leaf) for leaf in jax.tree.leaves(params))
     assert 0 < row["loss"] < 2 * np.log(40) and row["hits@5"] == round(30 * row["recall@5"])
     assert not (shared_directory(directory) / "sids").exists(), "no Semantic IDs are made"
+    assert 0.1 < row["tokens"] / (row["steps"] * row["batch_tokens"]) <= 1, "what laws are fitted to"
 
 
 def test_its_loss_is_that_of_each_user_s_item_among_all_items(done):

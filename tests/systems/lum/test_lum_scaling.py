@@ -45,6 +45,7 @@ def done(tmp_path_factory):
 def test_a_row_says_what_was_spent_and_its_loss_is_that_of_the_target_under_its_condition(done):
     directory, row, params = done
     assert row["status"] == "finished" and row["flops"] == pytest.approx(6e8, rel=0.05)
+    assert 0.1 < row["tokens"] / (row["steps"] * row["batch_tokens"]) <= 1, "what laws are fitted to"
     assert row["parameters"] == sum(np.size(leaf) for leaf in jax.tree.leaves(params))
     trial = SCALED.sized(STATED.all_sizes[0].decoder, SCALED.training, 8).trial(shared_directory(directory), 30)
     split, system = trial.stages.split, trial.config.system
