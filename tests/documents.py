@@ -37,6 +37,7 @@ COMPLETED = {
     "--gin_file=gin/semantic_ids/sid_v2.gin": f"plum --gin_file=gin/run/semantic_ids.gin {CORPUS} {{}} {MODEL_DIR}",
     """--gin_file=gin/run/pipeline.gin --gin.PRETRAINED="'path/to/it'\"""": f"plum {{}} {CORPUS} {MODEL_DIR}",
     "--gin_file=gin/run/prepare.gin": f"plum {{}} {CORPUS} {MODEL} {MODEL_DIR}",
+    "--gin_file=gin/run/search.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
     "--gin_file=gin/run/mixture_rates.gin": f"plum {{}} {CORPUS} --gin_file=gin/model/cpu_nano.gin {MODEL_DIR}",
     "--gin_file=gin/run/compare.gin": f"plum {{}} {MODEL_DIR} --gin.FIRST=\"'a.json'\" --gin.SECOND=\"'b.json'\"",
     "--gin_file=gin/run/model_size.gin": f"plum {{}} {MODEL} {MODEL_DIR}",

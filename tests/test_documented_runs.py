@@ -88,6 +88,16 @@ GROUPS = {
             sizes=(*SMALL, *ML_100K, *gin(PROXY_STEPS=4, PROXY_ROUNDS=1)),
         ),
     ],
+    "settings are searched": [
+        Given(
+            "plum search.gin ml_100k.gin",
+            sizes=(
+                *ML_100K,
+                *gin({"item_history/training_config.TrainingConfig.evaluation_period": 2}, TRIALS=1),
+                *gin(ITEM_STEPS=2, ITEM_EPOCHS=None, CODEBOOK_SIZES="(4, 4)", COLLISIONS="'extra_digit'"),
+            ),
+        ),
+    ],
     "a run is prepared": [Given("plum prepare.gin ml_100k.gin cpu_tiny.gin", "docs/t5x.md", (*SMALL, *ML_100K))],
     "nothing is trained": [
         Given("plum --help"),
@@ -104,6 +114,7 @@ PAGES = [
     Given("python experiments/mixture_rates/table.py"),
     Given("python experiments/lum/table.py"),
     Given("python experiments/t5x/table.py"),
+    Given("python experiments/init_cpt/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -295,6 +306,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("mixture_rates", 4),
         ("lum", 40),
         ("t5x", 4),
+        ("init_cpt", 8),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least

@@ -19,12 +19,14 @@ declare -A SYSTEM=(
   [esasrec]='@esasrec/sasrec.SasRec()'
   [lem]='@lem/lem.Lem()'
   [item_history]='@item_history/item_history.ItemHistory()'
+  [tiger]='@tiger/system.GenerativeRetrieval()'
 )
 declare -A FILES=([beauty]=data/amazon_beauty [ml_1m]=data/ml_1m)
 corpus=$1 system=$2
 shift 2
 more=() runs=runs/accuracy/$corpus
 [[ -z ${study:-} ]] || more=(--gin_file="experiments/$study/study.gin") runs=runs/$study
+[[ $system != tiger ]] || more+=(--gin_file=experiments/accuracy/tiger.gin)
 seeds=()
 while [[ $# -gt 0 && $1 != -- ]]; do seeds+=("$1") && shift; done
 for seed in "${seeds[@]}"; do

@@ -1,7 +1,8 @@
 """Tables of the study, from results.jsonl beside this file: `python experiments/accuracy/table.py`.
 
-Prints the Markdown that README.md shows: one row a system, means over seeds with their standard errors; and what the
-lists are made of: how much of the catalogue they show, and whose targets they find.
+Prints the Markdown that README.md shows: one row a system, means over seeds with their standard errors; what the
+lists are made of: how much of the catalogue they show, and whose targets they find; and the training FLOPs until a
+system has a given recall, of those whose rows have a curve.
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ SHOWN = (
 )
 
 
+# Whose best recalls the others are to reach.
+REACHED = ("lem", "sasrec")
+SEEN = {"recall@10": "kept", "recall@10_unseen": "removed"}
+
+
 def main() -> None:
-    """Prints two tables for each corpus."""
-    rows = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]
+    """Prints two tables for each corpus, and a third where rows have curves; that of equal FLOPs last."""
+    rows = read("results.jsonl")
     for data in dict.fromkeys(row["data"] for row in rows):
         of_data = [row for row in rows if row["data"] == data]
         names = sorted({row["name"] for row in of_data}, key=lambda name: mean_of(of_data, name))
@@ -44,6 +50,18 @@ def main() -> None:
         for name in names:
             print(shown_line(name, [row for row in of_data if row["name"] == name]))
         print()
+        curves = [row for row in of_data if "recall@10" in row.get("validation_curve", {})]
+        if curves:
+            print(*reached_table(data, curves), "", sep="\n")
+    equal = read("equal_flops.jsonl")
+    if equal:
+        print(*reached_table(f"{equal[0]['data']}, {equal[0]['train_flops']:.2g} each", equal), sep="\n")
+
+
+def read(file: str) -> list[Row]:
+    """Rows of a file; none where there is no such one."""
+    path = HERE / file
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def mean_of(rows: Sequence[Row], name: str) -> float:
@@ -83,6 +101,36 @@ def recall_of(row: Row, tenths: Sequence[int]) -> float:
     users = [row[f"decile_{tenth}_users"] for tenth in tenths]
     hits = [row[f"decile_{tenth}_hits@10"] for tenth in tenths]
     return sum(hits) / sum(users)
+
+
+def reached_table(data: str, rows: Sequence[Row]) -> list[str]:
+    """Training FLOPs until each system's validation users have the recall that those of `REACHED` end with."""
+    names = sorted({row["name"] for row in rows}, key=lambda name: mean_of(rows, name))
+    asked = [(metric, best_of(rows, name, metric)) for name in REACHED if name in names for metric in SEEN]
+    titles = [f"{SEEN[metric]}: {recall:.3f}".replace("0.", ".") for metric, recall in asked]
+    header = " | ".join((f"{data}, training FLOPs to reach a validation R@10 of", "its best, kept / removed", *titles))
+    lines = [f"| {header} |", f"|{'---|' * (len(asked) + 2)}"]
+    for name in names:
+        some = [row for row in rows if row["name"] == name]
+        best = " / ".join(f"{best_of(rows, name, metric):.4f}".lstrip("0") for metric in SEEN)
+        lines.append(f"| {' | '.join((name, best, *(flops_to_reach(some, *goal) for goal in asked)))} |")
+    return lines
+
+
+def best_of(rows: Sequence[Row], name: str, metric: str) -> float:
+    """The best of a system's evaluations, a mean over seeds."""
+    return float(np.mean([max(row["validation_curve"][metric]) for row in rows if row["name"] == name]))
+
+
+def flops_to_reach(rows: Sequence[Row], metric: str, recall: float) -> str:
+    """FLOPs at the first evaluation that has the recall, a mean over seeds; "not reached" where one seed has not."""
+    found = []
+    for curve in (row["validation_curve"] for row in rows):
+        reached = [flops for flops, value in zip(curve["train_flops"], curve[metric], strict=True) if value >= recall]
+        if not reached:
+            return "not reached"
+        found.append(reached[0])
+    return f"{np.mean(found):.2g}"
 
 
 def figure(values: Sequence[float]) -> str:

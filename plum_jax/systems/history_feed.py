@@ -18,6 +18,7 @@ def history_feed(
     seed: int,
     used_by: str,
     with_events: bool = False,
+    reward: np.ndarray | None = None,
 ) -> ArrayBatches:
     """Rows of item indexes (`feeds.histories.history_rows`), reshuffled each epoch; guarded against leaks.
 
@@ -28,6 +29,7 @@ def history_feed(
       seed: of the orders.
       used_by: who learns from them, for the guard.
       with_events: whether rows also have "input_events", int32 [R, T], rows of `corpus.events` that the inputs are.
+      reward: float32 [training events], what each is worth as a target, its loss weight; None: 1.
     """
     events = split.training_events()
     split.check_no_leak(events, used_by=used_by)
@@ -35,6 +37,8 @@ def history_feed(
     of_user = np.split(np.arange(len(item)), np.flatnonzero(np.diff(events["user"].to_numpy())) + 1)
     rows = history_rows(of_user, history_length, row_length, seed)
     real, read = rows["decoder_segment_ids"] > 0, rows["decoder_input_tokens"]
+    if reward is not None:
+        rows["decoder_loss_weights"] = np.where(real, reward[rows["decoder_target_tokens"]], np.float32(0))
     if with_events:
         rows["input_events"] = np.where(real, row_of[read], 0)
     for name in ("decoder_input_tokens", "decoder_target_tokens"):

@@ -20,7 +20,7 @@ from plum_jax.evaluation.metrics import Catalogue, summarise
 from plum_jax.evaluation.system import Ranking
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.training.loop import Evaluator
-from plum_jax.training.metrics_log import read_metrics, seconds_of
+from plum_jax.training.metrics_log import training_facts
 
 # (parameters, histories) -> float32 [U, D]; parameters -> float32 [N, D].
 UserVectors = Callable[[Any, list[np.ndarray]], np.ndarray]
@@ -76,7 +76,7 @@ class FittedScorer:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {**self.told, "train_seconds": round(seconds_of(read_metrics(self.directory)), 1)}
+        return {**self.told, **training_facts(self.directory, self.told["train_flops"])}
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user, exactly."""

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from plum_jax import artifact
 
+_RECALL = re.compile(r"validation/recall@\d+(_unseen)?")
 BOARD_PERIOD = 20.0  # seconds between flushes: on gs:// each one uploads the whole file
 
 
@@ -145,3 +147,28 @@ def progress_bar(description: str, start: int, steps: int) -> tqdm:
 def seconds_of(rows: Sequence[Mapping[str, Any]]) -> float:
     """Wall time of the run that wrote these rows; 0 where none says."""
     return max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
+
+
+def training_facts(directory: epath.PathLike, train_flops: float, before: float = 0.0) -> dict[str, Any]:
+    """What a finished training's log says in a row of `results.jsonl`.
+
+    Args:
+      directory: of the training.
+      train_flops: of all its steps.
+      before: of the trainings that it goes on from.
+
+    Returns:
+      "train_seconds"; and, where validation users are evaluated while training, "validation_curve": columns of one
+      length, "step", "train_flops" (with those before), "recall@5", "recall@5_unseen" and so on, as evaluated.
+    """
+    rows = read_metrics(directory)
+    facts: dict[str, Any] = {"train_seconds": round(seconds_of(rows), 1)}
+    evaluated = [row for row in rows if any(_RECALL.fullmatch(name) for name in row)]
+    if evaluated:
+        step_flops = train_flops / rows[-1]["step"]
+        curve = {"step": [row["step"] for row in evaluated]}
+        curve["train_flops"] = [before + step * step_flops for step in curve["step"]]
+        for name in filter(_RECALL.fullmatch, evaluated[-1]):
+            curve[name.removeprefix("validation/")] = [row[name] for row in evaluated]
+        facts["validation_curve"] = curve
+    return facts

@@ -8,9 +8,11 @@ import pytest
 from gin import config as gin
 from plum_jax import run
 from plum_jax.semantic_ids.field_tokens import Buckets, Categories, Hashed
+from plum_jax.systems.generative.phase import Phase
 from plum_jax.systems.generative.pipeline import VocabularyConfig
+from plum_jax.systems.item_history import ItemHistory
 from tasks.histories import HistoryTemplates
-from tasks.retrieval import Retrieval
+from tasks.retrieval import Retrieval, Reward
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory
 
@@ -109,3 +111,18 @@ def test_compact_is_the_default(configured):
     )
     assert configured("compact_templates", SidText) == SidText()
     assert np.isclose(configured("compact_templates", Retrieval).reward.scale, 1.0)
+
+
+def test_rewards_targets_and_rates_are_said_by_macros():
+    files = ["gin/run/pipeline.gin", "gin/corpus/simulator.gin", "gin/systems/item_history.gin"]
+    flags = ["MODEL_DIR = 'somewhere'", "REWARD_USE = 'sampling'", "TARGETS = 3", "RATE_UNIT = 'tokens'"]
+    flags += ["retrieval.Reward.column = 'watch_ratio'", "retrieval.Retrieval.history_weight = 0.0"]
+    run.configure(files, flags)
+    try:
+        retrieval, phase = gin.get_configurable(Retrieval)(), gin.get_configurable(Phase)()
+        with gin.config_scope("item_history"):
+            items = gin.get_configurable(ItemHistory)()
+    finally:
+        gin.clear_config()
+    assert (retrieval.reward_use, retrieval.targets, phase.rate_unit) == ("sampling", 3, "tokens")
+    assert retrieval.reward == items.reward == Reward("watch_ratio")

@@ -10,7 +10,7 @@ import scipy.sparse
 from etils import epath
 
 from plum_jax.corpus.schema import Corpus
-from plum_jax.interop.new_rows import RowSources, grow_vocabulary
+from plum_jax.interop.new_rows import HEWITT_NOISE, RowSources, grow_vocabulary
 from plum_jax.interop.pretrained import Pretrained, read_decoder_config, read_pretrained
 from plum_jax.interop.upcycle import upcycle
 from plum_jax.model.config import DecoderConfig, MixtureOfExperts
@@ -19,7 +19,7 @@ from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.text.files import TextPieces, read_text, text_from_files
 from plum_jax.text.special_ids import VocabularyError
 
-NewRows = Literal["mean", "text"]
+NewRows = Literal["mean", "text", "drawn"]
 RUN_SETTINGS = ("dropout_rate", "dtype", "param_dtype", "remat", "scan_layers")  # a run's, not a model's
 ITEMS_AT_ONCE = 4096
 
@@ -32,23 +32,33 @@ class Initialisation:
       pretrained: a Hugging Face directory, a `.gguf` or a llama2.c `.bin` file, whose configuration, tokenizer and
         weights are taken. None: random parameters, for the decoder that the run describes.
       new_rows: "mean": every control, field and SID token begins as the mean of the table's rows with a little noise;
-        "text": SID tokens begin as the average of the texts of the items that carry their code.
+        "text": SID tokens begin as the average of the texts of the items that carry their code; "drawn": every new
+        token begins as a draw from the normal distribution of the table's rows, as unlike the others as words are.
       upcycle: each of the model's MLPs becomes these experts; their `mlp_dim` is the model's, whatever it says here.
       seed: of noise and routers.
+      weights: False: the model's configuration and tokenizer with random parameters, which is what its weights are
+        compared with.
     """
 
     pretrained: str | None = None
     new_rows: NewRows = "mean"
     upcycle: MixtureOfExperts | None = None
     seed: int = 0
+    weights: bool = True
 
     def __post_init__(self) -> None:
         if self.new_rows not in get_args(NewRows):
             raise ValueError(f"expected new_rows (NEW_ROWS) to be one of {get_args(NewRows)}, got {self.new_rows!r}")
-        if self.pretrained is None and (self.upcycle is not None or self.new_rows != "mean"):
+        if self.pretrained is None and (self.upcycle is not None or self.new_rows != "mean" or not self.weights):
             raise ValueError(
-                "upcycle (UPCYCLE) and new_rows (NEW_ROWS) say what becomes of a pre-trained model: set PRETRAINED, or "
-                "for experts with random parameters take a file gin/model/moe_*.gin"
+                "upcycle (UPCYCLE), new_rows (NEW_ROWS) and weights (PRETRAINED_WEIGHTS) say what becomes of a "
+                "pre-trained model: set PRETRAINED, or for experts with random parameters take a file "
+                "gin/model/moe_*.gin"
+            )
+        if not self.weights and self.new_rows != "mean":
+            raise ValueError(
+                "new_rows (NEW_ROWS) makes rows of the model's own, but all parameters are random "
+                "(PRETRAINED_WEIGHTS = False): leave it 'mean'"
             )
 
     def read(self, run: DecoderConfig) -> Pretrained | None:
@@ -82,7 +92,8 @@ class Initialisation:
 
     def grown(self, model: Pretrained, vocabulary: SidVocabulary, sources: RowSources | None) -> Any:
         """The model's parameters (host arrays) with a row for each id of the vocabulary."""
-        return grow_vocabulary(model.params, vocabulary.vocab_size, seed=self.seed, sources=sources)
+        noise = 1.0 if self.new_rows == "drawn" else HEWITT_NOISE
+        return grow_vocabulary(model.params, vocabulary.vocab_size, seed=self.seed, sources=sources, noise=noise)
 
 
 def pretrained_text(model: Pretrained, text_model: epath.PathLike | None) -> TextPieces:

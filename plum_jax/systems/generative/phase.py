@@ -48,6 +48,11 @@ class Phase:
     share: tuple[float, float] = (0.0, 1.0)
 
 
+def phase_step_flops(phase: Phase, config: DecoderConfig, vocab_size: int) -> float:
+    """Training FLOPs of one step, with the whole score matrix of each row (`counts.train_step_flops`)."""
+    return train_step_flops(config, vocab_size, phase.batch_size, phase.length)
+
+
 def step_recipe(phase: Phase, config: DecoderConfig, vocab_size: int) -> StepRecipe:
     """The train step of a phase, for timing and compiling it."""
     decoder = Decoder(config, vocab_size)
@@ -128,7 +133,7 @@ def train_phase(
         feed=feed,
         fingerprints=fingerprints,
         evaluators=evaluators,
-        step_flops=train_step_flops(decoder.config, decoder.vocab_size, phase.batch_size, phase.length),
+        step_flops=phase_step_flops(phase, decoder.config, decoder.vocab_size),
         tokens_per_step=phase.batch_size * phase.length,
         trunk=trunk,
         description=description,

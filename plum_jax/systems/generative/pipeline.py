@@ -220,7 +220,7 @@ class GenerativeStages:
     def first_params(self) -> Any:
         """The pre-trained model's parameters with rows for the new tokens; None: random ones."""
         start, model = self.config.initialisation, self.pretrained
-        if model is None:
+        if model is None or not start.weights:
             return None
         sources = None
         if start.new_rows == "text":
@@ -231,7 +231,7 @@ class GenerativeStages:
     def first_fingerprint(self) -> str:
         """Of what `first_params` are made from; their own last bits are the machine's, and a run may move."""
         start, model = self.config.initialisation, self.pretrained
-        if model is None:
+        if model is None or not start.weights:
             return "none"
         inputs = (self.vocabulary.fingerprint, self.table.fingerprint, start.new_rows, start.seed)
         return artifact.fingerprint(artifact.tree_fingerprint(model.params), *inputs)

@@ -14,8 +14,9 @@ from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.system import Ranking
 from plum_jax.model.counts import parameter_counts
 from plum_jax.stages import Stages
+from plum_jax.systems.generative.phase import Phase, phase_step_flops
 from plum_jax.systems.generative.pipeline import GenerativeStages, Pipeline
-from plum_jax.training.metrics_log import read_metrics, seconds_of
+from plum_jax.training.metrics_log import read_metrics, seconds_of, training_facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +71,21 @@ class FittedDecoder:
     def facts(self) -> Mapping[str, Any]:
         stages = self.stages
         counts = parameter_counts(stages.decoder.config, stages.decoder.vocab_size)
-        phases = ("cpt", "retrieval") if self.cpt else ("retrieval_without_cpt",)
+        start = stages.config.initialisation
+        before = self._flops(stages.config.cpt) if self.cpt else 0.0
+        flops = self._flops(stages.config.retrieval)
+        trained = stages.directory / "train"
+        told = training_facts(trained / ("retrieval" if self.cpt else "retrieval_without_cpt"), flops, before)
+        if self.cpt:
+            told["train_seconds"] = round(told["train_seconds"] + seconds_of(read_metrics(trained / "cpt")), 1)
         return {
             "seed": stages.config.retrieval.training.seed,
             "parameters": counts["total"],
             "non_embedding_parameters": counts["non_embedding"],
-            "train_seconds": round(sum(self._train_seconds(phase) for phase in phases), 1),
+            "train_flops": before + flops,
+            **told,
             "sid_table": stages.table.fingerprint,
-            "pretrained": stages.config.initialisation.pretrained,
+            "pretrained": start.pretrained if start.weights else None,
         }
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
@@ -86,6 +94,7 @@ class FittedDecoder:
         rows = np.searchsorted(prompts["user"].to_numpy(), evaluation.user)
         return self.stages.evaluator(evaluation.fold).rank(self.params, prompts[rows], k)
 
-    def _train_seconds(self, phase: str) -> float:
-        rows = read_metrics(self.stages.directory / "train" / phase)
-        return seconds_of(rows)
+    def _flops(self, phase: Phase) -> float:
+        """Training FLOPs of all steps of a phase."""
+        decoder = self.stages.decoder
+        return phase.training.steps * phase_step_flops(phase, decoder.config, decoder.vocab_size)

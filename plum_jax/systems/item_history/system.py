@@ -28,7 +28,8 @@ from plum_jax.systems.known import ItemSizes, Known
 from plum_jax.systems.scored_items import curve_on, evaluation_users
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
-from plum_jax.training.metrics_log import read_metrics, seconds_of
+from plum_jax.training.metrics_log import training_facts
+from tasks.retrieval import Reward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ class ItemHistory:
       dense_share: of the dense score in the ranking (`ranking.ItemHistoryRanker`).
       epochs: passes over the rows that `fit` trains for, instead of `training.steps`; None: those steps.
       curve_users: validation users for the curves and for choosing the best checkpoint.
+      reward: of an event as a target, the weight of its loss in both heads (PLUM §1.3, L_SFT).
     """
 
     network: ItemHistoryConfig = ItemHistoryConfig()
@@ -65,6 +67,7 @@ class ItemHistory:
     dense_share: float = 0.5
     epochs: float | None = None
     curve_users: int = 2000
+    reward: Reward = Reward()
 
     def __post_init__(self) -> None:
         if not 0 <= self.dense_share <= 1:
@@ -138,6 +141,7 @@ class ItemHistory:
             seed=self.training.seed,
             used_by="item history",
             with_events=True,
+            reward=self.reward(split.corpus, split.training_events()["event"].to_numpy()),
         )
         columns = {"input_fields": ("input_events", known.events.buckets)}
         columns |= known.columns("input", "decoder_input_tokens") | known.columns("target", "decoder_target_tokens")
@@ -200,7 +204,7 @@ class FittedItemHistory:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {**self.told, "train_seconds": round(seconds_of(read_metrics(self.directory)), 1)}
+        return {**self.told, **training_facts(self.directory, self.told["train_flops"])}
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user."""

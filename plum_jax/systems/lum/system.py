@@ -30,7 +30,7 @@ from plum_jax.systems.lum.network import LumConfig, LumNetwork
 from plum_jax.systems.scored_items import curve_on, evaluation_users
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
-from plum_jax.training.metrics_log import read_metrics, seconds_of
+from plum_jax.training.metrics_log import training_facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +209,7 @@ class FittedLum:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {**self.told, "train_seconds": round(seconds_of(read_metrics(self.directory)), 1)}
+        return {**self.told, **training_facts(self.directory, self.told["train_flops"])}
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user under the condition, exactly."""

@@ -116,6 +116,13 @@ def test_training_begins_there_with_and_without_cpt(stages, shared, tmp_path, ha
         assert {key for key, value in handed["fingerprints"].items() if of_other[key] != value} == {"warm_start"}
 
 
+def test_random_weights_leave_sizes_and_tokenizer(stages, shared, llama, tmp_path):
+    """PLUM's Table 5: the start alone differs."""
+    random = make_stages(shared, tmp_path, Initialisation(llama, weights=False))
+    assert random.decoder == stages.decoder and random.vocabulary.fingerprint == stages.vocabulary.fingerprint
+    assert random.first_params is None and random.first_fingerprint == "none" != stages.first_fingerprint
+
+
 def test_text_is_predicted_as_by_the_pretrained_model(stages, llama):
     ids = jnp.array([stages.vocabulary.encode("once upon a time")])
     model = read_pretrained(llama)
@@ -167,6 +174,14 @@ def test_rows_from_text_are_averages_over_items(stages, shared, llama, tmp_path)
     assert correlation > 0.9  # noise of the covariance remains
 
 
+def test_drawn_rows_are_as_far_apart_as_words(stages, shared, llama, tmp_path):
+    drawn = make_stages(shared, tmp_path, Initialisation(llama, "drawn"))
+    old, new = drawn.first_params["embedding"][:ROWS], drawn.first_params["embedding"][ROWS:]
+    assert drawn.first_fingerprint != stages.first_fingerprint
+    np.testing.assert_allclose(new.std(axis=0).mean(), old.std(axis=0).mean(), rtol=0.2)
+    assert stages.first_params["embedding"][ROWS:].std(axis=0).max() < 0.01 * old.std()
+
+
 def test_a_tokenizer_alone_serves_a_random_model_and_is_an_input(shared, llama, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(f"{llama}/{name}", tmp_path)
@@ -185,10 +200,14 @@ def test_a_tokenizer_alone_serves_a_random_model_and_is_an_input(shared, llama, 
 def test_what_cannot_be_is_said(shared, llama, tmp_path):
     with pytest.raises(ValueError, match="the run sets num_layers, mlp_dim: leave the file of gin/model/ out"):
         _ = make_stages(shared, tmp_path, Initialisation(llama), num_layers=3, mlp_dim=8).decoder
-    with pytest.raises(ValueError, match=r"NEW_ROWS\) to be one of \('mean', 'text'\), got 'zero'"):
+    with pytest.raises(ValueError, match=r"NEW_ROWS\) to be one of \('mean', 'text', 'drawn'\), got 'zero'"):
         Initialisation(llama, "zero")
     with pytest.raises(ValueError, match="set PRETRAINED"):
         Initialisation(upcycle=MixtureOfExperts())
+    with pytest.raises(ValueError, match="set PRETRAINED"):
+        Initialisation(weights=False)
+    with pytest.raises(ValueError, match=r"all parameters are random \(PRETRAINED_WEIGHTS = False\): leave it 'mean'"):
+        Initialisation(llama, "drawn", weights=False)
     export_hugging_face(tmp_path / "bare", LLAMA, read_pretrained(llama).params)
     with pytest.raises(ValueError, match="without a tokenizer"):
         _ = make_stages(shared, tmp_path / "run", Initialisation(str(tmp_path / "bare"))).vocabulary
@@ -216,3 +235,22 @@ def test_the_weights_of_the_routers_losses_reach_the_objective(stages, handed_ov
     phase = dataclasses.replace(stages.config.cpt, objective=weights)
     objective = stages._train("cpt", phase, stages.cpt_records, None, "none")["objective"]
     assert objective.weights == weights
+
+
+def test_the_arms_of_the_study_of_starts_differ_in_the_start_and_in_cpt_alone(llama):
+    flags = [f"PRETRAINED = '{llama}'", "DATA_DIR = 'somewhere'", "MODEL_DIR = '/nowhere'"]
+    try:
+        run.configure(["experiments/init_cpt/study.gin", "experiments/init_cpt/ml_1m.gin"], flags)
+        systems = {name: arm.scoped_configurable_fn() for name, arm in gin.query_parameter("%SYSTEMS").items()}
+    finally:
+        gin.clear_config()
+    arms = {name: (arm.cpt, arm.pipeline.initialisation.weights, arm.folder) for name, arm in systems.items()}
+    assert arms == {
+        "R1": (False, False, "random"),
+        "R2": (False, True, ""),
+        "CR1": (True, False, "random"),
+        "CR2": (True, True, ""),
+    }
+    start = systems["CR2"].pipeline.initialisation
+    pipelines = [dataclasses.replace(arm.pipeline, initialisation=start) for arm in systems.values()]
+    assert all(pipeline == pipelines[0] for pipeline in pipelines)

@@ -35,6 +35,12 @@ def test_a_corpus_of_your_own_goes_through(finished):
             "commit",
         } <= set(row)
     assert 0 <= rows["with_cpt"]["valid_share"] <= 1
+    for name, phase in (("with_cpt", "retrieval"), ("without_cpt", "retrieval_without_cpt")):
+        row, curve = rows[name], rows[name]["validation_curve"]
+        log = [r for r in metrics_log.read_metrics(model_dir / "train" / phase) if "validation/recall@5" in r]
+        assert (curve["step"], curve["recall@5"]) == ([r["step"] for r in log], [r["validation/recall@5"] for r in log])
+        assert log and curve["train_flops"][-1] == row["train_flops"]
+    assert rows["with_cpt"]["validation_curve"]["train_flops"][0] > rows["without_cpt"]["train_flops"]
     assert "with_cpt" in printed and f"report: {model_dir / 'report.html'}" in printed
     samples = json.loads((model_dir / "samples.json").read_text())
     assert len(samples) == 5

@@ -18,6 +18,7 @@ from plum_jax.systems.item_history.counts import item_history_counts
 from plum_jax.systems.known import Known
 from plum_jax.systems.popularity import Popularity
 from plum_jax.training.mesh import MeshShape
+from tasks.retrieval import Reward
 
 
 def with_share(fitted, share: float):
@@ -293,3 +294,17 @@ def test_features_that_the_run_has_not_are_asked_for_in_vain(stages):
     bare = dataclasses.replace(stages, data=dataclasses.replace(stages.data, feature_builders=()))
     with pytest.raises(ValueError, match="the run has none: set FEATURES, or ITEM_FEATURES = False"):
         Known.of(bare, use_features=True)
+
+
+def test_what_an_event_is_worth_weighs_its_loss(stages):
+    """Every event but a user's first, once, with its reward; a loop over the users says it too."""
+    system = dataclasses.replace(SYSTEM, reward=Reward("watch_ratio", scale=2.0, minimum=0.1))
+    rows = system.feed(stages.split, Known.of(stages, use_features=True, fields=("gap",))).rows.arrays
+    found = zip(rows["decoder_target_tokens"].ravel(), rows["decoder_loss_weights"].ravel(), strict=True)
+    expected, before = [], None
+    for event in stages.split.training_events().iter_rows(named=True):
+        if event["user"] == before:
+            expected.append((event["item"], max(2.0 * event["watch_ratio"], 0.1)))
+        before = event["user"]
+    np.testing.assert_allclose(sorted(pair for pair in found if pair[1] > 0), sorted(expected), rtol=1e-6)
+    assert len({weight for _, weight in expected}) > 100
