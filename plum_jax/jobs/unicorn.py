@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from plum_jax.corpus.sources.judgements import Judgements
+from plum_jax.ranking.knowledge import Knowledge
 from plum_jax.stages import Data
 from plum_jax.systems.unicorn import judge, judge_search
 from plum_jax.systems.unicorn.judged_search import JudgedSearch
 from plum_jax.systems.unicorn.requests import Request, answers
 from plum_jax.systems.unicorn.system import Unicorn
+from plum_jax.systems.unicorn.vectors import write_vectors
 from plum_jax.training.run_record import write_rows
 
 
@@ -62,6 +64,18 @@ def train_and_judge(
     if results_file:
         write_rows(results_file, rows)
     print(judge.table(rows, max(ks)))
+
+
+def vectors_of_knowledge(model_dir: str, data: Data, knowledge: Knowledge) -> None:
+    """A user model's vectors as `MODEL_DIR/vectors/users.parquet` and `items.parquet`, for `vectors.VectorFile`.
+
+    Args:
+      model_dir, data: of the run.
+      knowledge: the model; it is trained where it is not yet.
+    """
+    directory = epath.Path(model_dir) / "vectors"
+    write_vectors(data.stages(model_dir), knowledge, directory)
+    print(f"vectors of users before every event, and of items: {directory}")
 
 
 def ask(model_dir: str, data: Data, name: str, model: Unicorn, request: Request, k: int = 10) -> None:

@@ -13,9 +13,11 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.corpus.features.file import FileEmbedding
 from plum_jax.corpus.schema import Corpus, CorpusError
+from plum_jax.evaluation.files import write_frame
 from plum_jax.ranking.knowledge import Knowledge
 from plum_jax.stages import Stages
 
+KIND = "user_vectors"
 UNKNOWN = -1  # instead of a row: nothing is known of the user then
 
 
@@ -161,6 +163,43 @@ class KnowledgeVectors:
         ends = corpus.history_offsets[1:]
         of_user = np.where(np.diff(corpus.history_offsets) > 0, ends - 1, UNKNOWN).astype(np.int32)
         return UserVectors(vectors, np.arange(len(vectors), dtype=np.int32), of_user, known.items.astype(np.float32))
+
+
+def write_vectors(stages: Stages, knowledge: Knowledge, directory: epath.PathLike) -> None:
+    """A user model's as the artefact "user_vectors", two tables that `VectorFile` reads: `users.parquet` ("user_id",
+    "events", "vector"), a row an event, and `items.parquet` ("item_id", "vector"). What is there already is left.
+
+    Args:
+      stages: of the run.
+      knowledge: a user model; it is trained where it is not yet.
+      directory: of the artefact.
+    """
+    known, corpus = knowledge.read(stages), stages.corpus
+    known.require_for(corpus.num_events, corpus.num_items)
+    config, inputs = {"conditions": known.condition_names}, {"knowledge": known.fingerprint}
+    if artifact.is_current(directory, kind=KIND, config=config, inputs=inputs):
+        return
+    user = corpus.events["user"].to_numpy()
+    vectors = known.queries.reshape(len(user), -1).astype(np.float32)
+    tables = {
+        "users": {
+            "user_id": corpus.users["user_id"].gather(user),
+            "events": np.arange(len(user)) - corpus.history_offsets[user],
+            "vector": _lists(vectors),
+        },
+        "items": {"item_id": corpus.items["item_id"], "vector": _lists(known.items.astype(np.float32))},
+    }
+
+    def write(aside: epath.Path) -> None:
+        for name, columns in tables.items():
+            write_frame(aside / f"{name}.parquet", pl.DataFrame(columns))
+
+    made = artifact.fingerprint(vectors, known.items)
+    artifact.write_artifact(directory, kind=KIND, fingerprint=made, config=config, inputs=inputs, write=write)
+
+
+def _lists(vectors: np.ndarray) -> pl.Series:
+    return pl.Series(vectors).arr.to_list()
 
 
 def _newest_rows(corpus: Corpus, user: np.ndarray, events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 from plum_jax.corpus.schema import CorpusError
 from plum_jax.ranking.knowledge import KnowledgeTables
 from plum_jax.systems.unicorn.inputs import Users
-from plum_jax.systems.unicorn.vectors import UNKNOWN, KnowledgeVectors, UserVectors, VectorFile
+from plum_jax.systems.unicorn.vectors import UNKNOWN, KnowledgeVectors, UserVectors, VectorFile, write_vectors
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_missing_table_and_item_vectors_of_another_width(stages, tmp_path):
         dataclasses.replace(file, items_path=str(tmp_path / "items.parquet")).read(stages)
 
 
-def test_answers_of_a_user_model_are_vectors_before_each_event(stages):
+def test_answers_of_a_user_model_are_vectors_before_each_event(stages, tmp_path):
     corpus = stages.corpus
 
     @dataclasses.dataclass(frozen=True)
@@ -98,6 +98,13 @@ def test_answers_of_a_user_model_are_vectors_before_each_event(stages):
             return KnowledgeTables(queries, np.ones((corpus.num_items, 2), np.float32), "known", ("a", "b"))
 
     found = KnowledgeVectors(Known()).read(stages)
+    write_vectors(stages, Known(), tmp_path / "vectors")
+    write_vectors(stages, Known(), tmp_path / "vectors")
+    paths = (str(tmp_path / "vectors" / f"{name}.parquet") for name in ("users", "items"))
+    again = VectorFile(*paths).read(stages)
+    np.testing.assert_array_equal(again.vectors[again.of_event], found.vectors[found.of_event])
+    np.testing.assert_array_equal(again.vectors[again.of_user], found.vectors[found.of_user])
+    np.testing.assert_array_equal(again.items, found.items)
     assert found.vectors.shape == (corpus.num_events, 4) and found.of_event.tolist() == list(range(corpus.num_events))
     assert found.of_user[1] == 2 * planted_shop.EVENTS - 1 and found.items.shape == (corpus.num_items, 2)
 
