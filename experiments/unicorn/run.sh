@@ -15,13 +15,14 @@ beauty=${BEAUTY_DIR:-data/amazon_beauty} search=${SEARCH_DIR:-data/search_releva
 seeds=()
 while [[ $# -gt 0 && $1 != -- ]]; do seeds+=("$1") && shift; done
 plum=${PLUM:-.venv/bin/plum}
-if [[ $what == vectors ]]; then
-  exec "$plum" --gin_file=experiments/unicorn/vectors.gin --gin.DATA_DIR="'$beauty'" --gin.MODEL_DIR="'$runs/vectors'" "${@:2}"
-fi
+[[ $what != vectors || ${#seeds[@]} -gt 0 ]] || seeds=(0)
 for seed in "${seeds[@]}"; do
   case $what in
+    vectors)
+      "$plum" --gin_file=experiments/unicorn/vectors.gin --gin.SEED="$seed" --gin.DATA_DIR="'$beauty'" \
+        --gin.MODEL_DIR="'$runs/vectors'" "${@:2}" ;;
     beauty)
-      "$plum" --gin_file=experiments/unicorn/study.gin --gin.SEED="$seed" --gin.DATA_DIR="'$beauty'" \
+      "$plum" --gin_file=experiments/unicorn/three_tasks.gin --gin.SEED="$seed" --gin.DATA_DIR="'$beauty'" \
         --gin.USER_VECTORS="'$runs/vectors/vectors/users.parquet'" --gin.ITEM_VECTORS="'$runs/vectors/vectors/items.parquet'" \
         --gin.MODEL_DIR="'$runs/beauty/$seed'" --gin.RESULTS_FILE="'experiments/unicorn/results.jsonl'" "${@:2}" ;;
     search)
