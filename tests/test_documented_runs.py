@@ -52,7 +52,9 @@ SHORT = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2)
 ITEMS = (*SHORT, *gin(LEM_STEPS=2))
 LUM = gin(LUM_EPOCHS=None, LUM_STEPS=2, LUM_HISTORY_LENGTH=16, LUM_ROW_LENGTH=16)
 UNICORN = gin(UNICORN_BATCH_SIZE=16, UNICORN_EPOCHS=1, UNICORN_CLUSTERS=2)
-MADE_VECTORS = gin(USER_VECTORS="'runs/vectors/vectors/users.parquet'", ITEM_VECTORS="'runs/vectors/vectors/items.parquet'")
+MADE_VECTORS = gin(
+    USER_VECTORS="'runs/vectors/vectors/users.parquet'", ITEM_VECTORS="'runs/vectors/vectors/items.parquet'"
+)
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
 # Two cells, the first of which is that of the documents.
 STUDY = (

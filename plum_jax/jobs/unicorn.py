@@ -55,10 +55,11 @@ def train_and_judge(
     for name, model in models.items():
         fitted = model.fit(stages, name)
         common = {"data": stages.corpus.name, "seed": seed}
-        rows += [judge.judged_task(stages, name, fitted, task, ks, max_examples, common) for task in model.tasks]
+        for task in judge.judged_tasks(model):
+            rows.append(judge.judged_task(stages, name, fitted, task, ks, max_examples, common))
     for row in rows:
         other = base.get(row["model"])
-        if other is not None and row["task"] in models[other].tasks:
+        if other is not None and row["task"] in judge.judged_tasks(models[other]):
             row |= {"base": other, **judge.differences(stages, row["model"], other, row["task"], ks)}
     write_rows(stages.directory / "results.jsonl", rows)
     if results_file:

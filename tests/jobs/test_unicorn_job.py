@@ -49,7 +49,13 @@ def test_the_command_trains_compares_and_answers(own_csv, plum, tmp_path):
     done = plum.run(arguments("unicorn"))
     assert done.returncode == 0, done.stderr[-3000:]
     rows = {row["name"]: row for row in map(json.loads, (model_dir / "results.jsonl").read_text().splitlines())}
-    assert list(rows) == ["joint.search", "joint.similar", "joint.homepage", "homepage_alone.homepage"]
+    assert list(rows) == [
+        "joint.search",
+        "joint.search_known",
+        "joint.similar",
+        "joint.homepage",
+        "homepage_alone.homepage",
+    ]
     alone, joint = rows["homepage_alone.homepage"], rows["joint.homepage"]
     assert alone["base"] == "joint" and alone["examples"] == {"homepage": joint["examples"]["homepage"]}
     assert abs(alone["recall@5_difference"] - (alone["recall@5"] - joint["recall@5"])) < 1e-9

@@ -13,6 +13,7 @@ from plum_jax.systems.unicorn.queries import ItemQueries
 
 SEARCH, SIMILAR, HOMEPAGE = "search", "similar", "homepage"
 TASKS = (SEARCH, SIMILAR, HOMEPAGE)  # a task's id is its place
+KNOWN_SEARCH = "search_known"  # what is judged besides: searches with queries that are in training
 NO_SOURCE, NO_QUERY, NO_EVENT = -1, 0, -1
 
 
@@ -115,11 +116,12 @@ def evaluation_examples(
 ) -> tuple[EvaluationSet, Examples]:
     """One example a user of a fold, evenly spread over the users: what is found for the user's target.
 
-    Search: users whose target's query is held out for this fold. Similar items: from the last item of the history.
+    Search: users whose target's query is held out for this fold; `KNOWN_SEARCH`: those whose target's query is not held
+    out. Similar items: from the last item of the history.
 
     Args:
       split, queries: of the run.
-      task: one of `TASKS`.
+      task: one of `TASKS`, or `KNOWN_SEARCH`.
       fold: "validation" or "test".
       at_most: examples; None: all.
 
@@ -128,9 +130,9 @@ def evaluation_examples(
     """
     everybody = split.evaluation(fold)
     chosen = np.diff(everybody.history_offsets) > 0
-    if task == SEARCH:
+    if task in (SEARCH, KNOWN_SEARCH):
         number = queries.of_item[everybody.target_item]
-        chosen = (number >= 0) & (queries.fold[number] == FOLDS[fold])
+        chosen = (number >= 0) & (queries.fold[number] == (FOLDS[fold] if task == SEARCH else TRAIN))
     rows = np.flatnonzero(chosen)
     if not len(rows):
         raise ValueError(f"task {task!r} has no example of fold {fold!r} in corpus {split.corpus.name!r}")
@@ -138,4 +140,5 @@ def evaluation_examples(
     source = np.full(len(users), NO_SOURCE)
     if task == SIMILAR:
         source = users.history_items[users.history_offsets[1:] - 1]
+    task = SEARCH if task == KNOWN_SEARCH else task
     return users, _examples(task, queries, source, users.target_event, users.target_item)

@@ -14,11 +14,17 @@ from plum_jax.evaluation.files import compare_files, per_user_path, write_evalua
 from plum_jax.evaluation.judge import judged
 from plum_jax.evaluation.metrics import Catalogue
 from plum_jax.stages import Stages
-from plum_jax.systems.unicorn.system import FittedUnicorn
+from plum_jax.systems.unicorn.examples import KNOWN_SEARCH, SEARCH
+from plum_jax.systems.unicorn.system import FittedUnicorn, Unicorn
 from plum_jax.training.run_record import run_record
 
 FOLDER = "evaluation"
 TOLD = ("recall", "ndcg")
+
+
+def judged_tasks(model: Unicorn) -> list[str]:
+    """Its tasks, and behind a search with queries that are new the one with queries that are not."""
+    return [name for task in model.tasks for name in ([task, KNOWN_SEARCH] if task == SEARCH else [task])]
 
 
 def judged_task(
@@ -38,7 +44,7 @@ def judged_task(
       stages: of the run.
       name: of the model.
       fitted: it.
-      task: that it was trained on.
+      task: one of `judged_tasks`.
       ks: cut-offs.
       at_most: examples; None: all.
       facts: what all rows of the comparison say besides.

@@ -30,6 +30,8 @@ class UnicornConfig:
       field_dim: of the embeddings of the task and of each field.
       item_ids: whether an item has an embedding of its own beside its features.
       cross_layers, cross_rank: L and r of the crosses.
+      match_scale: what the cosines of context and target are multiplied by at first; a cosine that is to tell one item
+        of thousands needs weights of ten and more, which small ones take thousands of steps to become.
       hidden: width of the residual layers.
       residual_blocks: of two layers each.
       dropout: behind the first layer of each block.
@@ -39,8 +41,9 @@ class UnicornConfig:
     field_dim: int = 8
     item_ids: bool = True
     cross_layers: int = 2
-    cross_rank: int = 32
-    hidden: int = 64
+    cross_rank: int = 16
+    match_scale: float = 5.0
+    hidden: int = 32
     residual_blocks: int = 1
     dropout: float = 0.1
 
@@ -116,6 +119,8 @@ class UnicornNetwork(nn.Module):
             self.no_user = parameter(self, "no_user_bias", init, ("width",), (c.width,), "float32")
         if self.sizes.clusters:
             self.cluster_embedding = embedding(self, "cluster_embedding", self.sizes.clusters, c.width)
+        scale = nn.initializers.constant(c.match_scale)
+        self.match_scale = parameter(self, "match_scale", scale, ("norm",), (self._num_matches,), "float32")
         self.crosses = Crosses(c.cross_layers, c.cross_rank)
         self.into = nn.Dense(c.hidden)
         self.blocks = [(nn.Dense(c.hidden), nn.Dense(c.hidden)) for _ in range(c.residual_blocks)]
@@ -128,6 +133,13 @@ class UnicornNetwork(nn.Module):
         """
         logits = self.of_some(batch, self.table(), batch["targets"], deterministic)
         return UnicornOutput(logits - batch["log_q"] if "log_q" in batch else logits)
+
+    @property
+    def _num_matches(self) -> int:
+        """P."""
+        of_model = self.items.vectors
+        answers = 0 if of_model is None or not self.sizes.vector else self.sizes.vector // of_model.shape[1]
+        return 3 + len(self.items.blocks) + answers
 
     def table(self) -> jax.Array:
         """float32 [N, width], vectors of all items, as sources and as targets."""
@@ -180,7 +192,8 @@ class UnicornNetwork(nn.Module):
         if self.sizes.vector and items.vectors is not None:
             answers = batch["vector"].reshape(len(source), -1, items.vectors.shape[1])
             found += [_products(answers[:, n], items.vectors, targets) for n in range(answers.shape[1])]
-        return jnp.stack(found, axis=-1)
+        stacked = jnp.stack(found, axis=-1)
+        return stacked * self.match_scale
 
     def _overlap(self, query: jax.Array, targets: jax.Array | None) -> jax.Array:
         """[B, M], the share of the weight of a query's words [B, W] that stands in the target's text."""

@@ -22,6 +22,8 @@ from plum_jax.objectives.log_loss import LogLoss
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.stages import Stages
 from plum_jax.systems.unicorn.examples import (
+    KNOWN_SEARCH,
+    SEARCH,
     TASKS,
     check_tasks,
     evaluation_examples,
@@ -257,7 +259,7 @@ class FittedUnicorn:
         Raises:
           ValueError: a task that it was not trained on.
         """
-        self.require_task(task)
+        self.require_task(SEARCH if task == KNOWN_SEARCH else task)
         users, examples = evaluation_examples(self.data.split, self.data.queries, task, fold, at_most)
         contexts = self.data.inputs.of(examples, np.arange(len(examples)))
         seen = [users.history(row) for row in range(len(users))]

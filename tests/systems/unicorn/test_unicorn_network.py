@@ -68,7 +68,7 @@ def plain(params, data, batch, row, target):
     total = sum(frequency.values())
     matches = [vector @ items.text[target], found / max(total, 1e-6)]
     matches.append(items.text[source] @ items.text[target] if source >= 0 else 0.0)
-    x0 = np.concatenate([*context, item(target), matches])
+    x0 = np.concatenate([*context, item(target), np.array(matches) * params["match_scale"]])
     p, x = params["crosses"], None
     width = len(np.concatenate(context))
     low = x0[:width] @ p["context_down"]["kernel"] + x0[width:] @ p["target_down"]["kernel"]

@@ -7,6 +7,7 @@ import pytest
 from plum_jax.corpus.splits import FOLDS, TRAIN
 from plum_jax.systems.unicorn.examples import (
     HOMEPAGE,
+    KNOWN_SEARCH,
     NO_QUERY,
     NO_SOURCE,
     SEARCH,
@@ -63,6 +64,9 @@ def test_held_out_queries_are_in_no_training_example_and_in_all_of_test(split, q
         ]
         assert users.user.tolist() == wanted and (found.source == NO_SOURCE).all()
         assert (found.query == 1 + queries.of_item[users.target_item]).all()
+        others, known = evaluation_examples(split, queries, KNOWN_SEARCH, fold, None)
+        assert {queries.fold[number - 1] for number in known.query} == {TRAIN}
+        assert not set(others.user) & set(users.user) and (known.task == found.task[0]).all()
 
 
 def test_examples_of_each_task_are_those_of_a_plain_loop(split, queries):
