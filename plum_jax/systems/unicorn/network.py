@@ -151,15 +151,14 @@ class UnicornNetwork(nn.Module):
     ) -> jax.Array:
         """float32 [B, M], logits of some items [B, M] of each context."""
         target = jnp.concatenate([jnp.take(table, targets, axis=0), self._matches(batch, targets)], axis=-1)
-        return self._logits(self._context(batch, table), target, deterministic)
+        return self.logits(self.context(batch, table), target, deterministic)
 
-    def of_all(self, batch: Mapping[str, jax.Array], table: jax.Array) -> jax.Array:
-        """float32 [B, N], logits of every item."""
-        context = self._context(batch, table)
-        wide = jnp.broadcast_to(table, (len(context), *table.shape))
-        return self._logits(context, jnp.concatenate([wide, self._matches(batch, None)], axis=-1), True)
+    def all_targets(self, batch: Mapping[str, jax.Array], table: jax.Array) -> jax.Array:
+        """float32 [B, N, T], of every item what `logits` reads of it."""
+        wide = jnp.broadcast_to(table, (len(batch["source"]), *table.shape))
+        return jnp.concatenate([wide, self._matches(batch, None)], axis=-1)
 
-    def _context(self, batch: Mapping[str, jax.Array], table: jax.Array) -> jax.Array:
+    def context(self, batch: Mapping[str, jax.Array], table: jax.Array) -> jax.Array:
         """[B, C]."""
         words, source = batch["query_words"], batch["source"][:, None]
         real = (words > 0)[..., None]
@@ -206,7 +205,7 @@ class UnicornNetwork(nn.Module):
             inside = inside + jnp.where(stands, weights[:, place, None], 0.0)
         return inside / jnp.maximum(jnp.sum(weights, axis=1), 1e-6)[:, None]
 
-    def _logits(self, context: jax.Array, target: jax.Array, deterministic: bool) -> jax.Array:
+    def logits(self, context: jax.Array, target: jax.Array, deterministic: bool = True) -> jax.Array:
         """[B, M] of context [B, C] and target [B, M, T]: x = x + F(x) as in Deep Crossing (Shan et al., KDD 2016)."""
         crossed = self.crosses(context, target)
         x = self.into(crossed)

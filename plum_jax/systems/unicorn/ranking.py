@@ -15,6 +15,7 @@ from plum_jax.evaluation.metrics import NOTHING, RankedItems
 from plum_jax.systems.unicorn.network import UnicornNetwork
 
 _CONTEXTS = 64  # of one device call
+_ITEMS = 1024  # of one product of the layers
 
 
 def best_items(
@@ -75,9 +76,14 @@ def _best(
     network: UnicornNetwork, params: Any, table: jax.Array, batch: Mapping[str, jax.Array], seen: jax.Array, k: int
 ) -> tuple[jax.Array, ...]:
     def one(row: Any) -> jax.Array:
-        # A context at a time: its pairs with all items stay in the cache.
+        # A context and some items at a time: what is computed of their pairs stays in the cache.
         alone = {name: values[None] for name, values in row.items()}
-        return network.apply({"params": params}, alone, table, method="of_all")[0]
+        context = network.apply({"params": params}, alone, table, method="context")
+        targets: Any = network.apply({"params": params}, alone, table, method="all_targets")
+        size = targets.shape[1]
+        blocks = jnp.pad(targets[0], ((0, -size % _ITEMS), (0, 0))).reshape(-1, 1, _ITEMS, targets.shape[-1])
+        found: Any = jax.lax.map(lambda b: network.apply({"params": params}, context, b, method="logits"), blocks)
+        return found.reshape(-1)[:size]
 
     scores = jax.lax.map(one, dict(batch))
     values, items = jax.lax.top_k(scores, k)
