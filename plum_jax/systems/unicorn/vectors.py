@@ -134,14 +134,16 @@ class VectorFile:
         frame = frame.with_columns(pl.col("user_id").cast(pl.String), vector=vector)
         length = vector.list.len().fill_null(0)
         finite = vector.list.eval(pl.element().cast(pl.Float64).is_finite()).list.all().fill_null(False)
+        events = frame["events"].cast(pl.Int64, strict=False) if "events" in frame.columns else length
         for wrong, what in (
             (frame["user_id"].is_null(), "has no user_id"),
+            ((events < 0).fill_null(True), "has a number of events that is missing or negative"),
             ((length != length[0]) | (length == 0), f"has a vector of another length than the first, {length[0]}"),
             (~finite, "has a number that is missing or not finite"),
         ):
             if wrong.any():
                 row = int(wrong.arg_max() or 0)
-                raise CorpusError(f"user {frame['user_id'][row]!r} {what}", file=self.path, row=row + 1, field="vector")
+                raise CorpusError(f"user {frame['user_id'][row]!r} {what}", file=self.path, row=row + 1)
         return frame
 
 

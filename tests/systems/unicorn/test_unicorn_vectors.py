@@ -69,6 +69,7 @@ def test_a_table_without_events_is_known_before_all_and_says_so(stages, tmp_path
         ([("u0", 2, [1.0]), ("u0", 2, [2.0])], ("user_id", "events", "vector"), "user 'u0' has 2 events in two rows"),
         ([("u0", [1.0]), ("u1", [1.0, 2.0])], ("user_id", "vector"), "row 2.*'u1' has a vector of another length than"),
         ([("u0", [1.0]), ("u1", [float("nan")])], ("user_id", "vector"), "row 2.*missing or not finite"),
+        ([("u0", -1, [1.0])], ("user_id", "events", "vector"), "row 1.*'u0' has a number of events that is missing or"),
         ([("u0", 1.0)], ("user_id", "vector"), "expected lists of numbers, got Float64"),
         ([("u0", [1.0])], ("user", "vector"), "expected columns 'user_id', 'vector' and, best, 'events', got"),
     ],
