@@ -51,9 +51,9 @@ def answers(fitted: FittedUnicorn, requests: Sequence[Request], k: int) -> list[
     queries, sources, users, fields = [""], [], [], []
     for request in requests:
         fitted.require_task(request.task)
-        sources.append(_place(item, request.source, "item", "source") if request.task == SIMILAR else NO_SOURCE)
+        sources.append(_place(item, request.source, "an item", "source") if request.task == SIMILAR else NO_SOURCE)
         queries.append(_query(fitted, request, texts[sources[-1]]))
-        who = None if request.user is None else _place(user, request.user, "user", "user")
+        who = None if request.user is None else _place(user, request.user, "a user", "user")
         users.append(0 if who is None else data.inputs.users.of_user[who])
         fields.append(data.inputs.fields.asked(request.fields))
     vectors = embed_texts(queries, fitted.config.text_dim, "queries")
@@ -83,5 +83,5 @@ def _query(fitted: FittedUnicorn, request: Request, of_source: str) -> str:
 def _place(places: Mapping[str, int], name: str | None, kind: str, field: str) -> int:
     if name is None or name not in places:
         there = next(iter(places))
-        raise ValueError(f"{field}: expected the id of a {kind} of the corpus, such as {there!r}, got {name!r}")
+        raise ValueError(f"{field}: expected the id of {kind} of the corpus, such as {there!r}, got {name!r}")
     return places[name]

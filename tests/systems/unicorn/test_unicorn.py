@@ -72,7 +72,7 @@ def test_requests_are_answered_as_examples_are(fitted):
         (Request(SEARCH), "expected a query with at least one word that is no stop word, got ''"),
         (Request(SEARCH, "the of"), "at least one word that is no stop word, got 'the of'"),
         (Request(SEARCH, "zither"), r"no word of the query 'zither' is known \(zither\): expected one of the"),
-        (Request(SIMILAR), "source: expected the id of a item of the corpus, such as 'i0', got None"),
+        (Request(SIMILAR), "source: expected the id of an item of the corpus, such as 'i0', got None"),
         (Request(HOMEPAGE, user="nobody"), "user: expected the id of a user of the corpus, such as 'u0', got 'nobody'"),
         (Request(HOMEPAGE, fields={"country": "x"}), r"field 'country': expected one of \['n', 's'\], got 'x'"),
     ],
