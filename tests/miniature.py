@@ -31,6 +31,7 @@ def write_miniature(directory: pathlib.Path, finished: pathlib.Path) -> None:
     """
     _own_corpus(directory)
     _data_sets(directory / "data")
+    _judged_queries(directory / "data" / "search_relevance")
     for name in ("quickstart", "x", "a", "b"):
         # As training left it: other tests export the same run.
         shutil.copytree(finished, directory / "runs" / name, ignore=shutil.ignore_patterns("hugging_face", "serving"))
@@ -84,6 +85,21 @@ def _data_sets(directory: pathlib.Path) -> None:
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(lines) + "\n", encoding="latin-1")
+
+
+def _judged_queries(directory: pathlib.Path) -> None:
+    """Queries of two words, each judged with four items, in the columns of the Home Depot set."""
+    directory.mkdir(parents=True)
+    folds = ("train", "train", "test", "validation")
+    pairs = [
+        (query, f"{WORDS[query]} film", item % 10, 3.0 - (item - query) / 2, folds[query % 4])
+        for query in range(10)
+        for item in range(query, query + 4)
+    ]
+    columns = ["query_id", "query", "item_id", "relevance", "fold"]
+    pl.DataFrame(pairs, schema=columns, orient="row").write_parquet(directory / "judgements.parquet")
+    items = [(item, f"The {WORDS[item]} film") for item in range(10)]
+    pl.DataFrame(items, schema=["item_id", "title"], orient="row").write_parquet(directory / "items.parquet")
 
 
 def _new_items(path: pathlib.Path, features: ItemFeatures) -> None:

@@ -51,6 +51,10 @@ CELL = (NANO, *RQVAE, *gin(RETRIEVAL_STEPS=4, BATCH_SIZE=4, KS="(5,)", NUM_BEAMS
 SHORT = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2)
 ITEMS = (*SHORT, *gin(LEM_STEPS=2))
 LUM = gin(LUM_EPOCHS=None, LUM_STEPS=2, LUM_HISTORY_LENGTH=16, LUM_ROW_LENGTH=16)
+UNICORN = gin(UNICORN_BATCH_SIZE=16, UNICORN_EPOCHS=1, UNICORN_CLUSTERS=2)
+MADE_VECTORS = gin(
+    USER_VECTORS="'runs/vectors/vectors/users.parquet'", ITEM_VECTORS="'runs/vectors/vectors/items.parquet'"
+)
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
 # Two cells, the first of which is that of the documents.
 STUDY = (
@@ -113,6 +117,7 @@ PAGES = [
     Given("python experiments/frank_wolfe/table.py"),
     Given("python experiments/mixture_rates/table.py"),
     Given("python experiments/lum/table.py"),
+    Given("python experiments/unicorn/table.py"),
     Given("python experiments/t5x/table.py"),
     Given("python experiments/init_cpt/table.py"),
 ]
@@ -166,6 +171,14 @@ SLOW = {
         Given("plum lum.gin ml_100k.gin", "docs/lum.md", (*ML_100K, *LUM, *RANK)),
         Given("plum lum_retrieval.gin ml_100k.gin", sizes=(*ML_100K, *LUM, *gin(TOWERS_BATCH_SIZE=16))),
         Given("plum study_plan.gin simulator.gin simulated.gin lum.gin", sizes=STUDY),
+    ],
+    "search and recommendations in one": [
+        Given("plum unicorn_vectors.gin beauty.gin", sizes=LUM),
+        Given("plum unicorn.gin beauty.gin", "docs/unicorn.md", UNICORN),
+        Given("plum unicorn_ask.gin beauty.gin", "docs/unicorn.md", (*UNICORN, *gin(QUERY="'amber'"))),
+        Given("plum unicorn_search.gin", "docs/unicorn.md", gin(SEARCH_BATCH_SIZE=4, SEARCH_EPOCHS=1)),
+        Given("plum vectors.gin", sizes=LUM),
+        Given("plum three_tasks.gin", sizes=(*UNICORN, *MADE_VECTORS)),
     ],
     "all systems": [
         Given(
@@ -242,6 +255,7 @@ NOT_RUN = {
     "python experiments/t5x/collect.py": "reads what T5X has written",
     "plum mixture_rates.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin": "is run on MovieLens-100K",
     "plum pipeline.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin*": "a pipeline with other sizes and rates",
+    "plum unicorn.gin ml_100k.gin": "is run on Amazon Beauty, whose items have category paths",
     "plum study.gin": "takes GroupLens's files of MovieLens-1M; lum.gin is run on MovieLens-100K",
     "plum study.gin continued.gin": "the same; tests/ranking/test_continued_training.py has the parts",
     "plum study.gin global_time.gin": "the same",
@@ -305,6 +319,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("frank_wolfe", 20),
         ("mixture_rates", 4),
         ("lum", 40),
+        ("unicorn", 20),
         ("t5x", 4),
         ("init_cpt", 8),
     ):

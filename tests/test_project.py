@@ -110,6 +110,8 @@ def read_with(file: str) -> list[str]:
         if file.endswith("/scaling.gin"):
             return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/lum.gin", file]
         return [study] if file == study else [study, file]
+    if folder == "experiments/unicorn":
+        return [file]
     if folder in ("experiments/accuracy", "experiments/init_cpt"):
         return [study, *corpus, *([] if file == study else [file])]
     if folder == "experiments/cold_start":

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -53,18 +54,8 @@ class TextEmbedding:
           FeatureError: no such field, no text field at all, or a `dim` that the weights do not have.
         """
         texts = item_texts(split.corpus, self.fields, self.name)
-        tokenizer, weights = _wordllama()
-        if not 0 < self.dim <= weights.shape[1]:
-            raise FeatureError(f"block {self.name!r}: expected dim in 1..{weights.shape[1]}, got {self.dim}")
-        weights = weights[:, : self.dim].astype(np.float32)
-        values = np.zeros((len(texts), self.dim), np.float32)
-        with tqdm(total=len(texts), desc=f"text embedding {self.name!r}", unit=" items", delay=1) as progress:
-            for start in range(0, len(texts), TEXTS_PER_BATCH):
-                batch = texts[start : start + TEXTS_PER_BATCH]
-                encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-                values[start : start + len(batch)] = _mean_of_tokens([text.ids for text in encoded], weights)
-                progress.update(len(batch))
-        return FeatureBlock(self.name, normalised(values), np.asarray(values.any(axis=1)))
+        values = embed_texts(texts, self.dim, f"block {self.name!r}")
+        return FeatureBlock(self.name, values, np.asarray(values.any(axis=1)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +125,31 @@ def item_texts(corpus: Corpus, fields: tuple[str, ...], block: str) -> list[str]
         columns.append(pl.col(field).list.join(" ", ignore_nulls=True) if dtype != pl.String else pl.col(field))
     joined = pl.concat_str(columns, separator=" ", ignore_nulls=True).str.strip_chars()
     return corpus.items.select(joined).to_series().to_list()
+
+
+def embed_texts(texts: Sequence[str], dim: int, used_by: str) -> np.ndarray:
+    """float32 [n, dim], means of wordllama's token vectors, of length 1; zeros for a text without tokens.
+
+    Args:
+      texts: n of them.
+      dim: the first so many of 256 dimensions.
+      used_by: whom an error and the progress bar name.
+
+    Raises:
+      FeatureError: wordllama is not installed, or it has no such `dim`.
+    """
+    tokenizer, weights = _wordllama()
+    if not 0 < dim <= weights.shape[1]:
+        raise FeatureError(f"{used_by}: expected dim in 1..{weights.shape[1]}, got {dim}")
+    weights = weights[:, :dim].astype(np.float32)
+    values = np.zeros((len(texts), dim), np.float32)
+    with tqdm(total=len(texts), desc=f"text embedding, {used_by}", unit=" texts", delay=1) as progress:
+        for start in range(0, len(texts), TEXTS_PER_BATCH):
+            batch = list(texts[start : start + TEXTS_PER_BATCH])
+            encoded = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            values[start : start + len(batch)] = _mean_of_tokens([text.ids for text in encoded], weights)
+            progress.update(len(batch))
+    return normalised(values)
 
 
 def _wordllama() -> tuple[tokenizers.Tokenizer, np.ndarray]:

@@ -1,0 +1,129 @@
+"""UniCoRn (arXiv 2408.10394): models of several tasks, or of one, trained and judged task by task; and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+
+from plum_jax.corpus.sources.judgements import Judgements
+from plum_jax.ranking.knowledge import Knowledge
+from plum_jax.stages import Data
+from plum_jax.systems.unicorn import judge, judge_search
+from plum_jax.systems.unicorn.judged_search import JudgedSearch
+from plum_jax.systems.unicorn.requests import Request, answers
+from plum_jax.systems.unicorn.system import Unicorn
+from plum_jax.systems.unicorn.vectors import write_vectors
+from plum_jax.training.run_record import write_rows
+
+
+def train_and_judge(
+    model_dir: str,
+    data: Data,
+    models: Mapping[str, Unicorn],
+    base: Mapping[str, str] | None = None,
+    ks: Sequence[int] = (10,),
+    max_examples: int | None = None,
+    seed: int = 0,
+    results_file: str | None = None,
+) -> None:
+    """Trains models, ranks all items for the test examples of each of their tasks, and compares each with its base.
+
+    A row "<model>.<task>" each in `results.jsonl`, ranks of the examples in `evaluation/`, and a table.
+
+    Args:
+      model_dir: of the run.
+      data: what the models share.
+      models: name -> model, in the order of the table.
+      base: name of a model -> name of the one that it is compared with, on the tasks of both; None: no differences.
+      ks: cut-offs.
+      max_examples: test examples of a task, evenly spread over its users; None: all.
+      seed: of the run.
+      results_file: a study's `results.jsonl` that also gets the rows.
+
+    Raises:
+      ValueError: no model, or a base that is none of them.
+    """
+    base = base or {}
+    if not models:
+        raise ValueError("expected at least one model to train, got none: set MODELS")
+    for name in (*base, *base.values()):
+        if name not in models:
+            raise ValueError(f"BASE names {name!r}, expected names among {', '.join(models)}")
+    stages = data.stages(model_dir)
+    rows = []
+    for name, model in models.items():
+        fitted = model.fit(stages, name)
+        common = {"data": stages.corpus.name, "seed": seed}
+        for task in judge.judged_tasks(model):
+            rows.append(judge.judged_task(stages, name, fitted, task, ks, max_examples, common))
+    for row in rows:
+        other = base.get(row["model"])
+        if other is not None and row["task"] in judge.judged_tasks(models[other]):
+            row |= {"base": other, **judge.differences(stages, row["model"], other, row["task"], ks)}
+    write_rows(stages.directory / "results.jsonl", rows)
+    if results_file:
+        write_rows(results_file, rows)
+    print(judge.table(rows, max(ks)))
+
+
+def vectors_of_knowledge(model_dir: str, data: Data, knowledge: Knowledge) -> None:
+    """A user model's vectors as `MODEL_DIR/vectors/users.parquet` and `items.parquet`, for `vectors.VectorFile`.
+
+    Args:
+      model_dir, data: of the run.
+      knowledge: the model; it is trained where it is not yet.
+    """
+    directory = epath.Path(model_dir) / "vectors"
+    write_vectors(data.stages(model_dir), knowledge, directory)
+    print(f"vectors of users before every event, and of items: {directory}")
+
+
+def ask(model_dir: str, data: Data, name: str, model: Unicorn, request: Request, k: int = 10) -> None:
+    """Prints the first items of one request.
+
+    Args:
+      model_dir, data: of the run.
+      name, model: of its models; it is trained where it is not yet.
+      request: task, query, source item, user.
+      k: items.
+    """
+    stages = data.stages(model_dir)
+    (found,) = answers(model.fit(stages, name), [request], k)
+    titles = dict(stages.corpus.items.select("item_id", model.text_fields[0]).iter_rows())
+    for place, (item, logit) in enumerate(found, start=1):
+        print(f"{place:3d}. {logit:8.3f}  {item}  {titles.get(item) or ''}".rstrip())
+
+
+def search_judgements(
+    model_dir: str,
+    judgements: Judgements,
+    search: JudgedSearch,
+    relevant: float,
+    k: int = 10,
+    max_queries: int | None = None,
+    seed: int = 0,
+    results_file: str | None = None,
+) -> None:
+    """The search task alone on judged queries: trains, and judges test queries (`judge_search.judged_search`).
+
+    Args:
+      model_dir: of the run.
+      judgements: queries, items and grades.
+      search: the model.
+      relevant: the least grade of a relevant item.
+      k: cut-off.
+      max_queries: test queries that all items are ranked for; None: all.
+      seed: of the run.
+      results_file: a study's `results.jsonl` that also gets the rows.
+    """
+    directory, judged = epath.Path(model_dir), judgements.read()
+    fitted = search.fit(judged, directory / "systems" / "search", "search")
+    facts = {"data": judgements.name, "seed": seed}
+    rows = judge_search.judged_search(
+        directory, "search", fitted, relevant=relevant, k=k, max_queries=max_queries, facts=facts
+    )
+    write_rows(directory / "results.jsonl", rows)
+    if results_file:
+        write_rows(results_file, rows)
+    print(judge_search.table(rows, k))

@@ -1,0 +1,109 @@
+"""Searches judged by graded judgements: nDCG over the judged items, recall among all items, query by query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from etils import epath
+
+from plum_jax.corpus.sources.judgements import JudgedQueries
+from plum_jax.evaluation.files import write_frame
+from plum_jax.evaluation.metrics import paired_bootstrap, summarise
+from plum_jax.evaluation.metrics.graded import graded_ndcg, recall_of_relevant
+from plum_jax.systems.unicorn.judged_search import FittedSearch, queries_of_fold
+from plum_jax.training.run_record import run_record
+
+
+def judged_search(
+    directory: epath.Path,
+    name: str,
+    fitted: FittedSearch,
+    *,
+    relevant: float,
+    k: int = 10,
+    max_queries: int | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of a model and of two orders that nothing was trained for, on the test queries.
+
+    "ndcg@k" is over the judged items of each query, gain 2^(grade - lowest grade) - 1, queries without a gain left out;
+    "recall@k" is the share of the judged items of grade `relevant` or more that are among the first k of all items, for
+    `max_queries` of the queries ("recall_queries"); items that nobody judged count as misses, so it is a lower bound.
+    "text_cosine" orders by the cosine of text vectors, which the network reads too; "no_order" is the mean of all
+    orders. The model's row has its difference to "text_cosine", by paired bootstrap over queries.
+
+    Args:
+      directory: of the run; each query's figures are written to `evaluation/<name>.queries.parquet`.
+      name: of the model's row.
+      fitted: it.
+      relevant: the least grade of a relevant item.
+      k: cut-off.
+      max_queries: that all items are ranked for, evenly spread; None: all test queries.
+      facts: what the rows say besides.
+    """
+    start, judged = time.perf_counter(), fitted.judged
+    pairs = np.flatnonzero(np.isin(judged.query, queries_of_fold(judged, "test", None)))
+    query, item = judged.query[pairs], judged.item[pairs]
+    cosine = np.sum(fitted.inputs.queries.vectors[1 + query] * fitted.network.items.text[item], axis=1)
+    scores = {name: fitted.pair_scores(pairs), "text_cosine": cosine, "no_order": np.zeros(len(pairs))}
+    ndcg = {one: _ndcg(judged, pairs, of_pairs, k) for one, of_pairs in scores.items()}
+    asked = queries_of_fold(judged, "test", max_queries)
+    lists = {name: fitted.best(asked, k), "text_cosine": _nearest(fitted, asked, k)}
+    recall = {one: _recall(judged, asked, found, relevant, k) for one, found in lists.items()}
+    rows, common = [], {**(facts or {}), "task": "search", "relevant": relevant}
+    for one, of_queries in ndcg.items():
+        frame = pl.DataFrame({"query": np.unique(query), f"ndcg@{k}": of_queries})
+        metrics = _means({f"ndcg@{k}": of_queries})
+        if one in recall:
+            metrics |= _means({f"recall@{k}": recall[one]}) | {"recall_queries": int(np.isfinite(recall[one]).sum())}
+            frame = frame.join(pl.DataFrame({"query": asked, f"recall@{k}": recall[one]}), on="query", how="left")
+        write_frame(directory / "evaluation" / f"{one}.queries.parquet", frame)
+        said = {**common, **(fitted.facts if one == name else {"seed": fitted.facts["seed"]})}
+        said |= {"queries": int(np.isfinite(of_queries).sum())}
+        rows.append(run_record(one, metrics, **said))
+    for metric, values in ((f"ndcg@{k}", ndcg), (f"recall@{k}", recall)):
+        both = np.isfinite(values[name]) & np.isfinite(values["text_cosine"])
+        found = paired_bootstrap(values[name][both], values["text_cosine"][both])
+        rows[0] |= {"base": "text_cosine", f"{metric}_difference": found.mean}
+        rows[0] |= {f"{metric}_difference_low": found.low, f"{metric}_difference_high": found.high}
+    seconds = time.perf_counter() - start
+    rows[0]["wall_seconds"] = round(seconds + rows[0]["train_seconds"], 1)
+    return rows
+
+
+def _ndcg(judged: JudgedQueries, pairs: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+    """float64, of each query of the pairs, in the order of their numbers."""
+    query, gains = judged.query[pairs], np.exp2(judged.grade[pairs] - judged.grade.min()) - 1.0
+    bounds = np.flatnonzero(np.diff(query)) + 1
+    parts = zip(np.split(scores, bounds), np.split(gains.astype(np.float64), bounds), strict=True)
+    return np.array([graded_ndcg(np.asarray(of_query), of_items, k) for of_query, of_items in parts])
+
+
+def _recall(judged: JudgedQueries, queries: np.ndarray, lists: np.ndarray, relevant: float, k: int) -> np.ndarray:
+    first, last = (np.searchsorted(judged.query, queries, side=side) for side in ("left", "right"))
+    wanted = [judged.item[a:b][judged.grade[a:b] >= relevant] for a, b in zip(first, last, strict=True)]
+    return np.array([recall_of_relevant(found, items, k) for found, items in zip(lists, wanted, strict=True)])
+
+
+def _nearest(fitted: FittedSearch, queries: np.ndarray, k: int) -> np.ndarray:
+    """int32 [n, k], items by the cosine of their text."""
+    text, vectors = fitted.network.items.text, fitted.inputs.queries.vectors
+    found = [np.argsort(-(text @ vectors[1 + query]), kind="stable")[:k] for query in queries]
+    return np.stack(found).astype(np.int32)
+
+
+def _means(of_queries: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return summarise({name: values[np.isfinite(values)] for name, values in of_queries.items()})
+
+
+def table(rows: list[dict[str, Any]], k: int) -> str:
+    """Rows as text."""
+    lines = [f"{'':16s}{f'ndcg@{k}':>20s}{f'recall@{k}':>20s}"]
+    for row in rows:
+        cells = (f"{row[n]:.4f} ± {row[n + '_se']:.4f}" if n in row else "" for n in (f"ndcg@{k}", f"recall@{k}"))
+        lines.append(f"{row['name']:16s}" + "".join(f"{cell:>20s}" for cell in cells))
+    return "\n".join(lines)
