@@ -32,11 +32,13 @@ class DecoderOutput(NamedTuple):
       values: `[B, T, V]` float32 logits, or `[B, T, D]` states.
       cache: with the new tokens' keys and values; None where none was given.
       router: statistics of each layer's router, leaves `[layers, ...]`; None without experts.
+      layers: where they are asked for, the stream `[B, T, D]` before the first layer and behind each, not normalised.
     """
 
     values: jax.Array
     cache: KVCache | None
     router: RouterStatistics | None
+    layers: tuple[jax.Array, ...] = ()
 
 
 class Transformer(nn.Module):
@@ -60,6 +62,7 @@ class Transformer(nn.Module):
         *,
         deterministic: bool = True,
         last: jax.Array | None = None,
+        every_layer: bool = False,
     ) -> DecoderOutput:
         """Runs the stack.
 
@@ -72,11 +75,17 @@ class Transformer(nn.Module):
           deterministic: no dropout.
           last: int32 `[B]`, the last token of a segment of each `PackedCausal` row: only its state is wanted, `[B, 1,
             D]`. Where layers are not scanned, the last layer computes keys and values besides, and nothing else.
+          every_layer: whether the streams between the layers are wanted too.
 
         Returns:
-          states after the final norm, the advanced cache, the routers' statistics.
+          states after the final norm, the advanced cache, the routers' statistics, the streams.
+
+        Raises:
+          ValueError: `every_layer` of layers that are scanned, which keep no streams.
         """
         c = self.config
+        if every_layer and c.scan_layers:
+            raise ValueError("every layer is asked for, and a scan keeps the last state alone: set scan_layers=False")
         before = () if cache is None else cache.positions
         key_positions = jnp.concatenate([*before, positions], axis=1)
         context = LayerContext(
@@ -86,11 +95,11 @@ class Transformer(nn.Module):
             real=mask.segment_ids > 0 if isinstance(mask, PackedCausal) else None,
         )
         wanted = None if last is None else self._wanted(last, mask, positions)
-        x, piece, statistics = self._layers(x, cache, context, deterministic, wanted)
+        x, piece, statistics, streams = self._layers(x, cache, context, deterministic, wanted)
         x = RMSNorm(c, name="final_norm")(x)
         if cache is not None:
             cache = cache.with_piece(piece, positions)
-        return DecoderOutput(x, cache, statistics)
+        return DecoderOutput(x, cache, statistics, streams if every_layer else ())
 
     def _wanted(self, last: jax.Array, mask: Mask, positions: jax.Array) -> Wanted:
         assert isinstance(mask, PackedCausal), "a last token is that of a segment"
@@ -107,7 +116,7 @@ class Transformer(nn.Module):
         context: LayerContext,
         deterministic: bool,
         wanted: Wanted | None,
-    ) -> tuple[jax.Array, Any, RouterStatistics | None]:
+    ) -> tuple[jax.Array, Any, RouterStatistics | None, tuple[jax.Array, ...]]:
         c = self.config
         layer: type[nn.Module] = DecoderLayer
         if c.remat != "none":
@@ -125,8 +134,8 @@ class Transformer(nn.Module):
             x, (piece, statistics) = stack(c, self.attention, deterministic, name="layers")(
                 x, None if cache is None else cache.pieces, per_layer, context
             )
-            return x if wanted is None else wanted.of(x), piece, statistics
-        pieces, routers = [], []
+            return x if wanted is None else wanted.of(x), piece, statistics, ()
+        pieces, routers, streams = [], [], [x]
         for i, is_local in enumerate(c.local_layers):
             one = None if cache is None else cache.layer(i)
             if i == c.num_layers - 1:
@@ -134,8 +143,9 @@ class Transformer(nn.Module):
             x, (new, router) = layer(c, self.attention, deterministic, name=f"layer_{i}")(x, one, is_local, context)
             pieces.append(new)
             routers.append(router)
+            streams.append(x)
         piece = None if cache is None else tuple(zip(*pieces, strict=True))
-        return x, piece, jax.tree.map(lambda *leaves: jnp.stack(leaves), *routers)
+        return x, piece, jax.tree.map(lambda *leaves: jnp.stack(leaves), *routers), tuple(streams)
 
 
 class Decoder(nn.Module):
