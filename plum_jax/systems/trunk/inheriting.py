@@ -21,7 +21,7 @@ NewRows = Literal["mean", "metadata"]
 NEIGHBOURS = 3  # whose rows a new title takes, as `item_history.ranking`
 _NEW = 256  # titles whose likeness to all others is in memory at a time
 ROWS = ("item_vectors", "ids")  # path of the items' own rows
-SHARES = "layer_logits"
+SHARES = "layer_bias"
 
 
 @dataclasses.dataclass(frozen=True)

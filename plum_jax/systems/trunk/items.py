@@ -94,11 +94,11 @@ class ItemVectors(nn.Module):
         wide = self.items.features.shape[1] > 0
         self.features = nn.Dense(c.d_model, use_bias=False, kernel_init=init) if wide else None
         if self.mix == "age":
-            self.age_gate = parameter(self, "age_gate", nn.initializers.zeros_init(), ("norm",), (AGES,), "float32")
+            self.age_bias = parameter(self, "age_bias", nn.initializers.zeros_init(), ("norm",), (AGES,), "float32")
 
     def age_shares(self) -> jax.Array:
         """float32 `[AGES]`, what an item's own row has of its vector, by age; 0 of a new item."""
-        return jax.nn.sigmoid(GATE_SCALE * self.age_gate).at[0].set(0.0)
+        return jax.nn.sigmoid(GATE_SCALE * self.age_bias).at[0].set(0.0)
 
     def __call__(self, deterministic: bool = True) -> jax.Array:
         known = jnp.asarray(self.items.in_training)

@@ -112,7 +112,7 @@ class TrunkNetwork(nn.Module):
             self.layer_norms = [RMSNorm(t) for _ in range(t.num_layers)]
         if c.layers == "mixture":
             zeros = nn.initializers.zeros_init()
-            self.layer_logits = parameter(self, "layer_logits", zeros, ("norm",), (1 + t.num_layers,), "float32")
+            self.layer_bias = parameter(self, "layer_bias", zeros, ("norm",), (1 + t.num_layers,), "float32")
         elif c.layers == "concat":
             self.joined = nn.Dense(t.d_model, use_bias=False)
         further = c.tokens - 1
@@ -139,7 +139,7 @@ class TrunkNetwork(nn.Module):
 
     def layer_shares(self) -> jax.Array:
         """float32 `[1 + layers]`, what each state has of a "mixture"."""
-        return jax.nn.softmax(SCALE * self.layer_logits)
+        return jax.nn.softmax(SCALE * self.layer_bias)
 
     def represented(
         self,

@@ -217,7 +217,7 @@ def parameters_of(params: Any) -> dict[str, int]:
     """ "parameters", and "non_embedding_parameters": those in no table of items or fields."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     total = sum(np.size(leaf) for _, leaf in leaves)
-    tables = ("ids", "table", "offsets", "age_gate", "repeats")
+    tables = ("ids", "table", "offsets", "age_bias", "repeats")
     named = (leaf for path, leaf in leaves if getattr(path[-1], "key", "") in tables)
     return {"parameters": total, "non_embedding_parameters": total - sum(map(np.size, named))}
 
