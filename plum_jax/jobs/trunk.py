@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.horizons import days_later, events_later
