@@ -172,7 +172,7 @@ def _last(
     mask = _segments(lengths, batch["decoder_positions"].shape[1])
     states: Any = network.apply({"params": params}, vectors, batch, mask, method="represented")
     place = jnp.maximum(lengths - 1, 0)[:, None, None]
-    last = jnp.take_along_axis(states[0], place, axis=1)
+    last: Any = jnp.take_along_axis(states[0], place, axis=1)
     if later:
         last = network.apply({"params": params}, last, later, method="later")
     return last[:, 0]

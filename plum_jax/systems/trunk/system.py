@@ -124,8 +124,7 @@ class Trunk:
 
     def network_of(self, known: TrunkKnown) -> TrunkNetwork:
         """The network for these items and fields."""
-        sizes = (part.sizes for part in (known.post, known.request, known.auxiliary))
-        return TrunkNetwork(self.network, known.items, *sizes)
+        return TrunkNetwork(self.network, known.items, known.post.sizes, known.request.sizes, known.auxiliary.sizes)
 
     def reader(self, split: Split, known: TrunkKnown) -> TrunkReader:
         """How it is asked."""
@@ -164,7 +163,7 @@ class Trunk:
 
     def _facts(self, reader: TrunkReader, params: Any) -> dict[str, Any]:
         positions = self.training.steps * self.batch_size * self.row_length
-        facts = {
+        facts: dict[str, Any] = {
             "seed": self.training.seed,
             **parameters_of(params),
             "train_flops": positions * sum(self.flops_parts(reader.known.sizes).values()),
