@@ -81,7 +81,9 @@ class VectorStore:
         if there.get(name) != entry:  # none yet, or other vectors
             database.drop_table(name, ignore_missing=True)
             self._register(name, entry)
-        table = database.create_table(name, schema=rows.schema, exist_ok=True)
+        table = _opened(database, name)
+        if table is None:
+            table = database.create_table(name, schema=rows.schema)
         for start in tqdm(range(table.count_rows(), len(rows), _BATCH), desc=f"pushing {name}", unit=" batches"):
             table.add(rows.slice(start, _BATCH))
         if len(rows) >= _LEAST_INDEXED:
@@ -166,6 +168,13 @@ def vectors_schema(what: What, width: int) -> pa.Schema:
 def _lists(vectors: np.ndarray) -> pa.Array:
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
+def _opened(database: Any, name: str) -> Any:
+    try:
+        return database.open_table(name)
+    except ValueError:  # there is none
+        return None
 
 
 def _lancedb() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ from plum_jax import artifact
 from plum_jax.corpus.schema import Corpus
 from plum_jax.stages import Stages
 from plum_jax.training import checkpoints
-from plum_jax.training.step import FromHost, Initialiser
+from plum_jax.training.step import FromHost
 
 NewRows = Literal["mean", "metadata"]
 NEIGHBOURS = 3  # whose rows a new title takes, as `item_history.ranking`
@@ -47,7 +47,9 @@ class Inherited:
         if self.new_rows not in get_args(NewRows):
             raise ValueError(f"expected new_rows to be one of {get_args(NewRows)}, got {self.new_rows!r}")
 
-    def initialiser(self, init: Initialiser, stages: Stages, features: np.ndarray) -> tuple[FromHost, str]:
+    def initialiser(
+        self, init: Callable[[jax.Array], Any], stages: Stages, features: np.ndarray
+    ) -> tuple[FromHost, str]:
         """What training begins with, and the fingerprint of the inherited parameters.
 
         Args:
@@ -74,7 +76,7 @@ class Inherited:
         def make(key: jax.Array) -> Any:
             seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
             rows = inherited_rows(old[ROWS[0]][ROWS[1]], old_rows, features, self.new_rows, self.noise, seed)
-            return _replaced(init(key), old, rows)  # type: ignore[operator]
+            return _replaced(jax.jit(init)(key), old, rows)
 
         return FromHost(make), artifact.tree_fingerprint(old)
 

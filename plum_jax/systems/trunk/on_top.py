@@ -32,7 +32,6 @@ from plum_jax.systems.trunk.network import TrunkNetwork
 from plum_jax.systems.trunk.system import Trunk
 from plum_jax.training import trainer, training_config
 from plum_jax.training.parameter_groups import ParameterGroups
-from plum_jax.training.step import Initialiser
 
 TRUNK = "trunk"  # where its parameters lie among the ranker's
 
@@ -146,11 +145,11 @@ class TrunkRanker:
             training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
             said = dataclasses.replace(self, training=training, epochs=None)
         network = OnTop(self.trunk.network_of(known), tuple(self.mlp_dims), self.frozen)
-        init: Initialiser = functools.partial(_initial, network, next(feed.make_iterator()))
+        init: Any = functools.partial(_initial, network, next(feed.make_iterator()))
         inherited = {}
         if self.pretrained:
             fitted = self.trunk.fit(stages, self.name)
-            init, inherited = warm_started(init, {TRUNK: fitted.params}), {TRUNK: fitted.fingerprint}
+            init, inherited = warm_started(jax.jit(init), {TRUNK: fitted.params}), {TRUNK: fitted.fingerprint}
         # The reader looks events up by `split` and `by_event` alone, which these columns have.
         reader: Any = Reader(network, columns, self.trunk.row_length)  # type: ignore[arg-type]
         evaluators = {"validation": reader.curve(events, self.curve_rows)} if self.training.evaluation_period else {}
