@@ -1,28 +1,39 @@
 #!/bin/bash
-# The study of MovieLens-1M, one variant after another, seed by seed. What is finished is not run again, what was killed goes on.
+# The study, seed by seed. What is finished is not run again, what was killed goes on.
 #
-#   experiments/trunk/run.sh base 0 1 2          # and tokens4, tokens4_third, last, concat, latest, sliding, auxiliary, no_request
-#   experiments/trunk/run.sh base 0 -- --gin.TRUNK_STEPS=100     # more flags behind --
+#   experiments/trunk/run.sh next 0 1 2           # next items and later ones, all variants of study.gin
+#   experiments/trunk/run.sh rank 0 1 2           # rankers on top of the trunks of `next`
+#   experiments/trunk/run.sh liked 0 1 2          # extracted and fine-tuned to what is liked
+#   experiments/trunk/run.sh versions 1 2         # vectors of the trunk of seed 0, and of these seeds in its place
+#   experiments/trunk/run.sh cold 0 1 2           # films that arrive after training, by the age of items
+#   experiments/trunk/run.sh next 0 -- --gin.TRUNK_STEPS=100     # more flags behind --
 #
 # DATA_DIR says where GroupLens's files are (by default they are fetched). Rows are written to results.jsonl.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-variant=$1
+what=$1
 shift
-case $variant in
-  base) flags=() ;;
-  tokens4) flags=(--gin.TRUNK_TOKENS=4) ;;
-  tokens4_third) flags=(--gin.TRUNK_TOKENS=4 --gin.TRUNK_FURTHER_WEIGHT=0.3) ;;
-  last | concat) flags=(--gin.TRUNK_LAYER_MIX="'$variant'") ;;
-  latest | sliding) flags=(--gin.TRUNK_WINDOWS="'$variant'") ;;
-  auxiliary) flags=(--gin.TRUNK_AUXILIARY="{'genres': 0.1, 'rating': 0.1}") ;;
-  no_request) flags=(--gin.TRUNK_REQUEST="()") ;;
-  *) echo "expected base, tokens4, tokens4_third, last, concat, latest, sliding, auxiliary or no_request, got $variant" >&2 && exit 1 ;;
-esac
 seeds=()
 while [[ $# -gt 0 && $1 != -- ]]; do seeds+=("$1") && shift; done
+more=("${@:2}") runs=runs/trunk data=(${DATA_DIR:+--gin.DATA_DIR="'$DATA_DIR'"}) results=--gin.RESULTS_FILE="'experiments/trunk/results.jsonl'"
+declare -A FILES=([next]=study [rank]=rank [liked]=liked [cold]=cold)
+run() { "${PLUM:-.venv/bin/plum}" "$@" "${more[@]}"; }
+vectors() {
+  run --gin_file=gin/run/trunk_embed.gin --gin_file=experiments/trunk/sizes.gin --gin.SPLIT='@splits.UserTime()' "${data[@]}" --gin.SEED="$1" \
+    --gin.MODEL_DIR="'$runs/$1'" --gin.TRUNK_NAME="'base'"
+}
+[[ $what != versions ]] || vectors 0
 for seed in "${seeds[@]}"; do
-  "${PLUM:-.venv/bin/plum}" --gin_file=experiments/trunk/study.gin --gin.SPLIT='@splits.UserTime()' "${flags[@]}" --gin.SEED="$seed" \
-    --gin.SYSTEMS="{'$variant': @trunk/trunk.Trunk()}" ${DATA_DIR:+--gin.DATA_DIR="'$DATA_DIR'"} --gin.MODEL_DIR="'runs/trunk/$seed'" \
-    --gin.RESULTS_FILE="'experiments/trunk/results.jsonl'" "${@:2}"
+  case $what in
+    next | rank | liked | cold)
+      [[ $what != cold ]] || runs=runs/trunk_cold
+      run --gin_file="experiments/trunk/${FILES[$what]}.gin" "${data[@]}" --gin.SEED="$seed" --gin.MODEL_DIR="'$runs/$seed'" "$results"
+      ;;
+    versions)
+      vectors "$seed"
+      run --gin_file=gin/run/trunk_versions.gin --gin.FIRST="'$runs/0/embeddings/base'" --gin.SECOND="'$runs/$seed/embeddings/base'" \
+        --gin.SEED="$seed" --gin.MODEL_DIR="'$runs/versions/$seed'" "$results"
+      ;;
+    *) echo "expected next, rank, liked, versions or cold, got $what" >&2 && exit 1 ;;
+  esac
 done

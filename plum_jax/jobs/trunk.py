@@ -137,14 +137,12 @@ def fine_tune(
     liked = evaluation.take(np.flatnonzero(label.of(stages.split).label[evaluation.target_event] == 1))
     if not len(liked):
         raise ValueError(f"no test user's next item has the label {label}: choose another")
-    rows = []
     for name, system in systems.items():
         fitted = system.fit(stages, name)
         metrics = _judged(stages, fitted, liked, k)
-        rows.append(_row(stages, f"{name}_liked", metrics, seed, (system, label), fitted))
+        _write(stages, [_row(stages, f"{name}_liked", metrics, seed, (system, label), fitted)], results_file)
         said = (f"{metrics[f'recall@{k}{end}']:.4f} ± {metrics[f'recall@{k}{end}_se']:.4f}" for end in ("", "_unseen"))
         print(f"{name:16s}  recall@{k} {next(said)}, seen removed {next(said)}, {len(liked):,} users")
-    _write(stages, rows, results_file)
 
 
 def horizons(
@@ -172,16 +170,14 @@ def horizons(
     stages = data.stages(model_dir)
     targets = {f"{number}_behind": events_later(stages.split, "test", number) for number in behind}
     targets |= {f"{number:g}_days": days_later(stages.split, "test", number) for number in days}
-    rows = []
     for name, system in systems.items():
         fitted = system.fit(stages, name)
         metrics: dict[str, float] = {}
         for said, evaluation in targets.items():
             found = _judged(stages, fitted, evaluation, k)
             metrics |= {f"{metric}_{said}": value for metric, value in found.items()}
-        rows.append(_row(stages, f"{name}_horizons", metrics, seed, system, fitted))
+        _write(stages, [_row(stages, f"{name}_horizons", metrics, seed, system, fitted)], results_file)
         print(f"{name:16s}" + "".join(f"  {said}: {metrics[f'recall@{k}_unseen_{said}']:.4f}" for said in targets))
-    _write(stages, rows, results_file)
 
 
 def _judged(stages: Stages, fitted: Fitted, evaluation: EvaluationSet, k: int) -> dict[str, float]:
