@@ -33,6 +33,7 @@ COMPLETED = {
     "plum --gin_file=gin/run/pipeline.gin": f"{{}} {CORPUS} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/run/lum.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
     "--gin_file=gin/run/rank.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
+    "--gin_file=gin/run/trunk.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
     "--gin_file=gin/run/semantic_ids.gin": f"plum {{}} {CORPUS} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/semantic_ids/sid_v2.gin": f"plum --gin_file=gin/run/semantic_ids.gin {CORPUS} {{}} {MODEL_DIR}",
     """--gin_file=gin/run/pipeline.gin --gin.PRETRAINED="'path/to/it'\"""": f"plum {{}} {CORPUS} {MODEL_DIR}",

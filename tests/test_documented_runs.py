@@ -52,6 +52,9 @@ SHORT = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2)
 ITEMS = (*SHORT, *gin(LEM_STEPS=2))
 LUM = gin(LUM_EPOCHS=None, LUM_STEPS=2, LUM_HISTORY_LENGTH=16, LUM_ROW_LENGTH=16)
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
+TRUNK = gin(TRUNK_EPOCHS=None, TRUNK_STEPS=2, TRUNK_HISTORY_LENGTH=16, TRUNK_ROW_LENGTH=16, TRUNK_STRIDE=8)
+TUNE = gin(TUNE_EPOCHS=None, TUNE_STEPS=2)
+TRUNK += gin({"trunk/training_config.TrainingConfig.select_by": "''", "TRUNK_EVALUATION_PERIOD": 0, "TRUNK_LAYERS": 1})
 # Two cells, the first of which is that of the documents.
 STUDY = (
     f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
@@ -89,6 +92,10 @@ GROUPS = {
         ),
     ],
     "a run is prepared": [Given("plum prepare.gin ml_100k.gin cpu_tiny.gin", "docs/t5x.md", (*SMALL, *ML_100K))],
+    "a trunk": [
+        Given("plum trunk.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
+        Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
+    ],
     "nothing is trained": [
         Given("plum --help"),
         Given("plum model_size.gin cpu_tiny.gin"),
@@ -104,6 +111,7 @@ PAGES = [
     Given("python experiments/mixture_rates/table.py"),
     Given("python experiments/lum/table.py"),
     Given("python experiments/t5x/table.py"),
+    Given("python experiments/trunk/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -155,6 +163,17 @@ SLOW = {
         Given("plum lum.gin ml_100k.gin", "docs/lum.md", (*ML_100K, *LUM, *RANK)),
         Given("plum lum_retrieval.gin ml_100k.gin", sizes=(*ML_100K, *LUM, *gin(TOWERS_BATCH_SIZE=16))),
         Given("plum study_plan.gin simulator.gin simulated.gin lum.gin", sizes=STUDY),
+    ],
+    "a trunk is used": [
+        Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
+        Given(
+            "plum trunk_rank.gin ml_100k.gin",
+            "docs/trunk.md",
+            (*ML_100K, *TRUNK, *gin(RANK_EPOCHS=None, RANK_STEPS=2, RANK_EVALUATION_PERIOD=2)),
+        ),
+        Given("plum trunk_finetune.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK, *TUNE)),
+        Given("plum trunk_horizons.gin ml_100k.gin", sizes=(*ML_100K, *TRUNK, *gin(BEHIND="(0,)", DAYS="()"))),
+        Given("plum study_plan.gin simulator.gin simulated.gin trunk.gin", sizes=STUDY),
     ],
     "all systems": [
         Given(
@@ -236,6 +255,7 @@ NOT_RUN = {
     "plum study.gin global_time.gin": "the same",
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
+    "plum trunk_versions.gin": "takes vectors of two trunks; tests/systems/trunk/test_trunk_uses.py makes them",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 
@@ -295,6 +315,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("mixture_rates", 4),
         ("lum", 40),
         ("t5x", 4),
+        ("trunk", 8),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least

@@ -32,13 +32,11 @@ class DecoderOutput(NamedTuple):
       values: `[B, T, V]` float32 logits, or `[B, T, D]` states.
       cache: with the new tokens' keys and values; None where none was given.
       router: statistics of each layer's router, leaves `[layers, ...]`; None without experts.
-      layers: where they are asked for, the stream `[B, T, D]` before the first layer and behind each, not normalised.
     """
 
     values: jax.Array
     cache: KVCache | None
     router: RouterStatistics | None
-    layers: tuple[jax.Array, ...] = ()
 
 
 class Transformer(nn.Module):
@@ -52,7 +50,6 @@ class Transformer(nn.Module):
     config: DecoderConfig
     attention: AttentionFunction = EinsumAttention()
 
-    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -62,7 +59,6 @@ class Transformer(nn.Module):
         *,
         deterministic: bool = True,
         last: jax.Array | None = None,
-        every_layer: bool = False,
     ) -> DecoderOutput:
         """Runs the stack.
 
@@ -75,17 +71,27 @@ class Transformer(nn.Module):
           deterministic: no dropout.
           last: int32 `[B]`, the last token of a segment of each `PackedCausal` row: only its state is wanted, `[B, 1,
             D]`. Where layers are not scanned, the last layer computes keys and values besides, and nothing else.
-          every_layer: whether the streams between the layers are wanted too.
 
         Returns:
-          states after the final norm, the advanced cache, the routers' statistics, the streams.
+          states after the final norm, the advanced cache, the routers' statistics.
+        """
+        return self.with_streams(x, positions, mask, cache, deterministic=deterministic, last=last)[0]
 
-        Raises:
-          ValueError: `every_layer` of layers that are scanned, which keep no streams.
+    @nn.compact
+    def with_streams(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: Mask,
+        cache: KVCache | None = None,
+        *,
+        deterministic: bool = True,
+        last: jax.Array | None = None,
+    ) -> tuple[DecoderOutput, tuple[jax.Array, ...]]:
+        """As `__call__`, and the streams `[B, T, D]` before the first layer and behind each, not normalised; none where
+        layers are scanned, which keep the last alone.
         """
         c = self.config
-        if every_layer and c.scan_layers:
-            raise ValueError("every layer is asked for, and a scan keeps the last state alone: set scan_layers=False")
         before = () if cache is None else cache.positions
         key_positions = jnp.concatenate([*before, positions], axis=1)
         context = LayerContext(
@@ -99,7 +105,7 @@ class Transformer(nn.Module):
         x = RMSNorm(c, name="final_norm")(x)
         if cache is not None:
             cache = cache.with_piece(piece, positions)
-        return DecoderOutput(x, cache, statistics, streams if every_layer else ())
+        return DecoderOutput(x, cache, statistics), streams
 
     def _wanted(self, last: jax.Array, mask: Mask, positions: jax.Array) -> Wanted:
         assert isinstance(mask, PackedCausal), "a last token is that of a segment"

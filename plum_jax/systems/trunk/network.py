@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
 from plum_jax.model.cache import KVCache
 from plum_jax.model.config import DecoderConfig
-from plum_jax.model.decoder import DecoderOutput, Transformer
+from plum_jax.model.decoder import Transformer
 from plum_jax.model.item_history import FieldEmbedding
 from plum_jax.model.masks import Mask, PackedCausal
 from plum_jax.model.projections import RMSNorm, parameter
@@ -61,6 +61,10 @@ class TrunkConfig:
         ):
             if said not in choices:
                 raise ValueError(f"expected {name} of the trunk to be one of {choices}, got {said!r}")
+        if self.layers != "last" and self.transformer.scan_layers:
+            raise ValueError(
+                f"layers {self.layers!r} reads every layer's state, and a scan keeps the last: set scan_layers=False"
+            )
         if self.tokens < 1:
             raise ValueError(f"expected to predict at least 1 token, got tokens={self.tokens}")
 
@@ -168,11 +172,9 @@ class TrunkNetwork(nn.Module):
         x = x * jnp.asarray(x.shape[-1] ** 0.5, x.dtype)  # entries of about unit variance
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
         x = self.dropout(x, deterministic=deterministic)
-        every = c.layers != "last"
-        output = self.transformer(
-            x, batch["decoder_positions"], mask, cache, deterministic=deterministic, every_layer=every
-        )
-        return self._of_layers(output).astype(jnp.float32), output.cache
+        positions = batch["decoder_positions"]
+        output, streams = self.transformer.with_streams(x, positions, mask, cache, deterministic=deterministic)
+        return self._of_layers(output.values, streams).astype(jnp.float32), output.cache
 
     def outputs(self, batch: Mapping[str, jax.Array], deterministic: bool = True) -> TrunkOutput:
         """Of packed rows: a batch of `represented` with "decoder_segment_ids"."""
@@ -192,14 +194,14 @@ class TrunkNetwork(nn.Module):
         """Touches every parameter, for initialising."""
         return self.outputs(batch)
 
-    def _of_layers(self, output: DecoderOutput) -> jax.Array:
+    def _of_layers(self, last: jax.Array, streams: tuple[jax.Array, ...]) -> jax.Array:
         kind = self.config.layers
         if kind == "last":
-            return output.values
-        states = [norm(x) for norm, x in zip(self.layer_norms, output.layers[:-1], strict=True)] + [output.values]
+            return last
+        states = [norm(x) for norm, x in zip(self.layer_norms, streams[:-1], strict=True)] + [last]
         if kind == "concat":
             return self.joined(jnp.concatenate(states, axis=-1))
-        shares = self.layer_shares().astype(output.values.dtype)
+        shares = self.layer_shares().astype(last.dtype)
         return sum((share * state for share, state in zip(shares, states, strict=True)), jnp.zeros((), shares.dtype))
 
     def _dropped(self, request: jax.Array, deterministic: bool) -> jax.Array:

@@ -158,10 +158,12 @@ def test_layers_make_the_user(fitted, batch, layers):
         x = jnp.take(vectors, batch["decoder_input_tokens"], axis=0) + network.post(batch["post"])
         x = (x + network.request(batch["request"])) * jnp.sqrt(16.0)
         mask = PackedCausal(batch["decoder_segment_ids"])
-        return user, network.transformer(x, batch["decoder_positions"], mask, every_layer=True)
+        return user, network.transformer.with_streams(x, batch["decoder_positions"], mask)
 
-    user, output = jax.jit(lambda params, batch: network.apply({"params": params}, batch, method=of))(params, batch)
-    streams = [np.asarray(x, np.float64) for x in output.layers]
+    user, (output, streams) = jax.jit(lambda params, batch: network.apply({"params": params}, batch, method=of))(
+        params, batch
+    )
+    streams = [np.asarray(x, np.float64) for x in streams]
     normed = [x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6) for x in streams]
     np.testing.assert_allclose(normed[-1], output.values, atol=1e-5)  # scales are 1 at first
     if layers == "last":
@@ -194,9 +196,8 @@ def test_bad_choices_and_fields_are_one_clear_error(run):
     after = dataclasses.replace(TRUNK, fields=TrunkFields(("rating",), may_be_missing=("rating",)))
     with pytest.raises(ValueError, match=r"known before the event: expected names among gap.*shop, got \['rating'\]"):
         after.fit(run, "after")
-    with pytest.raises(ValueError, match="set scan_layers=False"):
-        scanned = TrunkConfig(dataclasses.replace(SMALL, scan_layers=True))
-        initial_trunk(TrunkNetwork(scanned, TRUNK.known(run).items), jax.random.key(0))
+    with pytest.raises(ValueError, match="layers 'concat' reads every layer's state.*set scan_layers=False"):
+        TrunkConfig(dataclasses.replace(SMALL, scan_layers=True), layers="concat")
     with pytest.raises(ValueError, match="the one 3 behind the next is asked for"):
         TRUNK.reader(run.split, TRUNK.known(run)).users(None, [], later=3)
 
