@@ -2,6 +2,7 @@
 # The study, seed by seed. What is finished is not run again, what was killed goes on.
 #
 #   experiments/trunk/run.sh next 0 1 2           # next items and later ones, all variants of study.gin
+#   experiments/trunk/run.sh small 0 1 2          # the same on MovieLens-100K, which is fetched
 #   experiments/trunk/run.sh rank 0 1 2           # rankers on top of the trunks of `next`
 #   experiments/trunk/run.sh liked 0 1 2          # extracted and fine-tuned to what is liked
 #   experiments/trunk/run.sh versions 1 2         # vectors of the trunk of seed 0, and of these seeds in its place
@@ -25,6 +26,10 @@ vectors() {
 [[ $what != versions ]] || vectors 0
 for seed in "${seeds[@]}"; do
   case $what in
+    small)
+      run --gin_file=experiments/trunk/study.gin --gin_file=gin/corpus/ml_100k.gin --gin.SPLIT='@splits.UserTime()' --gin.SEED="$seed" \
+        --gin.MODEL_DIR="'runs/trunk_small/$seed'" "$results"
+      ;;
     next | rank | liked | cold)
       [[ $what != cold ]] || runs=runs/trunk_cold
       run --gin_file="experiments/trunk/${FILES[$what]}.gin" "${data[@]}" --gin.SEED="$seed" --gin.MODEL_DIR="'$runs/$seed'" "$results"
@@ -34,6 +39,6 @@ for seed in "${seeds[@]}"; do
       run --gin_file=gin/run/trunk_versions.gin --gin.FIRST="'$runs/0/embeddings/base'" --gin.SECOND="'$runs/$seed/embeddings/base'" \
         --gin.SEED="$seed" --gin.MODEL_DIR="'$runs/versions/$seed'" "$results"
       ;;
-    *) echo "expected next, rank, liked, versions or cold, got $what" >&2 && exit 1 ;;
+    *) echo "expected next, small, rank, liked, versions or cold, got $what" >&2 && exit 1 ;;
   esac
 done

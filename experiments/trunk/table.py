@@ -31,13 +31,15 @@ def main() -> None:
     """Prints a table for each part of the study that has rows."""
     rows = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]
     by_name = {name: [row for row in rows if row["name"] == name] for name in dict.fromkeys(r["name"] for r in rows)}
-    horizons = {name: by_name[f"{name}_horizons"] for name in NEXT if f"{name}_horizons" in by_name}
-    if horizons:
+    for data in dict.fromkeys(row["data"] for row in rows if row["name"].endswith("_horizons")):
+        of_data = {name: [row for row in some if row.get("data") == data] for name, some in by_name.items()}
+        horizons = {name: of_data[f"{name}_horizons"] for name in NEXT if of_data.get(f"{name}_horizons")}
         header = [f"{said} | less base" for said in TARGETS.values()]
-        print_head("R@10, seen removed", *header, "seeds", "seconds")
+        print_head(f"{data}: R@10, seen removed", *header, "seeds", "seconds")
         for name, some in horizons.items():
             cells = (f"{figure(some, metric)} | {less(some, horizons['base'], metric)}" for metric in TARGETS)
             print(f"| {name} | {' | '.join(cells)} | {len(some)} | {seconds(some)} |")
+        print()
     section(by_name, ("cold_sum", "cold_age"), COLD, "films that arrive after training")
     ranked = ("from_scratch", "frozen_mixture", "frozen_last", "frozen_concat", "learning")
     section(by_name, ranked, RANK, "a label on top of the trunk")
@@ -51,11 +53,11 @@ def section(by_name: dict[str, list[Row]], names: Sequence[str], metrics: dict[s
     there = [name for name in names if name in by_name]
     if not there:
         return
-    print()
     print_head(said, *metrics.values(), "seeds", "seconds")
     for name in there:
         some = by_name[name]
         print(f"| {name} | {' | '.join(figure(some, m) for m in metrics)} | {len(some)} | {seconds(some)} |")
+    print()
 
 
 def print_head(*titles: str) -> None:
