@@ -16,7 +16,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
 T95 = {2: 12.706, 3: 4.303}  # Student's, of two and three seeds
-NEXT = ("base", "last", "concat", "tokens4", "latest", "sliding", "auxiliary", "no_request")
+NEXT = ("base", "last", "concat", "tokens4", "tokens4_third", "latest", "sliding", "auxiliary", "no_request")
 TARGETS = {
     "recall@10_unseen_0_behind": "next",
     "recall@10_unseen_5_behind": "5 behind it",
