@@ -5,7 +5,7 @@
 #   experiments/trunk/run.sh small 0 1 2          # the same on MovieLens-100K, which is fetched
 #   experiments/trunk/run.sh rank 0 1 2           # rankers on top of the trunks of `next`
 #   experiments/trunk/run.sh liked 0 1 2          # extracted and fine-tuned to what is liked
-#   experiments/trunk/run.sh versions 1 2         # vectors of the trunk of seed 0, and of these seeds in its place
+#   experiments/trunk/run.sh versions 1 2         # vectors of the trunk of seed 0, and of these seeds in its place; VARIANT=last, concat: of those
 #   experiments/trunk/run.sh cold 0 1 2           # films that arrive after training, by the age of items
 #   experiments/trunk/run.sh next 0 -- --gin.TRUNK_STEPS=100     # more flags behind --
 #
@@ -17,11 +17,13 @@ shift
 seeds=()
 while [[ $# -gt 0 && $1 != -- ]]; do seeds+=("$1") && shift; done
 more=("${@:2}") runs=runs/trunk data=(${DATA_DIR:+--gin.DATA_DIR="'$DATA_DIR'"}) results=--gin.RESULTS_FILE="'experiments/trunk/results.jsonl'"
+variant=${VARIANT:-base}
+declare -A MIX=([base]=mixture [last]=last [concat]=concat)
 declare -A FILES=([next]=study [rank]=rank [liked]=liked [cold]=cold)
 run() { "${PLUM:-.venv/bin/plum}" "$@" "${more[@]}"; }
 vectors() {
   run --gin_file=gin/run/trunk_embed.gin --gin_file=experiments/trunk/sizes.gin --gin.SPLIT='@splits.UserTime()' "${data[@]}" --gin.SEED="$1" \
-    --gin.MODEL_DIR="'$runs/$1'" --gin.TRUNK_NAME="'base'"
+    --gin.MODEL_DIR="'$runs/$1'" --gin.TRUNK_NAME="'$variant'" --gin.TRUNK_LAYER_MIX="'${MIX[$variant]}'"
 }
 [[ $what != versions ]] || vectors 0
 for seed in "${seeds[@]}"; do
@@ -36,8 +38,9 @@ for seed in "${seeds[@]}"; do
       ;;
     versions)
       vectors "$seed"
-      run --gin_file=gin/run/trunk_versions.gin --gin.FIRST="'$runs/0/embeddings/base'" --gin.SECOND="'$runs/$seed/embeddings/base'" \
-        --gin.SEED="$seed" --gin.MODEL_DIR="'$runs/versions/$seed'" "$results"
+      run --gin_file=gin/run/trunk_versions.gin --gin.FIRST="'$runs/0/embeddings/$variant'" \
+        --gin.SECOND="'$runs/$seed/embeddings/$variant'" --gin.ROW="'versions_$variant'" --gin.SEED="$seed" \
+        --gin.MODEL_DIR="'$runs/versions/$variant/$seed'" "$results"
       ;;
     *) echo "expected next, small, rank, liked, versions or cold, got $what" >&2 && exit 1 ;;
   esac

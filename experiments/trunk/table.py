@@ -45,7 +45,12 @@ def main() -> None:
     section(by_name, ranked, RANK, "a label on top of the trunk")
     liked = ("base_liked", "fine_tuned_liked", "from_scratch_liked")
     section(by_name, liked, {"recall@10": "R@10", "recall@10_unseen": "seen removed"}, "what is liked next")
-    section(by_name, ("versions",), VERSIONS, "first ten that an old consumer keeps")
+    section(
+        by_name,
+        tuple(f"versions_{name}" for name in ("base", "last", "concat")),
+        VERSIONS,
+        "first ten that an old consumer keeps",
+    )
 
 
 def section(by_name: dict[str, list[Row]], names: Sequence[str], metrics: dict[str, str], said: str) -> None:

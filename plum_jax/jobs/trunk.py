@@ -59,6 +59,7 @@ def versions(
     second: str,
     k: int = 10,
     store: str | None = None,
+    name: str = "versions",
     seed: int = 0,
     results_file: str | None = None,
 ) -> None:
@@ -73,6 +74,7 @@ def versions(
       first, second: folders of the old and the new vectors (`embeddings/NAME` of two runs over the same corpus).
       k: length of the lists.
       store: directory of a LanceDB store that gets the aligned vectors; None: none does.
+      name: of the row.
       seed: of the run, in its row.
       results_file: a study's `results.jsonl` that also gets the row.
 
@@ -100,7 +102,7 @@ def versions(
     turned = new.version.aligned(maps["low_rank"])
     StoredVectors(new.user_ids, new.item_ids, turned, new.trunk, new.corpus).write(folder, aligned_to=old.trunk)
     facts = {"old": old.trunk, "new": new.trunk, "users": len(asked), "items": len(old_items), "seed": seed}
-    rows = [run_record("versions", metrics, config=artifact.fingerprint(first, second, k), **facts)]
+    rows = [run_record(name, metrics, config=artifact.fingerprint(first, second, k), **facts)]
     write_rows(epath.Path(model_dir) / "results.jsonl", rows)
     if results_file:
         write_rows(results_file, rows)

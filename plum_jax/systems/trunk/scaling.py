@@ -72,7 +72,8 @@ class ScaledTrunk:
         return {"system": self.system}
 
     def sized(self, transformer: DecoderConfig, training: TrainingConfig, batch_size: int) -> ScaledTrunk:
-        network = dataclasses.replace(self.system.network, transformer=transformer)
+        unscanned = dataclasses.replace(transformer, scan_layers=False)  # whose every layer can be read
+        network = dataclasses.replace(self.system.network, transformer=unscanned)
         changed = dataclasses.replace(self.system, network=network, training=training, batch_size=batch_size)
         return dataclasses.replace(self, system=changed)
 
