@@ -106,6 +106,17 @@ def test_a_store_of_another_trunk_is_one_clear_error_and_an_aligned_one_serves(s
     assert dataclasses.asdict(store.tables()["items_t2"])["rows"] == ITEMS
 
 
+def test_what_is_not_there_or_not_complete_is_refused_without_lancedb_too(tmp_path):
+    store = VectorStore(str(tmp_path / "store"))
+    for name, complete in (("items_t2", True), ("items_t1", False), ("users_t1", True)):
+        store._register(name, vector_store.Entry(name[-2:], "", "f", 3, WIDTH, complete))
+    with pytest.raises(StoreError, match=r"has items in the space of the trunks \['t2'\], .* of trunk 't1': push that"):
+        store.search("items", "t1", QUERIES, 10)
+    with pytest.raises(StoreError, match=r"has vectors of 8 numbers, got \(5, 7\)"):
+        store.search("items", "t2", QUERIES[:, 1:], 10)
+    assert list(store.tables()) == ["items_t2", "items_t1", "users_t1"]
+
+
 def test_where_lancedb_is_not_installed_it_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lancedb", None)
     with pytest.raises(StoreError, match=r"LanceDB is not installed.*\.\[store\]"):
