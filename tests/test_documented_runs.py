@@ -255,7 +255,12 @@ NOT_RUN = {
     "plum study.gin global_time.gin": "the same",
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
-    "plum trunk_versions.gin": "takes vectors of two trunks; tests/systems/trunk/test_trunk_uses.py makes them",
+    "plum rank.gin": "the trunk's study, on MovieLens-1M; its parts are run on MovieLens-100K",
+    "plum liked.gin": "the same",
+    "plum cold.gin": "the same",
+    "*plum trunk_embed.gin sizes.gin": "the same",
+    "plum study.gin ml_100k.gin": "the same, on MovieLens-100K",
+    "*plum trunk_versions.gin": "takes vectors of two trunks; tests/systems/trunk/test_trunk_uses.py makes them",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 
