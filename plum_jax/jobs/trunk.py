@@ -67,7 +67,7 @@ def versions(
     new vectors in the old space, as artefacts `MODEL_DIR/aligned/` and in the store.
 
     A consumer has old vectors of users and asks for the first k items: how many of those it had are among those of the
-    new items. `retrained` is what nothing can beat by much: new users among new items.
+    new items. `retrained` is what one keeps that takes both anew: new users among new items.
 
     Args:
       model_dir: gets the files.
