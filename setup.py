@@ -58,6 +58,7 @@ setuptools.setup(
         "gpu": ["jax[cuda13]"],
         "notebooks": NOTEBOOKS,
         "ray": ["ray"],
+        "store": ["lancedb"],  # vectors of a trunk (docs/trunk.md)
         "test": [
             *BEAM,
             *NOTEBOOKS,

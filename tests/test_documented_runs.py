@@ -56,6 +56,9 @@ MADE_VECTORS = gin(
     USER_VECTORS="'runs/vectors/vectors/users.parquet'", ITEM_VECTORS="'runs/vectors/vectors/items.parquet'"
 )
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
+TRUNK = gin(TRUNK_EPOCHS=None, TRUNK_STEPS=2, TRUNK_HISTORY_LENGTH=16, TRUNK_ROW_LENGTH=16, TRUNK_STRIDE=8)
+TUNE = gin(TUNE_EPOCHS=None, TUNE_STEPS=2)
+TRUNK += gin({"trunk/training_config.TrainingConfig.select_by": "''", "TRUNK_EVALUATION_PERIOD": 0, "TRUNK_LAYERS": 1})
 # Two cells, the first of which is that of the documents.
 STUDY = (
     f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
@@ -103,6 +106,10 @@ GROUPS = {
         ),
     ],
     "a run is prepared": [Given("plum prepare.gin ml_100k.gin cpu_tiny.gin", "docs/t5x.md", (*SMALL, *ML_100K))],
+    "a trunk": [
+        Given("plum trunk.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
+        Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
+    ],
     "nothing is trained": [
         Given("plum --help"),
         Given("plum model_size.gin cpu_tiny.gin"),
@@ -120,6 +127,7 @@ PAGES = [
     Given("python experiments/unicorn/table.py"),
     Given("python experiments/t5x/table.py"),
     Given("python experiments/init_cpt/table.py"),
+    Given("python experiments/trunk/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -179,6 +187,17 @@ SLOW = {
         Given("plum unicorn_search.gin", "docs/unicorn.md", gin(SEARCH_BATCH_SIZE=4, SEARCH_EPOCHS=1)),
         Given("plum vectors.gin", sizes=LUM),
         Given("plum three_tasks.gin", sizes=(*UNICORN, *MADE_VECTORS)),
+    ],
+    "a trunk is used": [
+        Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
+        Given(
+            "plum trunk_rank.gin ml_100k.gin",
+            "docs/trunk.md",
+            (*ML_100K, *TRUNK, *gin(RANK_EPOCHS=None, RANK_STEPS=2, RANK_EVALUATION_PERIOD=2)),
+        ),
+        Given("plum trunk_finetune.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK, *TUNE)),
+        Given("plum trunk_horizons.gin ml_100k.gin", sizes=(*ML_100K, *TRUNK, *gin(BEHIND="(0,)", DAYS="()"))),
+        Given("plum study_plan.gin simulator.gin simulated.gin trunk.gin", sizes=STUDY),
     ],
     "all systems": [
         Given(
@@ -261,6 +280,12 @@ NOT_RUN = {
     "plum study.gin global_time.gin": "the same",
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
+    "plum rank.gin": "the trunk's study, on MovieLens-1M; its parts are run on MovieLens-100K",
+    "plum liked.gin": "the same",
+    "plum cold.gin": "the same",
+    "*plum trunk_embed.gin sizes.gin": "the same",
+    "plum study.gin ml_100k.gin": "the same, on MovieLens-100K",
+    "*plum trunk_versions.gin": "takes vectors of two trunks; tests/systems/trunk/test_trunk_uses.py makes them",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 
@@ -322,6 +347,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("unicorn", 20),
         ("t5x", 4),
         ("init_cpt", 8),
+        ("trunk", 8),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least

@@ -79,7 +79,12 @@ def test_every_gin_folder_is_checked_here():
 
 
 # What is only read as a part of another -> one that includes it.
-PARTS = {"gin/run/lum_steps.gin": "gin/run/lum_query.gin", "gin/ranking/with_lum.gin": "gin/run/lum_use.gin"}
+PARTS = {
+    "gin/run/lum_steps.gin": "gin/run/lum_query.gin",
+    "gin/ranking/with_lum.gin": "gin/run/lum_use.gin",
+    "gin/run/trunk_steps.gin": "gin/run/trunk.gin",
+    "experiments/trunk/sizes.gin": "experiments/trunk/study.gin",
+}
 
 
 def read_with(file: str) -> list[str]:
@@ -110,7 +115,7 @@ def read_with(file: str) -> list[str]:
         if file.endswith("/scaling.gin"):
             return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/lum.gin", file]
         return [study] if file == study else [study, file]
-    if folder == "experiments/unicorn":
+    if folder in ("experiments/unicorn", "experiments/trunk"):
         return [file]
     if folder in ("experiments/accuracy", "experiments/init_cpt"):
         return [study, *corpus, *([] if file == study else [file])]
@@ -265,7 +270,16 @@ def test_every_package_that_is_imported_is_declared_and_no_other_is():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add((node.module or "").split(".")[0])
     imported -= {*sys.stdlib_module_names, "plum_jax", "tasks"}
-    optional = {"apache_beam", "gguf", "ray", "sentence_transformers", "torch", "t5x", "clu"}  # clu comes with T5X
+    optional = {
+        "apache_beam",
+        "gguf",
+        "lancedb",
+        "ray",
+        "sentence_transformers",
+        "torch",
+        "t5x",
+        "clu",
+    }  # clu comes with T5X
     homes = importlib.metadata.packages_distributions()
     declared = {canonicalize_name(Requirement(name).name) for name in setup_arguments()["install_requires"]}
     undeclared = {

@@ -1,5 +1,5 @@
-"""What is known of an event beside its item, as buckets: the time since the one before, engagement, context, user,
-category of the item.
+"""What is known of an event beside its item, as buckets: the time since the one before, the hour and the day of the
+week, engagement, context, user, category of the item.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import TRAIN, Split
 
 GAP = "gap"
+HOUR, WEEKDAY = "hour", "weekday"  # of the time in UTC; 1 is Monday
 GAP_BUCKETS = 32
 NUMBER_BUCKETS = 16
 WORDS = "words:"  # before the name of a column whose words are fields of their own, e.g. those of a query
@@ -102,13 +103,15 @@ class EventFields:
 
     @classmethod
     def of(cls, split: Split, names: Sequence[str]) -> EventFields:
-        """Fields by name: "gap", or a column of events (engagement, context), of users, or a category of items (the
-        first, where an item has several). "words:query" is the words of a column, a field for each place (`words_at`).
+        """Fields by name: "gap", "hour", "weekday", or a column of events (engagement, context), of users, or a
+        category of items (the first, where an item has several). "words:query" is the words of a column, a field for
+        each place (`words_at`).
 
         Gaps are all unknown where only the order is known.
 
         Raises:
-          ValueError: no such field (the message names those that there are), or one without a value in training.
+          ValueError: no such field (the message names those that there are), one without a value in training, or an
+            hour where times are not absolute.
         """
         train, found = pl.Series(split.fold == TRAIN), []
         for name in names:
@@ -177,8 +180,10 @@ def _values(corpus: Corpus, name: str) -> pl.Series:
         values = corpus.items[name]
         first = values.list.get(0, null_on_oob=True) if isinstance(values.dtype, pl.List) else values
         return first.gather(corpus.events["item"])
+    if name in (HOUR, WEEKDAY):
+        return _of_clock(corpus, name)
     of_events = (column for column in corpus.events.columns if column not in fixed)
-    there = [GAP, *of_events, *corpus.user_features, *corpus.item_features]
+    there = [GAP, HOUR, WEEKDAY, *of_events, *corpus.user_features, *corpus.item_features]
     raise ValueError(f"corpus {corpus.name!r} has no field {name!r} of events; it has {', '.join(there)}")
 
 
@@ -186,6 +191,24 @@ def _gaps(corpus: Corpus) -> pl.Series:
     if corpus.clock == "order":
         return pl.Series([None] * corpus.num_events, dtype=pl.Int64)
     return corpus.events.select(pl.col("time").diff().over("user")).to_series()
+
+
+def _of_clock(corpus: Corpus, name: str) -> pl.Series:
+    if corpus.clock != "absolute":
+        raise ValueError(
+            f"field {name!r} needs unix times, and the clock of corpus {corpus.name!r} is {corpus.clock!r}: drop it"
+        )
+    moment = pl.from_epoch("time").dt
+    part = moment.hour() if name == HOUR else moment.weekday()
+    return corpus.events.select(part.cast(pl.String)).to_series()
+
+
+def missing_values(corpus: Corpus, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Field -> int64 rows of `corpus.events` that have no value of it; fields that all have are left out, and so are
+    gaps, which a user's first event cannot have.
+    """
+    rows = {name: np.flatnonzero(_values(corpus, name).is_null().to_numpy()) for name in names if name != GAP}
+    return {name: missing for name, missing in rows.items() if len(missing)}
 
 
 def words_at(values: pl.Series) -> dict[str, pl.Series]:

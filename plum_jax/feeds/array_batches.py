@@ -1,4 +1,4 @@
-"""Batches of arrays in memory, with a state of one integer."""
+"""Batches of arrays in memory, with a state of one integer; epochs of two kinds by turns."""
 
 from __future__ import annotations
 
@@ -65,10 +65,75 @@ class ArrayIterator(grain.DatasetIterator[Batch]):
         return {name: array[chosen] for name, array in self._batches.arrays.items()}
 
 
-class CompletedIterator:
-    """`ArrayBatches` whose batches are completed as they are read; its state is that of the rows."""
+@dataclasses.dataclass(frozen=True)
+class MixedEpochs:
+    """Epochs of two kinds by turns: one over `first`, one over `second`, and so on, each in its own order.
 
-    def __init__(self, rows: ArrayBatches, complete: Callable[[int, Batch], Batch]) -> None:
+    The two have the same columns and the same rows of a batch, not as many rows.
+    """
+
+    first: ArrayBatches
+    second: ArrayBatches
+
+    def __post_init__(self) -> None:
+        sizes, names = ([f(part) for part in (self.first, self.second)] for f in (lambda p: p.batch_size, _names))
+        if sizes[0] != sizes[1] or names[0] != names[1]:
+            raise ValueError(f"expected epochs of one batch_size and the same columns, got {sizes} and {names}")
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch."""
+        return self.first.batch_size
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """The rows of both kinds, one after the other."""
+        return {name: np.concatenate([array, self.second.arrays[name]]) for name, array in self.first.arrays.items()}
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches of an epoch, the mean of the two kinds."""
+        return (self.first.steps_per_epoch + self.second.steps_per_epoch) / 2
+
+    def make_iterator(self) -> MixedIterator:
+        """A fresh iterator at the start; it never ends."""
+        return MixedIterator(self)
+
+
+def _names(part: ArrayBatches) -> list[str]:
+    return sorted(part.arrays)
+
+
+class MixedIterator(grain.DatasetIterator[Batch]):
+    """Iterator over `MixedEpochs`; its state is the number of the next batch."""
+
+    def __init__(self, batches: MixedEpochs) -> None:
+        super().__init__()
+        self._sizes = batches.first.steps_per_epoch, batches.second.steps_per_epoch
+        self._parts = batches.first.make_iterator(), batches.second.make_iterator()
+        self._next_batch = 0
+
+    def get_state(self) -> dict[str, Any]:
+        """{"batch": int}: the number of the next batch."""
+        return {"batch": self._next_batch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to where `get_state` was taken."""
+        self._next_batch = int(state["batch"])
+
+    def __next__(self) -> Batch:
+        turn, place = divmod(self._next_batch, sum(self._sizes))
+        part = int(place >= self._sizes[0])
+        within = place - part * self._sizes[0]
+        self._parts[part].set_state({"batch": turn * self._sizes[part] + within})
+        self._next_batch += 1
+        return next(self._parts[part])
+
+
+class CompletedIterator:
+    """Batches that are completed as they are read; its state is that of the rows."""
+
+    def __init__(self, rows: ArrayBatches | MixedEpochs, complete: Callable[[int, Batch], Batch]) -> None:
         """`complete(number, batch)`: batch `number`, which may hang on nothing else, so that a run goes on exactly."""
         self._rows, self._complete = rows.make_iterator(), complete
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from plum_jax.feeds.array_batches import ArrayBatches, CompletedIterator
+from plum_jax.feeds.array_batches import ArrayBatches, CompletedIterator, MixedEpochs
 from plum_jax.feeds.batches import Batch
 
 DRAWN = "drawn_items"
@@ -55,7 +55,7 @@ class ItemColumns:
       drawn: items that are drawn for each row.
     """
 
-    rows: ArrayBatches
+    rows: ArrayBatches | MixedEpochs
     columns: Mapping[str, tuple[str, np.ndarray]]
     drawn: DrawnItems | None = None
 

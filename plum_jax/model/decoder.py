@@ -50,7 +50,6 @@ class Transformer(nn.Module):
     config: DecoderConfig
     attention: AttentionFunction = EinsumAttention()
 
-    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -76,6 +75,22 @@ class Transformer(nn.Module):
         Returns:
           states after the final norm, the advanced cache, the routers' statistics.
         """
+        return self.with_streams(x, positions, mask, cache, deterministic=deterministic, last=last)[0]
+
+    @nn.compact
+    def with_streams(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: Mask,
+        cache: KVCache | None = None,
+        *,
+        deterministic: bool = True,
+        last: jax.Array | None = None,
+    ) -> tuple[DecoderOutput, tuple[jax.Array, ...]]:
+        """As `__call__`, and the streams `[B, T, D]` before the first layer and behind each, not normalised; none where
+        layers are scanned, which keep the last alone.
+        """
         c = self.config
         before = () if cache is None else cache.positions
         key_positions = jnp.concatenate([*before, positions], axis=1)
@@ -86,11 +101,11 @@ class Transformer(nn.Module):
             real=mask.segment_ids > 0 if isinstance(mask, PackedCausal) else None,
         )
         wanted = None if last is None else self._wanted(last, mask, positions)
-        x, piece, statistics = self._layers(x, cache, context, deterministic, wanted)
+        x, piece, statistics, streams = self._layers(x, cache, context, deterministic, wanted)
         x = RMSNorm(c, name="final_norm")(x)
         if cache is not None:
             cache = cache.with_piece(piece, positions)
-        return DecoderOutput(x, cache, statistics)
+        return DecoderOutput(x, cache, statistics), streams
 
     def _wanted(self, last: jax.Array, mask: Mask, positions: jax.Array) -> Wanted:
         assert isinstance(mask, PackedCausal), "a last token is that of a segment"
@@ -107,7 +122,7 @@ class Transformer(nn.Module):
         context: LayerContext,
         deterministic: bool,
         wanted: Wanted | None,
-    ) -> tuple[jax.Array, Any, RouterStatistics | None]:
+    ) -> tuple[jax.Array, Any, RouterStatistics | None, tuple[jax.Array, ...]]:
         c = self.config
         layer: type[nn.Module] = DecoderLayer
         if c.remat != "none":
@@ -125,8 +140,8 @@ class Transformer(nn.Module):
             x, (piece, statistics) = stack(c, self.attention, deterministic, name="layers")(
                 x, None if cache is None else cache.pieces, per_layer, context
             )
-            return x if wanted is None else wanted.of(x), piece, statistics
-        pieces, routers = [], []
+            return x if wanted is None else wanted.of(x), piece, statistics, ()
+        pieces, routers, streams = [], [], [x]
         for i, is_local in enumerate(c.local_layers):
             one = None if cache is None else cache.layer(i)
             if i == c.num_layers - 1:
@@ -134,8 +149,9 @@ class Transformer(nn.Module):
             x, (new, router) = layer(c, self.attention, deterministic, name=f"layer_{i}")(x, one, is_local, context)
             pieces.append(new)
             routers.append(router)
+            streams.append(x)
         piece = None if cache is None else tuple(zip(*pieces, strict=True))
-        return x, piece, jax.tree.map(lambda *leaves: jnp.stack(leaves), *routers)
+        return x, piece, jax.tree.map(lambda *leaves: jnp.stack(leaves), *routers), tuple(streams)
 
 
 class Decoder(nn.Module):

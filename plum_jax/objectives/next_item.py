@@ -13,8 +13,7 @@ from plum_jax.model.item_history import ItemHistoryNetwork, Items
 from plum_jax.model.masks import PackedCausal
 from plum_jax.model.repeats import last_occurrences
 from plum_jax.objectives.kernels import attention_on
-
-LEAST = 1e-4  # of a normaliser, that is left when what was seen is taken out: scores of seen items are not exact
+from plum_jax.objectives.seen_items import with_seen, without_seen
 
 Sums = tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]
 
@@ -126,12 +125,7 @@ class NextItemLoss:
                 others[self._places(drawn, log_q, batch)] if everything else apply("vectors", items_of(batch, "input"))
             )
             seen, worth, of_target = self._seen(apply, states, vectors.astype(jnp.float32), batch)
-            if everything:
-                # Each of them is in the normaliser already, without what it is worth that it was seen.
-                share = jnp.sum(jnp.exp(jnp.minimum(seen - normaliser[..., None], 0.0)) * jnp.expm1(worth), axis=-1)
-                normaliser += jnp.log1p(jnp.maximum(share, LEAST - 1))
-            else:
-                normaliser = jnp.logaddexp(normaliser, jax.nn.logsumexp(seen + worth, axis=-1))
+            normaliser = with_seen(normaliser, seen, worth, everything=everything)
             own += of_target
         return jnp.logaddexp(normaliser, own) - own
 
@@ -152,8 +146,7 @@ class NextItemLoss:
         last, age = last_occurrences(read, batch["decoder_segment_ids"])
         worth = jnp.take(apply.plain("repeat_worth"), age)
         is_target = read[:, None, :] == targets[..., None]
-        # No -inf: a position may have seen nothing, and the gradient of a sum over nothing would be none.
-        scores = jnp.where(last & ~is_target, jnp.einsum("BTD,BSD->BTS", states, vectors), -1e30)
+        scores = without_seen(jnp.einsum("BTD,BSD->BTS", states, vectors), last & ~is_target)
         return scores, worth, jnp.sum(jnp.where(last & is_target, worth, 0.0), axis=-1)
 
 

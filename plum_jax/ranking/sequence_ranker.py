@@ -152,7 +152,7 @@ class Reader:
 
         def evaluate(params: Any) -> dict[str, float]:
             found = classification_metrics(events.label[rows], self.scores(params, rows), user)
-            return {name: found[name] for name in CURVE}
+            return {name: found[name] for name in CURVE if name in found}
 
         return evaluate
 

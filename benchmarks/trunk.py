@@ -1,0 +1,46 @@
+"""The trunk: what sliding windows cost in training, and what the store's approximate search finds.
+
+    python benchmarks/trunk.py           more rounds, more vectors
+    python benchmarks/trunk.py --quick   50 s
+
+The store needs LanceDB (`pip install -e .[store]`). Prints a line for each section, and at the end one line of JSON:
+
+  sliding_windows_tokens_per_second_vs_fixed: events a second of training on all sliding windows, batches made and all,
+    over those on the latest window of each user; a batch has as many rows of either.
+  store_query_vs_exact_recall: share of the exact ten nearest items of a user that the store's index finds; beside it
+    milliseconds a query of either. None where LanceDB is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+from importlib import metadata
+
+import timing
+
+VERSIONS = ("jax", "numpy")
+# Modules beside this one, each with `measure(quick) -> {key: figure}`; an application of the trunk adds its own.
+SECTIONS = ("trunk_windows", "trunk_store")
+
+
+def main() -> None:
+    """Measures the sections one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="at most 50 s")
+    quick = parser.parse_args().quick
+    timing.bound_threads()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+    versions = {name: metadata.version(name) for name in VERSIONS}
+    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
+    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
+    for section in SECTIONS:  # imported here: what is set above is read when their libraries are loaded
+        result |= importlib.import_module(section).measure(quick)
+    print(json.dumps(timing.rounded(result)))
+
+
+if __name__ == "__main__":
+    main()
