@@ -39,10 +39,10 @@ class TrunkDetector:
     """A classifier on a sequence of one dense vector a payment.
 
     Attributes:
-      trunks: name of a directory in `trunks/` -> trunk. Several (of customers and of merchants) have their vectors side by
-        side, which is for "frozen" alone.
-      start: "frozen": a small Transformer on the trunks' finished vectors; "fine_tuned": a head on the trunk, trained with
-        it; "scratch": the same network with random parameters, without any pre-training.
+      trunks: name of a directory in `trunks/` -> trunk. Several (of customers and of merchants) have their vectors side
+        by side, which is for "frozen" alone.
+      start: "frozen": a small Transformer on the trunks' finished vectors; "fine_tuned": a head on the trunk, trained
+        with it; "scratch": the same network with random parameters, without any pre-training.
       follow: whose sequences of vectors are classified: with "frozen" any, else the trunk's own.
       network: sizes of the classifier on finished vectors.
       objective: log loss.
@@ -220,7 +220,12 @@ class FittedTrunkDetector:
     def facts(self) -> Mapping[str, Any]:
         log = read_metrics(self.directory)
         steps = max((row["step"] for row in log), default=0)
-        return {"seed": self.seed, **table_sizes(self.params), "steps": steps, "train_seconds": round(seconds_of(log), 1)}
+        return {
+            "seed": self.seed,
+            **table_sizes(self.params),
+            "steps": steps,
+            "train_seconds": round(seconds_of(log), 1),
+        }
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """float32 [n], logits of payments by their rows."""

@@ -30,7 +30,8 @@ class Payments:
     Attributes:
       amount: column of numbers, 0 or more.
       label: column of 0 and 1, 1 for a fraud.
-      kind: column that says of which kind a fraud is, 0 for none: an answer, for tables, and never an input; None: none.
+      kind: column that says of which kind a fraud is, 0 for none: an answer, for tables, and never an input; None:
+        none.
       delay_days: how long it takes until a payment's label is known: no feature of a payment reads a label that is
         younger. The split's gap is as long.
       warm_up_days: payments of so many first days train no detector: their windows of the past are not full yet.
@@ -50,8 +51,8 @@ class Payments:
         """The payments of a split.
 
         Raises:
-          PaymentError: a column that is not there, an amount that is missing, negative or not finite, or a label that is
-            missing.
+          PaymentError: a column that is not there, an amount that is missing, negative or not finite, or a label that
+            is missing.
           ValueError: a fold that lacks frauds, or has nothing else.
         """
         events = split.corpus.events

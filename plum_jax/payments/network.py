@@ -70,9 +70,13 @@ class PaymentEncoder(nn.Module):
 
     def setup(self) -> None:
         c, init, axes = self.config, nn.initializers.normal(0.3), ("vocab", "embed")
-        self.buckets = parameter(self, "bucket_embedding", init, axes, (sum(self.bucket_sizes), c.d_model), c.param_dtype)
+        self.buckets = parameter(
+            self, "bucket_embedding", init, axes, (sum(self.bucket_sizes), c.d_model), c.param_dtype
+        )
         shape = (self.counterparty_rows, c.d_model)
-        self.counterparties = parameter(self, "counterparty_embedding", nn.initializers.normal(0.1), axes, shape, c.param_dtype)
+        self.counterparties = parameter(
+            self, "counterparty_embedding", nn.initializers.normal(0.1), axes, shape, c.param_dtype
+        )
         self.project = nn.Dense(c.d_model, param_dtype=jnp.dtype(c.param_dtype), name="numbers")
 
     def __call__(self, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -112,8 +116,8 @@ class PaymentTrunk(nn.Module):
         """Reads payments.
 
         Args:
-          batch: "buckets" int32 `[B, T, 5]`, "numbers" float32 `[B, T, N]`, "counterparty" and "decoder_positions" int32
-            `[B, T]`.
+          batch: "buckets" int32 `[B, T, 5]`, "numbers" float32 `[B, T, N]`, "counterparty" and "decoder_positions"
+            int32 `[B, T]`.
           mask: as `Transformer` takes it.
           cache: of payments before; None: these are all.
           deterministic: no dropout.
@@ -143,8 +147,8 @@ class NextPayment(nn.Module):
     def __call__(
         self, batch: Mapping[str, jax.Array], deterministic: bool = True
     ) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
-        """Of packed rows: a query `[B, T, D]` for the counterparty's row, logits `[B, T, buckets]` of each field, and the
-        table of counterparties `[rows, D]`.
+        """Of packed rows: a query `[B, T, D]` for the counterparty's row, logits `[B, T, buckets]` of each field, and
+        the table of counterparties `[rows, D]`.
         """
         mask = PackedCausal(batch["decoder_segment_ids"])
         states = self.trunk(batch, mask, deterministic=deterministic).values
@@ -233,7 +237,9 @@ class VectorClassifier(nn.Module):
         """
         c = self.config.local
         mask = PackedCausal(batch["decoder_segment_ids"]) if mask is None else mask
-        gaps = parameter(self, "gap_embedding", nn.initializers.normal(0.3), ("vocab", "embed"), (32, c.d_model), c.param_dtype)
+        gaps = parameter(
+            self, "gap_embedding", nn.initializers.normal(0.3), ("vocab", "embed"), (32, c.d_model), c.param_dtype
+        )
         read = nn.Dense(c.d_model, name="read")(batch["vectors"].astype(c.dtype)) + jnp.take(gaps, batch["gap"], axis=0)
         x = nn.Dropout(c.dropout_rate)(read, deterministic=deterministic)
         output = Transformer(c, self.attention, name="layers")(

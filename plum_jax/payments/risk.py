@@ -13,8 +13,9 @@ RISK_DAYS = (1, 7, 30)
 
 
 def known_risk(labels: KnownLabels, follow: Follow, days: Sequence[int] = RISK_DAYS) -> np.ndarray:
-    """float64 [E, 2 W]: of each window of days that ends `delay_days` before the payment, the key's payments whose labels
-    are known, and the share of frauds among them (0 without any). (The Handbook, chapter 3, has it for terminals.)
+    """float64 [E, 2 W]: of each window of days that ends `delay_days` before the payment, the key's payments whose
+    labels are known, and the share of frauds among them (0 without any). (The Handbook, chapter 3, has it for
+    terminals.)
 
     Payments of customers whose labels are never known count nothing.
     """

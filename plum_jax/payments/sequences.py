@@ -41,7 +41,9 @@ class Sequences:
     def until(self, wanted: np.ndarray) -> Sequences:
         """The same, each ended by the last of its payments that is wanted (bool [E]): 0 long where none is."""
         place = np.where(wanted[self.order], np.arange(len(self.order)), -1)
-        return Sequences(self.order, self.starts, np.maximum(np.maximum.reduceat(place, self.starts) - self.starts + 1, 0))
+        return Sequences(
+            self.order, self.starts, np.maximum(np.maximum.reduceat(place, self.starts) - self.starts + 1, 0)
+        )
 
 
 def training_rows(

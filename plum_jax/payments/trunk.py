@@ -120,8 +120,8 @@ class FittedTrunk:
         return {"seed": self.seed, **table_sizes(self.params), "seconds": round(seconds_of(log), 1), **last}
 
     def vectors(self, payments: PaymentEvents) -> np.ndarray:
-        """float16 [E, D], a dense vector of each payment from those before it in its sequence; made once, in shards, as the
-        artefact `vectors/<name>` of the run.
+        """float16 [E, D], a dense vector of each payment from those before it in its sequence; made once, in shards, as
+        the artefact `vectors/<name>` of the run.
         """
         return written_vectors(
             self.network,

@@ -79,7 +79,8 @@ def written_vectors(
     directory: epath.Path,
     inputs: Mapping[str, str],
 ) -> np.ndarray:
-    """float16 [E, D] of all payments, from the artefact "payment_vectors", which is made in shards where it is not there.
+    """float16 [E, D] of all payments, from the artefact "payment_vectors", which is made in shards where it is not
+    there.
 
     The file has "event" (row of `corpus.events`) and "vector", sequence after sequence from the longest on.
     """

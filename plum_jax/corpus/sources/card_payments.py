@@ -1,15 +1,15 @@
 """Simulated payments of cards at merchants with planted card-testing attacks, and the best detector there can be.
 
 Each card pays as a Poisson process: a rate of its own, the hours of the day alike for all, mostly at a few merchants of
-its own and else anywhere, and log-amounts around a mean of its own. At each merchant attacks begin after waits that are exponential; an attack has one
-of the planted sizes, as many payments by cards drawn at random (with replacement), short exponential gaps between them
-and small amounts. The next wait begins when the attack ends. (Stripe's card testing: many cards tried with small
-amounts at one merchant.)
+its own and else anywhere, and log-amounts around a mean of its own. At each merchant attacks begin after waits that are
+exponential; an attack has one of the planted sizes, as many payments by cards drawn at random (with replacement), short
+exponential gaps between them and small amounts. The next wait begins when the attack ends. (Stripe's card testing: many
+cards tried with small amounts at one merchant.)
 
 A merchant is therefore in one of few states, "no attack" or "so many payments of an attack are still to come", and the
-probability that a payment is of an attack, given all payments of the merchant up to it, is computed exactly by the forward
-filter of `attack_log_odds`. No detector that knows a merchant's past, the cards and nothing of the future orders payments
-better in expectation.
+probability that a payment is of an attack, given all payments of the merchant up to it, is computed exactly by the
+forward filter of `attack_log_odds`. No detector that knows a merchant's past, the cards and nothing of the future
+orders payments better in expectation.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class CardPayments:
         return {}
 
     def read(self) -> Corpus:
-        """Simulates. "amount" is in cents' precision, "fraud" 0 or 1, "attack_size" that of the payment's attack (0: none).
+        """Simulates. "amount" is in cents' precision, "fraud" 0 or 1, "attack_size" that of the payment's attack (0:
+        none).
 
         Equal fields give equal corpora.
         """
@@ -99,8 +100,8 @@ class CardPayments:
         )
 
     def attack_log_odds(self) -> np.ndarray:
-        """float64 [E], by row of the corpus's events: log-odds that a payment is of an attack, given those of its merchant
-        up to it; the exact posterior under the simulator itself.
+        """float64 [E], by row of the corpus's events: log-odds that a payment is of an attack, given those of its
+        merchant up to it; the exact posterior under the simulator itself.
         """
         return self._events["log_odds"].to_numpy()
 
@@ -177,7 +178,9 @@ class CardPayments:
                 found["item"].append(np.full(size, merchant))
                 found["attack_size"].append(np.full(size, size))
                 now = times[-1] + random.exponential(self.attack_every_days * _DAY)
-        laid = {name: np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64) for name, parts in found.items()}
+        laid: dict[str, np.ndarray] = {
+            name: np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64) for name, parts in found.items()
+        }
         count = len(laid["time"])
         laid["user"] = random.integers(self.num_cards, size=count)
         laid["log_amount"] = random.normal(self.attack_amount_mean, self.attack_amount_spread, count)

@@ -17,9 +17,9 @@ class GappedTime:
     """Training, a gap, validation, a gap, test; days are counted from midnight (UTC) of the first event's day.
 
     A gap is as long as labels take to arrive: on the first day of validation the labels of the training fold are known,
-    and those of the gap are not. Events of the gaps and after the test are `NOT_LEARNT`: they are read as histories, and
-    nothing is learnt from them. (The Fraud Detection Handbook, chapter 5, has a week of training, a week of delay and a
-    week of test.)
+    and those of the gap are not. Events of the gaps and after the test are `NOT_LEARNT`: they are read as histories,
+    and nothing is learnt from them. (The Fraud Detection Handbook, chapter 5, has a week of training, a week of delay
+    and a week of test.)
 
     Attributes:
       train_days: days of training.

@@ -1,7 +1,7 @@
 """Detection of rare events: average precision and recall at a fixed rate of false positives, with intervals over users.
 
-Both are functions of how often each user counts, so that a bootstrap that draws users with all their events costs no new
-sorting.
+Both are functions of how often each user counts, so that a bootstrap that draws users with all their events costs no
+new sorting.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from plum_jax.evaluation.metrics.classification import checked
-from plum_jax.evaluation.metrics.comparison import Difference
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -60,7 +59,8 @@ class Detection:
         self._thresholds = ordered[self._ends]
 
     def figures(self, times: np.ndarray, rates: Sequence[float]) -> np.ndarray:
-        """float64 [1 + rates]: average precision, and recall at each rate of false positives; NaN where a label is missing.
+        """float64 [1 + rates]: average precision, and recall at each rate of false positives; NaN where a label is
+        missing.
 
         Args:
           times: float [U], how often each user counts.
@@ -74,7 +74,9 @@ class Detection:
         return np.array(found + [hits[place] / hits[-1] if place >= 0 else 0.0 for place in self._places(false, rates)])
 
     def threshold(self, rate: float) -> float:
-        """The lowest score that at most `rate` of the events of label 0 reach; infinite where the highest is too many."""
+        """The lowest score that at most `rate` of the events of label 0 reach; infinite where the highest is too
+        many.
+        """
         (place,) = self._places(self._cumulative(np.ones(self.num_users))[1], (rate,))
         return float(self._thresholds[place]) if place >= 0 else float("inf")
 
@@ -120,15 +122,6 @@ def interval(drawn: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
-
-
-def difference(mean: float, first: np.ndarray, second: np.ndarray) -> Difference:
-    """Of two models by the same draws: the mean, its interval of 95%, and twice the smaller share of the other side."""
-    apart = first - second
-    apart = apart[np.isfinite(apart)]
-    low, high = interval(apart)
-    other_side = min((apart <= 1e-12).sum(), (apart >= -1e-12).sum())
-    return Difference(mean, low, high, float(min(1.0, 2.0 * (other_side + 1) / (len(apart) + 1))))
 
 
 def card_precision(labels: np.ndarray, scores: np.ndarray, users: np.ndarray, days: np.ndarray, k: int) -> float:

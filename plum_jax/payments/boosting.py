@@ -1,0 +1,154 @@
+"""The rivals: gradient boosting on hand-made features, as the Fraud Detection Handbook makes them, and a rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.evaluation.metrics.detection import average_precision
+from plum_jax.payments.detector import FOLDER
+from plum_jax.payments.events import DAY, KnownLabels
+from plum_jax.payments.past import Past
+from plum_jax.payments.risk import RISK_DAYS, known_risk
+
+KIND = "boosting"
+_SCORES = "scores.npy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Boosting:
+    """scikit-learn's HistGradientBoostingClassifier on `handmade_features`.
+
+    Attributes:
+      iterations: trees at most; as many are used as have the highest average precision of the validation payments.
+      learning_rate, leaves: of the trees.
+      merchant_past: whether features of the merchant's last ten minutes and hour are read too, which the Handbook does
+        not have: what a burst at one merchant looks like.
+      seed: of the draws of bins.
+    """
+
+    iterations: int = 200
+    learning_rate: float = 0.1
+    leaves: int = 31
+    merchant_past: bool = True
+    seed: int = 0
+
+    def fit(self, labels: KnownLabels, directory: epath.Path, name: str) -> FittedScores:
+        """Trains, or reads what was trained, the artefact "boosting": a score of each payment."""
+        folder, inputs = epath.Path(directory) / FOLDER / name, {"labels": labels.fingerprint}
+        if not artifact.is_current(folder, kind=KIND, config=self, inputs=inputs):
+            self._make(labels, folder, inputs)
+        manifest = artifact.read_manifest(folder, KIND)
+        with (folder / _SCORES).open("rb") as file:
+            scores = np.load(file)
+        told = json.loads((folder / "facts.json").read_text())
+        return FittedScores(scores, manifest.fingerprint, {"seed": self.seed, **told})
+
+    def _make(self, labels: KnownLabels, folder: epath.Path, inputs: Mapping[str, str]) -> None:
+        began = time.perf_counter()
+        features, payments = handmade_features(labels, merchant_past=self.merchant_past), labels.payments
+        rows, judged = labels.training_rows, payments.labelled.rows["validation"]
+        curve = [
+            average_precision(payments.fraud[judged], found)
+            for found in self._fitted(features[rows], payments.fraud[rows], self.iterations).staged_decision_function(
+                features[judged]
+            )
+        ]
+        # The first trees of a longer training are those of a shorter one.
+        trees = int(np.argmax(curve)) + 1
+        scores = self._fitted(features[rows], payments.fraud[rows], trees).decision_function(features)
+        facts = {"trees": trees, "features": features.shape[1], "train_seconds": round(time.perf_counter() - began, 1)}
+        write_scores(folder, scores.astype(np.float32), facts, config=self, inputs=inputs)
+
+    def _fitted(self, features: np.ndarray, labels: np.ndarray, trees: int) -> Any:
+        from sklearn.ensemble import HistGradientBoostingClassifier  # takes a second to import
+
+        return HistGradientBoostingClassifier(
+            max_iter=trees,
+            learning_rate=self.learning_rate,
+            max_leaf_nodes=self.leaves,
+            early_stopping=False,
+            random_state=self.seed,
+        ).fit(features, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class AmountRule:
+    """The rule "an amount above so much is a fraud" (the Handbook's scenario 1); it learns nothing.
+
+    Attributes:
+      above: the amount.
+    """
+
+    above: float = 220.0
+
+    def fit(self, labels: KnownLabels, directory: epath.Path, name: str) -> FittedScores:
+        """Nothing is trained or kept."""
+        scores = (labels.payments.amount > self.above).astype(np.float32)
+        return FittedScores(scores, artifact.fingerprint(labels.payments.fingerprint, self), {"above": self.above})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedScores:
+    """A detector that has scored every payment.
+
+    Attributes:
+      all_scores: float32 [E].
+      fingerprint: of them.
+      facts: for its row.
+    """
+
+    all_scores: np.ndarray
+    fingerprint: str
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """float32 [n], of payments by their rows."""
+        return self.all_scores[rows]
+
+
+def write_scores(
+    folder: epath.Path, scores: np.ndarray, facts: Mapping[str, Any], *, config: Any, inputs: Mapping[str, str]
+) -> None:
+    """The artefact "boosting": float32 scores [E] of all payments, and facts."""
+
+    def write(aside: epath.Path) -> None:
+        with (aside / _SCORES).open("wb") as file:
+            np.save(file, scores)
+        artifact.write_json(aside / "facts.json", dict(facts))
+
+    artifact.write_artifact(
+        folder, kind=KIND, fingerprint=artifact.fingerprint(scores), config=config, inputs=inputs, write=write
+    )
+
+
+def handmade_features(labels: KnownLabels, *, merchant_past: bool = False) -> np.ndarray:
+    """float64 [E, 15], and [E, 19] with the merchant's latest past.
+
+    As the Handbook's chapter 3: amount, weekend, night (until 6 o'clock); the customer's payments and mean amount in 1,
+    7 and 30 days until and with this one; the merchant's payments and share of known frauds in 1, 7 and 30 days,
+    `delay_days` ago. Besides, with `merchant_past`: payments and mean amount at the merchant in the last 10 minutes and
+    the last hour, this one left out.
+    """
+    payments = labels.payments
+    when, amount = payments.time, payments.amount
+    hour, weekday = when // 3600 % 24, (when // DAY + 3) % 7
+    found = [amount, weekday >= 5, hour <= 6]
+    customer = Past(payments.key("user"), when, amount=amount)
+    for days in RISK_DAYS:
+        window = customer.window(payments.key("user"), when - days * DAY, when + 1)
+        found += [window["count"], window["amount"] / window["count"]]
+    found += list(known_risk(labels, "item").T)
+    if merchant_past:
+        merchant = Past(payments.key("item"), when, amount=amount)
+        for seconds in (600, 3600):
+            window = merchant.window(payments.key("item"), when - seconds, when)
+            found += [window["count"], window["amount"] / np.maximum(window["count"], 1)]
+    return np.stack(found, axis=1).astype(np.float64)
