@@ -52,6 +52,9 @@ SHORT = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2)
 ITEMS = (*SHORT, *gin(LEM_STEPS=2))
 LUM = gin(LUM_EPOCHS=None, LUM_STEPS=2, LUM_HISTORY_LENGTH=16, LUM_ROW_LENGTH=16)
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
+PAYMENTS = gin(PRETRAIN_EPOCHS=None, PRETRAIN_STEPS=2, DETECT_EPOCHS=None, DETECT_STEPS=2, DETECT_LEAST_STEPS=1)
+PAYMENTS += gin({"PAYMENTS_WIDTH": 32, "PAYMENTS_HEADS": 1, "PAYMENTS_LAYERS": 1, "boosting.Boosting.iterations": 2})
+PAYMENTS += gin({"card_payments.CardPayments.num_cards": 100, "card_payments.CardPayments.num_merchants": 10})
 # Two cells, the first of which is that of the documents.
 STUDY = (
     f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
@@ -103,6 +106,7 @@ PAGES = [
     Given("python experiments/frank_wolfe/table.py"),
     Given("python experiments/mixture_rates/table.py"),
     Given("python experiments/lum/table.py"),
+    Given("python experiments/payments/table.py"),
     Given("python experiments/t5x/table.py"),
 ]
 SLOW = {
@@ -156,6 +160,7 @@ SLOW = {
         Given("plum lum_retrieval.gin ml_100k.gin", sizes=(*ML_100K, *LUM, *gin(TOWERS_BATCH_SIZE=16))),
         Given("plum study_plan.gin simulator.gin simulated.gin lum.gin", sizes=STUDY),
     ],
+    "payments": [Given("plum payments.gin card_payments.gin", "docs/payments.md", PAYMENTS)],
     "all systems": [
         Given(
             "plum pipeline.gin ml_100k.gin cpu_tiny.gin all.gin",
@@ -235,6 +240,8 @@ NOT_RUN = {
     "plum study.gin continued.gin": "the same; tests/ranking/test_continued_training.py has the parts",
     "plum study.gin global_time.gin": "the same",
     "plum lum_retrieval.gin ml_1m.gin": "the same",
+    "plum study.gin simulator.gin": "takes minutes; payments.gin is run, and tests/jobs/test_payments_job.py has the rest",
+    "plum study.gin handbook.gin": "takes the Handbook's transactions",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
@@ -294,6 +301,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("frank_wolfe", 20),
         ("mixture_rates", 4),
         ("lum", 40),
+        ("payments", 30),
         ("t5x", 4),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()

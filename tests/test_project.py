@@ -86,6 +86,8 @@ def read_with(file: str) -> list[str]:
     """The files that a gin file is given with, itself among them."""
     text, folder = (REPOSITORY / file).read_text(), file.rpartition("/")[0]
     corpus = [] if folder == "gin/corpus" else [CORPUS]
+    if folder == "gin/corpus" and "payments" in file:
+        return ["gin/run/payments.gin", file]
     if folder == "gin/study" or "gin/run/study" in file:
         if file.rpartition("_")[2] in ("status.gin", "fit.gin", "forecast.gin", "score.gin"):
             return [file]
@@ -110,6 +112,8 @@ def read_with(file: str) -> list[str]:
         if file.endswith("/scaling.gin"):
             return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/lum.gin", file]
         return [study] if file == study else [study, file]
+    if folder == "experiments/payments":
+        return [study, f"{folder}/simulator.gin"] if file == study else [study, file]
     if folder == "experiments/accuracy":
         return [study, *corpus, *([] if file == study else [file])]
     if folder == "experiments/cold_start":

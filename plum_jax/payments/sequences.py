@@ -38,12 +38,16 @@ class Sequences:
         lengths = np.unique(key, return_counts=True)[1]
         return cls(order, np.cumsum(lengths) - lengths, lengths)
 
-    def until(self, wanted: np.ndarray) -> Sequences:
-        """The same, each ended by the last of its payments that is wanted (bool [E]): 0 long where none is."""
-        place = np.where(wanted[self.order], np.arange(len(self.order)), -1)
-        return Sequences(
-            self.order, self.starts, np.maximum(np.maximum.reduceat(place, self.starts) - self.starts + 1, 0)
-        )
+    def around(self, wanted: np.ndarray, seen: int) -> Sequences:
+        """The same, each ended by the last of its payments that is wanted (bool [E]) and begun `seen` payments before
+        the
+        first: 0 long where none is wanted.
+        """
+        places, here = np.arange(len(self.order)), wanted[self.order]
+        last = np.maximum.reduceat(np.where(here, places, -1), self.starts)
+        first = np.minimum.reduceat(np.where(here, places, len(places)), self.starts)
+        starts = np.maximum(self.starts, np.minimum(first, last) - seen)
+        return Sequences(self.order, starts, np.where(last >= 0, last + 1 - starts, 0))
 
 
 def training_rows(

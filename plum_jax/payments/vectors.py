@@ -129,11 +129,12 @@ def scored(
 ) -> np.ndarray:
     """float32 [n], logits of payments by their rows (int [n]); sequences without any of them are not read.
 
-    The last payment that is wanted ends a sequence: what is behind it cannot matter.
+    A sequence is read from as far before the first payment that is wanted as the layers together can see, to the last.
     """
     asked = np.zeros(len(payments.time), bool)
     asked[wanted] = True
-    sequences = Sequences.of(payments, follow).until(asked)
+    seen = config.layers.num_layers * (config.window - 1)
+    sequences = Sequences.of(payments, follow).around(asked, seen)
     order = by_length(sequences)
     order = order[sequences.lengths[order] > 0]
     rows, logits = read_sequences(network, jax.device_put(params), config, sequences, order, lookup, "logits")

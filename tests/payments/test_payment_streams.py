@@ -18,7 +18,7 @@ from plum_jax.payments.risk import known_numbers
 from plum_jax.payments.sequences import Sequences
 from plum_jax.payments.streaming import Payment, PaymentStream
 from plum_jax.payments.trunk import initial_params
-from plum_jax.payments.vectors import by_length, read_sequences
+from plum_jax.payments.vectors import by_length, read_sequences, scored
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +81,16 @@ def test_pieces_give_what_the_whole_sequence_gives(world):
         rows, found = read_sequences(world.network, world.params, NETWORK, sequences, order, lookup, output)
         assert sorted(rows.tolist()) == list(range(len(world.events.time)))
         np.testing.assert_allclose(found, [world.whole[row][place] for row in rows], atol=2e-5)
+
+
+def test_payments_that_are_asked_about_are_read_with_all_that_the_layers_see(world):
+    wanted = np.sort(np.random.default_rng(0).choice(len(world.events.time), 9, replace=False))
+
+    def lookup(events):
+        return {name: values[events] for name, values in world.columns.items()}
+
+    found = scored(world.network, world.params, NETWORK, world.events, "item", lookup, wanted)
+    np.testing.assert_allclose(found, [world.whole[row][0] for row in wanted.tolist()], atol=2e-5)
 
 
 def test_a_stream_gives_what_the_whole_sequence_gives_and_goes_on_after_a_load(world, tmp_path):
