@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -11,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from plum_jax import artifact
-from plum_jax.corpus.splits import TRAIN, Split
+from plum_jax.corpus.splits import FOLDS, TRAIN, Split
 from plum_jax.ranking.labels import Label, LabelledEvents
 
 Follow = Literal["user", "item"]
@@ -52,7 +54,7 @@ class Payments:
 
         Raises:
           PaymentError: a column that is not there, an amount that is missing, negative or not finite, or a label that
-            is missing.
+            is missing; folds that are closer than the delay.
           ValueError: a fold that lacks frauds, or has nothing else.
         """
         events = split.corpus.events
@@ -70,6 +72,7 @@ class Payments:
             fraud=_numbers(split, self.label, "a label of 0 or 1", lambda x: np.isin(x, (0, 1))).astype(np.int8),
             kind=None if self.kind is None else events[self.kind].fill_null(0).to_numpy().astype(np.int64),
         )
+        _require_gaps(found)
         _ = found.labelled  # a fold without frauds is said now, not after hours of training
         return found
 
@@ -168,6 +171,19 @@ class KnownLabels:
     def fingerprint(self) -> str:
         """Of the payments and of whose labels are known."""
         return artifact.fingerprint(self.payments.fingerprint, self.share, self.seed)
+
+
+def _require_gaps(payments: PaymentEvents) -> None:
+    """Labels of a fold are known when the next one begins: nobody learns from a label that has not come."""
+    delay = payments.config.delay_days
+    for (earlier, first), (later, second) in itertools.pairwise({"training": TRAIN, **FOLDS}.items()):
+        gap = payments.time[payments.split.fold == second].min() - payments.time[payments.split.fold == first].max()
+        if gap < delay * DAY:
+            raise PaymentError(
+                f"labels are known after {delay:g} days, and the first payment of {later} is {gap / DAY:.1f} days after "
+                f"the last one of {earlier}: expected a split with gaps, such as splits.GappedTime(gap_days="
+                f"{math.ceil(delay)})"
+            )
 
 
 def _numbers(split: Split, column: str, expected: str, good) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -65,8 +65,8 @@ def test_who_trains_is_known_and_warm():
 def test_handmade_features_are_those_of_a_loop():
     events = payments()
     labels = KnownLabels(events)
-    found, user, item = handmade_features(labels, merchant_past=True), events.key("user"), events.key("item")
-    risk = known_risk(labels, "item")
+    found, user, item = handmade_features(labels), events.key("user"), events.key("item")
+    risk = np.concatenate([known_risk(labels, key) for key in ("item", "user")], axis=1)
     for row in SOME:
         time = events.time[row]
         moment = np.datetime64(int(time), "s").item()
@@ -79,7 +79,6 @@ def test_handmade_features_are_those_of_a_loop():
             here = (item == item[row]) & (events.time < time) & (events.time >= time - seconds)
             expected += [here.sum(), events.amount[here].mean() if here.any() else 0]
         np.testing.assert_allclose(found[row], expected, atol=1e-9)
-    assert handmade_features(labels).shape[1] == 15
 
 
 @pytest.mark.parametrize("follow", ["user", "item"])
@@ -138,6 +137,11 @@ def changed(column: str, row: int, value: float | None):
 def test_bad_payments_are_named(column, value, said):
     with pytest.raises(PaymentError, match=said):
         PAYMENTS.of(changed(column, 5, value))
+
+
+def test_folds_that_are_closer_than_the_delay_are_refused():
+    with pytest.raises(PaymentError, match="known after 3 days, and the first payment of validation is 2.. days after"):
+        dataclasses.replace(PAYMENTS, delay_days=3).of(SPLIT.split(SIMULATOR.read()))
 
 
 def test_missing_columns_and_folds_without_frauds_are_named():
