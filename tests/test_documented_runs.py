@@ -240,9 +240,9 @@ NOT_RUN = {
     "plum study.gin continued.gin": "the same; tests/ranking/test_continued_training.py has the parts",
     "plum study.gin global_time.gin": "the same",
     "plum lum_retrieval.gin ml_1m.gin": "the same",
-    "plum study.gin simulator.gin": "takes minutes; payments.gin is run, and tests/jobs/test_payments_job.py has the rest",
-    "plum study.gin handbook.gin": "takes the Handbook's transactions",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
+    "plum study.gin simulator.gin": "takes minutes; payments.gin is run",
+    "plum study.gin handbook.gin": "the same, on the Handbook's transactions",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 

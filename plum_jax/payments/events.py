@@ -180,8 +180,8 @@ def _require_gaps(payments: PaymentEvents) -> None:
         gap = payments.time[payments.split.fold == second].min() - payments.time[payments.split.fold == first].max()
         if gap < delay * DAY:
             raise PaymentError(
-                f"labels are known after {delay:g} days, and the first payment of {later} is {gap / DAY:.1f} days after "
-                f"the last one of {earlier}: expected a split with gaps, such as splits.GappedTime(gap_days="
+                f"labels are known after {delay:g} days, and the first payment of {later} is {gap / DAY:.1f} days "
+                f"after the last one of {earlier}: expected a split with gaps, such as splits.GappedTime(gap_days="
                 f"{math.ceil(delay)})"
             )
 
