@@ -127,13 +127,13 @@ def write_scores(
 
 
 def handmade_features(labels: KnownLabels) -> np.ndarray:
-    """float64 [E, 25].
+    """float64 [E, 26].
 
     The first 15 are those of the Handbook's chapter 3: amount, weekend, night (until 6 o'clock); the customer's
     payments and mean amount in 1, 7 and 30 days until and with this one; the merchant's payments and share of known
     frauds in 1, 7 and 30 days, `delay_days` ago. The others are what the networks are told besides: the same of the
-    customer's known frauds, and payments and mean amount at the merchant in the last 10 minutes and the last hour, this
-    one left out.
+    customer's known frauds, payments and mean amount at the merchant in the last 10 minutes and the last hour, this one
+    left out, and days since the customer was there last (-1: not within 30).
     """
     payments = labels.payments
     when, amount = payments.time, payments.amount
@@ -148,4 +148,7 @@ def handmade_features(labels: KnownLabels) -> np.ndarray:
     for seconds in (600, 3600):
         window = merchant.window(payments.key("item"), when - seconds, when)
         found += [window["count"], window["amount"] / np.maximum(window["count"], 1)]
+    pair = payments.key("user").astype(np.int64) * payments.num_keys("item") + payments.key("item")
+    last = Past(pair, when).since_last(pair, when) / DAY
+    found.append(np.where((last < 0) | (last > max(RISK_DAYS)), -1, last))
     return np.stack(found, axis=1).astype(np.float64)

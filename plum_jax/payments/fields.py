@@ -16,7 +16,7 @@ from plum_jax.corpus.event_fields import GAP_BUCKETS, Numbers, gap_buckets, quan
 from plum_jax.payments.events import DAY, OTHER, Follow, PaymentEvents
 from plum_jax.payments.past import Past
 
-BUCKETS = ("amount", "gap", "hour", "weekday", "counterparty_gap")  # columns of `Encoded.buckets`
+BUCKETS = ("amount", "gap", "hour", "weekday", "counterparty_gap", "pair_gap")  # columns of `Encoded.buckets`
 _NONE = -1  # seconds: there is no event before
 _EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
 
@@ -25,7 +25,7 @@ class Encoded(NamedTuple):
     """Payments as a network reads them.
 
     Attributes:
-      buckets: int32 [n, 5], in the order of `BUCKETS`.
+      buckets: int32 [n, 6], in the order of `BUCKETS`.
       numbers: float32 [n, 1 + 2 W]: the log-amount, and of each window of the counterparty's past the log-count and how
         much the log-amounts were above the mean, of mean 0 and deviation 1 over training payments.
       counterparty: int32 [n], rows of the table of counterparties.
@@ -41,7 +41,8 @@ class FieldsConfig:
     """How payments are read.
 
     Attributes:
-      windows: seconds of the windows of the counterparty's past, which end strictly before the payment's second.
+      windows: seconds of the windows of the counterparty's past, which end strictly before the payment's second. What
+        lies before the longest is forgotten of pairs of a customer and a merchant too.
       own_rows: counterparties with a row of their own, those with the most training payments.
       hashed_rows: rows that all others share by a hash of their name.
     """
@@ -111,7 +112,7 @@ class Fields:
     @property
     def bucket_sizes(self) -> tuple[int, ...]:
         """Of each of `BUCKETS`."""
-        return (self.amount.size, GAP_BUCKETS, 24, 7, GAP_BUCKETS)
+        return (self.amount.size, GAP_BUCKETS, 24, 7, GAP_BUCKETS, GAP_BUCKETS)
 
     @property
     def counterparty_rows(self) -> int:
@@ -131,12 +132,15 @@ class Fields:
         time, log_amount = payments.time, np.log1p(payments.amount)
         past = Past(other, time, log_amount=log_amount)
         windows = [past.window(other, time - length, time) for length in self.config.windows]
+        pair = own.astype(np.int64) * payments.num_keys(OTHER[self.follow]) + other
+        pair_gap = Past(pair, time).since_last(pair, time)
         return self.encode(
             payments.amount,
             time,
             gaps(own, time),
             np.asarray(self.row_of)[other],
             past.since_last(other, time),
+            np.where(pair_gap > max(self.config.windows), _NONE, pair_gap),
             np.stack([window["count"] for window in windows], axis=1),
             np.stack([window["log_amount"] for window in windows], axis=1),
         )
@@ -148,6 +152,7 @@ class Fields:
         gap: np.ndarray,
         counterparty: np.ndarray,
         counterparty_gap: np.ndarray,
+        pair_gap: np.ndarray,
         counts: np.ndarray,
         sums: np.ndarray,
     ) -> Encoded:
@@ -159,6 +164,8 @@ class Fields:
           gap: int64 [n], seconds since the payment before of the same sequence; -1: it is the first.
           counterparty: int [n], its row of the table.
           counterparty_gap: int64 [n], seconds since its last payment strictly before; -1: none.
+          pair_gap: int64 [n], seconds since the last one of the same customer at the same merchant strictly before; -1:
+            none within the longest window.
           counts, sums: float [n, W], payments of its past in each window, and the sum of their log-amounts.
         """
         log_amount = np.log1p(amount)
@@ -171,6 +178,7 @@ class Fields:
                 time // 3600 % 24,
                 (time // DAY + _EPOCH_WEEKDAY) % 7,
                 np.where(counterparty_gap == _NONE, 0, gap_buckets(counterparty_gap)),
+                np.where(pair_gap == _NONE, 0, gap_buckets(pair_gap)),
             ],
             axis=1,
         )

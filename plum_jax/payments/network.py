@@ -116,7 +116,7 @@ class PaymentTrunk(nn.Module):
         """Reads payments.
 
         Args:
-          batch: "buckets" int32 `[B, T, 5]`, "numbers" float32 `[B, T, N]`, "counterparty" and "decoder_positions"
+          batch: "buckets" int32 `[B, T, 6]`, "numbers" float32 `[B, T, N]`, "counterparty" and "decoder_positions"
             int32 `[B, T]`.
           mask: as `Transformer` takes it.
           cache: of payments before; None: these are all.

@@ -50,11 +50,26 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass
 class Following:
-    """What is kept of a card (or of a merchant, where the trunk follows those): a bounded cache and its last moment."""
+    """What is kept of a card (or of a merchant, where the trunk follows those): a bounded cache, its last moment, and
+    the last moments (one second's, and the one before) with each counterparty that it met within the longest window.
+    """
 
     cache: BoundedCache
     position: int = 0
     time: int | None = None
+    met: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+
+    def since_met(self, other: str, time: int, longest: int) -> int:
+        """Seconds since the last payment with a counterparty strictly before; -1: none within the longest window."""
+        before = [moment for moment in self.met.get(other, ()) if time - longest <= moment < time]
+        return time - before[-1] if before else -1
+
+    def after(self, cache: BoundedCache, other: str, time: int, longest: int) -> Following:
+        """Behind one more payment."""
+        met = {name: moments for name, moments in self.met.items() if moments[-1] >= time - longest}
+        before = met.get(other, [])
+        met[other] = before if before[-1:] == [time] else [*before[-1:], time]
+        return Following(cache, self.position + 1, time, met)
 
 
 @dataclasses.dataclass
@@ -147,9 +162,10 @@ class PaymentStream:
         elif not hasattr(self._network, "counterparty_rows"):
             batch["known"] = np.zeros((1, 1, 12), np.float32)
         said, cache = read_on(self._network, self._params, batch, following.cache)
-        past.add(payment.time, math.log1p(payment.amount), max(self._fields.config.windows))
+        longest = max(self._fields.config.windows)
+        past.add(payment.time, math.log1p(payment.amount), longest)
         self._pasts[other] = past
-        self._following[name] = Following(cache, following.position + 1, payment.time)
+        self._following[name] = following.after(cache, other, payment.time, longest)
         if hasattr(said, "logits"):
             return Answer(np.asarray(said.vectors)[0, 0], float(said.logits[0, 0]))
         return Answer(np.asarray(said.values)[0, 0], None)
@@ -183,6 +199,7 @@ class PaymentStream:
             np.array([-1 if following.time is None else time - following.time], np.int64),
             np.array([hashed_row(other, fields.config.hashed_rows) if row is None else row]),
             np.array([past.since_last(time)], np.int64),
+            np.array([following.since_met(other, time, max(fields.config.windows))], np.int64),
             np.array([[count for count, _ in windows]], np.float64),
             np.array([[total for _, total in windows]], np.float64),
         )
@@ -208,7 +225,8 @@ class PaymentStream:
             "past_times": np.array([t for name in others for t in self._pasts[name].times], np.int64),
             "past_log_amounts": np.array([a for name in others for a in self._pasts[name].log_amounts], np.float64),
         }
-        told = {"following": names, "others": others, "known": sorted(self._known)}
+        met = [state.met for state in states]
+        told = {"following": names, "met": met, "others": others, "known": sorted(self._known)}
 
         def write(aside: epath.Path) -> None:
             with (aside / "states.npz").open("wb") as file:
@@ -234,7 +252,7 @@ class PaymentStream:
                 f"{directory} has states of the network {found.get('trained')}, this one is {self._fingerprint}: "
                 "vectors of two networks do not mix; read the table again"
             )
-        told: Mapping[str, list[str]] = json.loads((directory / "names.json").read_text())
+        told: Mapping[str, list[Any]] = json.loads((directory / "names.json").read_text())
         with (directory / "states.npz").open("rb") as file:
             arrays = dict(np.load(file))
         self._known = set(told["known"])
@@ -245,6 +263,7 @@ class PaymentStream:
                 ),
                 int(arrays["position"][i]),
                 int(arrays["time"][i]),
+                told["met"][i],
             )
             for i, name in enumerate(told["following"])
         }

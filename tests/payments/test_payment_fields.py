@@ -78,6 +78,8 @@ def test_handmade_features_are_those_of_a_loop():
         for seconds in (600, 3600):
             here = (item == item[row]) & (events.time < time) & (events.time >= time - seconds)
             expected += [here.sum(), events.amount[here].mean() if here.any() else 0]
+        there = events.time[(user == user[row]) & (item == item[row]) & (events.time < time)]
+        expected.append((time - there.max()) / DAY if len(there) and time - there.max() <= 30 * DAY else -1)
         np.testing.assert_allclose(found[row], expected, atol=1e-9)
 
 
@@ -97,7 +99,10 @@ def test_fields_read_the_past_and_nothing_else(follow):
         theirs = events.time[(other == other[row]) & (events.time < time)]
         moment = np.datetime64(int(time), "s").item()
         last = gap_buckets(time - theirs.max()) if len(theirs) else 0
-        assert encoded.buckets[row, 1:].tolist() == [gap, moment.hour, moment.weekday(), last]
+        pair = events.time[(other == other[row]) & (own == own[row]) & (events.time < time)]
+        pair = pair[time - pair <= 5 * DAY]
+        met = gap_buckets(time - pair.max()) if len(pair) else 0
+        assert encoded.buckets[row, 1:].tolist() == [gap, moment.hour, moment.weekday(), last, met]
         numbers = [log_amount[row]]
         windows = [
             (other == other[row]) & (events.time < time) & (events.time >= time - w) for w in (600, DAY, 5 * DAY)
