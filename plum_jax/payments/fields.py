@@ -57,7 +57,12 @@ class FieldsConfig:
             raise ValueError(f"expected windows of a second or more, own_rows >= 0 and hashed_rows >= 1, got {self}")
 
     def fit(self, payments: PaymentEvents, follow: Follow) -> Fields:
-        """Bucket edges, means and rows of the training payments, for sequences of customers or of merchants."""
+        """Bucket edges, means and rows of the training payments, for sequences of customers or of merchants; the latest
+        are kept, for several models read the same.
+        """
+        return _fitted(self, payments, follow)
+
+    def _fit(self, payments: PaymentEvents, follow: Follow) -> Fields:
         train = payments.train
         log_amount = np.log1p(payments.amount)
         base = Fields(
@@ -184,6 +189,11 @@ class Fields:
         )
         scaled = (numbers - np.array(self.centre)) / np.array(self.spread)
         return Encoded(buckets.astype(np.int32), scaled.astype(np.float32), counterparty.astype(np.int32))
+
+
+@functools.lru_cache(maxsize=4)
+def _fitted(config: FieldsConfig, payments: PaymentEvents, follow: Follow) -> Fields:
+    return config._fit(payments, follow)
 
 
 @functools.lru_cache(maxsize=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from plum_jax.payments.past import Past
 RISK_DAYS = (1, 7, 30)
 
 
-def known_risk(labels: KnownLabels, follow: Follow, days: Sequence[int] = RISK_DAYS) -> np.ndarray:
+@functools.lru_cache(maxsize=2)
+def known_risk(labels: KnownLabels, follow: Follow, days: tuple[int, ...] = RISK_DAYS) -> np.ndarray:
     """float64 [E, 2 W]: of each window of days that ends `delay_days` before the payment, the key's payments whose
     labels are known, and the share of frauds among them (0 without any). (The Handbook, chapter 3, has it for
     terminals.)
@@ -30,6 +31,7 @@ def known_risk(labels: KnownLabels, follow: Follow, days: Sequence[int] = RISK_D
     return np.stack(found, axis=1)
 
 
+@functools.lru_cache(maxsize=1)
 def known_numbers(labels: KnownLabels) -> np.ndarray:
     """float32 [E, 12]: `known_risk` of merchant and customer as a network reads it, counts as logarithms."""
     both = np.concatenate([known_risk(labels, "item"), known_risk(labels, "user")], axis=1)
