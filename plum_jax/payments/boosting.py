@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from plum_jax.payments.detector import FOLDER
 from plum_jax.payments.events import DAY, KnownLabels
 from plum_jax.payments.past import Past
 from plum_jax.payments.risk import RISK_DAYS, known_risk
+from plum_jax.payments.trunk import FittedTrunk, Trunk
 
 KIND = "boosting"
 _SCORES = "scores.npy"
+_PIECE = 200_000  # payments scored together: scikit-learn copies them as float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,28 +31,35 @@ class Boosting:
     Attributes:
       iterations: trees at most; as many are used as have the highest average precision of the validation payments.
       learning_rate, leaves: of the trees.
+      trunks: name of a directory in `trunks/` -> trunk, whose vectors are further features; {}: none.
       seed: of the draws of bins.
     """
 
     iterations: int = 200
     learning_rate: float = 0.1
     leaves: int = 31
+    trunks: Mapping[str, Trunk] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
     def fit(self, labels: KnownLabels, directory: epath.Path, name: str) -> FittedScores:
         """Trains, or reads what was trained, the artefact "boosting": a score of each payment."""
         folder, inputs = epath.Path(directory) / FOLDER / name, {"labels": labels.fingerprint}
+        fitted = {one: trunk.fit(labels.payments, directory, one) for one, trunk in self.trunks.items()}
+        inputs |= {f"trunk {one}": trunk.fingerprint for one, trunk in fitted.items()}
         if not artifact.is_current(folder, kind=KIND, config=self, inputs=inputs):
-            self._make(labels, folder, inputs)
+            self._make(labels, folder, inputs, list(fitted.values()))
         manifest = artifact.read_manifest(folder, KIND)
         with (folder / _SCORES).open("rb") as file:
             scores = np.load(file)
         told = json.loads((folder / "facts.json").read_text())
         return FittedScores(scores, manifest.fingerprint, {"seed": self.seed, **told})
 
-    def _make(self, labels: KnownLabels, folder: epath.Path, inputs: Mapping[str, str]) -> None:
-        began = time.perf_counter()
-        features, payments = handmade_features(labels), labels.payments
+    def _make(
+        self, labels: KnownLabels, folder: epath.Path, inputs: Mapping[str, str], trunks: Sequence[FittedTrunk]
+    ) -> None:
+        vectors, began = [trunk.vectors(labels.payments) for trunk in trunks], time.perf_counter()
+        features = np.concatenate([handmade_features(labels).astype(np.float32), *vectors], axis=1)
+        payments = labels.payments
         rows, judged = labels.training_rows, payments.labelled.rows["validation"]
         curve = [
             average_precision(payments.fraud[judged], found)
@@ -60,7 +69,9 @@ class Boosting:
         ]
         # The first trees of a longer training are those of a shorter one.
         trees = int(np.argmax(curve)) + 1
-        scores = self._fitted(features[rows], payments.fraud[rows], trees).decision_function(features)
+        model = self._fitted(features[rows], payments.fraud[rows], trees)
+        pieces = np.array_split(np.arange(len(features)), max(1, len(features) // _PIECE))
+        scores = np.concatenate([model.decision_function(features[piece]) for piece in pieces])
         facts = {"trees": trees, "features": features.shape[1], "train_seconds": round(time.perf_counter() - began, 1)}
         write_scores(folder, scores.astype(np.float32), facts, config=self, inputs=inputs)
 

@@ -49,7 +49,8 @@ TUNED = TrunkDetector(
     batch_size=8,
     row_length=16,
 )
-DETECTORS = {"frozen": TUNED, "fine_tuned": dataclasses.replace(TUNED, start="fine_tuned")}
+WITH_VECTORS = Boosting(iterations=2, trunks={"cards": TRUNK})
+DETECTORS = {"boosting": WITH_VECTORS, "frozen": TUNED, "fine_tuned": dataclasses.replace(TUNED, start="fine_tuned")}
 
 
 def rows_of(directory):
@@ -127,7 +128,7 @@ def test_a_run_that_is_killed_in_every_stage_is_the_one_that_was_not(tmp_path, m
             run("killed")
     run("killed")
     assert len(killed) == 4
-    for name in ("frozen_0.5", "fine_tuned_0.5"):
+    for name in ("boosting_0.5", "frozen_0.5", "fine_tuned_0.5"):
         paths = [tmp_path / run_name / "evaluation" / f"{name}.events.parquet" for run_name in ("whole", "killed")]
         assert pl.read_parquet(paths[0]).equals(pl.read_parquet(paths[1]))
     before = rows_of(tmp_path / "killed")
