@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from threadpoolctl import threadpool_limits
 
 from plum_jax import artifact
 from plum_jax.evaluation.metrics.detection import average_precision
@@ -33,6 +34,8 @@ class Boosting:
       learning_rate, leaves: of the trees.
       trunks: name of a directory in `trunks/` -> trunk, whose vectors are further features; {}: none.
       seed: of the draws of bins.
+      threads: of OpenMP. Where other work has the cores, threads that wait for each other at every node of a tree take
+        many times as long as one.
     """
 
     iterations: int = 200
@@ -40,6 +43,7 @@ class Boosting:
     leaves: int = 31
     trunks: Mapping[str, Trunk] = dataclasses.field(default_factory=dict)
     seed: int = 0
+    threads: int = dataclasses.field(default=1, metadata=artifact.NOT_DESCRIBED)
 
     def fit(self, labels: KnownLabels, directory: epath.Path, name: str) -> FittedScores:
         """Trains, or reads what was trained, the artefact "boosting": a score of each payment."""
@@ -47,7 +51,10 @@ class Boosting:
         fitted = {one: trunk.fit(labels.payments, directory, one) for one, trunk in self.trunks.items()}
         inputs |= {f"trunk {one}": trunk.fingerprint for one, trunk in fitted.items()}
         if not artifact.is_current(folder, kind=KIND, config=self, inputs=inputs):
-            self._make(labels, folder, inputs, list(fitted.values()))
+            import sklearn.ensemble  # noqa: F401, its OpenMP must be loaded to be bounded
+
+            with threadpool_limits(self.threads, user_api="openmp"):
+                self._make(labels, folder, inputs, list(fitted.values()))
         manifest = artifact.read_manifest(folder, KIND)
         with (folder / _SCORES).open("rb") as file:
             scores = np.load(file)
