@@ -242,6 +242,7 @@ NOT_RUN = {
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
     "plum study.gin simulator.gin": "takes minutes; payments.gin is run",
+    "plum study.gin sequences.gin": "the same",
     "plum study.gin handbook.gin": "the same, on the Handbook's transactions",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }

@@ -75,9 +75,10 @@ def detect_frauds(
             differences = judge.differences(stages.directory, row_name(name, share), other, bootstrap)
             found[name] |= {"base": other, **differences}
         rows += found.values()
-    write_rows(stages.directory / "results.jsonl", rows)
-    if results_file:
-        write_rows(results_file, rows)
+        # What is finished stands there, whatever becomes of the other shares.
+        write_rows(stages.directory / "results.jsonl", rows)
+        if results_file:
+            write_rows(results_file, rows)
     print(judge.table(rows))
 
 
