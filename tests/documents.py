@@ -23,6 +23,7 @@ LANGUAGES = ("sh", "python", "gin", "text")
 CORPUS, MODEL = "--gin_file=gin/corpus/ml_100k.gin", "--gin_file=gin/model/cpu_tiny.gin"
 MODEL_DIR = """--gin.MODEL_DIR="'runs/try'\""""
 PIPELINE = f"plum --gin_file=gin/run/pipeline.gin {CORPUS} {MODEL} {MODEL_DIR}"
+PAYMENTS = "--gin_file=gin/corpus/card_payments.gin"
 STUDY = "--gin_file=gin/corpus/simulator.gin --gin_file=gin/study/simulated.gin"
 RUNS = """--gin.RUNS="'runs.csv'" --gin.COLUMNS="{'N': 'params', 'D': 'tokens', 'loss': 'final_loss'}\""""
 STUDY_DIR = """--gin.STUDY_DIR="'runs/simulated'\""""
@@ -37,6 +38,7 @@ COMPLETED = {
     ),
     "--gin_file=gin/run/rank.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
     "--gin_file=gin/run/trunk.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
+    "--gin_file=gin/run/payments.gin": f"plum {{}} {PAYMENTS} {MODEL_DIR}",
     "--gin_file=gin/run/semantic_ids.gin": f"plum {{}} {CORPUS} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/semantic_ids/sid_v2.gin": f"plum --gin_file=gin/run/semantic_ids.gin {CORPUS} {{}} {MODEL_DIR}",
     """--gin_file=gin/run/pipeline.gin --gin.PRETRAINED="'path/to/it'\"""": f"plum {{}} {CORPUS} {MODEL_DIR}",

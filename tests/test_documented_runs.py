@@ -59,6 +59,9 @@ RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
 TRUNK = gin(TRUNK_EPOCHS=None, TRUNK_STEPS=2, TRUNK_HISTORY_LENGTH=16, TRUNK_ROW_LENGTH=16, TRUNK_STRIDE=8)
 TUNE = gin(TUNE_EPOCHS=None, TUNE_STEPS=2)
 TRUNK += gin({"trunk/training_config.TrainingConfig.select_by": "''", "TRUNK_EVALUATION_PERIOD": 0, "TRUNK_LAYERS": 1})
+PAYMENTS = gin(PRETRAIN_EPOCHS=None, PRETRAIN_STEPS=2, DETECT_EPOCHS=None, DETECT_STEPS=2, DETECT_LEAST_STEPS=1)
+PAYMENTS += gin({"PAYMENTS_WIDTH": 32, "PAYMENTS_HEADS": 1, "PAYMENTS_LAYERS": 1, "boosting.Boosting.iterations": 2})
+PAYMENTS += gin({"card_payments.CardPayments.num_cards": 100, "card_payments.CardPayments.num_merchants": 10})
 # Two cells, the first of which is that of the documents.
 STUDY = (
     f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
@@ -125,6 +128,7 @@ PAGES = [
     Given("python experiments/mixture_rates/table.py"),
     Given("python experiments/lum/table.py"),
     Given("python experiments/unicorn/table.py"),
+    Given("python experiments/payments/table.py"),
     Given("python experiments/t5x/table.py"),
     Given("python experiments/init_cpt/table.py"),
     Given("python experiments/trunk/table.py"),
@@ -199,6 +203,7 @@ SLOW = {
         Given("plum trunk_horizons.gin ml_100k.gin", sizes=(*ML_100K, *TRUNK, *gin(BEHIND="(0,)", DAYS="()"))),
         Given("plum study_plan.gin simulator.gin simulated.gin trunk.gin", sizes=STUDY),
     ],
+    "payments": [Given("plum payments.gin card_payments.gin", "docs/payments.md", PAYMENTS)],
     "all systems": [
         Given(
             "plum pipeline.gin ml_100k.gin cpu_tiny.gin all.gin",
@@ -286,6 +291,9 @@ NOT_RUN = {
     "*plum trunk_embed.gin sizes.gin": "the same",
     "plum study.gin ml_100k.gin": "the same, on MovieLens-100K",
     "*plum trunk_versions.gin": "takes vectors of two trunks; tests/systems/trunk/test_trunk_uses.py makes them",
+    "plum study.gin simulator.gin": "takes minutes; payments.gin is run",
+    "plum study.gin sequences.gin": "the same",
+    "plum study.gin handbook.gin": "the same, on the Handbook's transactions",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 
@@ -345,6 +353,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("mixture_rates", 4),
         ("lum", 40),
         ("unicorn", 20),
+        ("payments", 30),
         ("t5x", 4),
         ("init_cpt", 8),
         ("trunk", 8),

@@ -91,6 +91,8 @@ def read_with(file: str) -> list[str]:
     """The files that a gin file is given with, itself among them."""
     text, folder = (REPOSITORY / file).read_text(), file.rpartition("/")[0]
     corpus = [] if folder == "gin/corpus" else [CORPUS]
+    if folder == "gin/corpus" and "payments" in file:
+        return ["gin/run/payments.gin", file]
     if folder == "gin/study" or "gin/run/study" in file:
         if file.rpartition("_")[2] in ("status.gin", "fit.gin", "forecast.gin", "score.gin"):
             return [file]
@@ -117,6 +119,8 @@ def read_with(file: str) -> list[str]:
         return [study] if file == study else [study, file]
     if folder in ("experiments/unicorn", "experiments/trunk"):
         return [file]
+    if folder == "experiments/payments":
+        return [study, f"{folder}/simulator.gin"] if file == study else [study, file]
     if folder in ("experiments/accuracy", "experiments/init_cpt"):
         return [study, *corpus, *([] if file == study else [file])]
     if folder == "experiments/cold_start":

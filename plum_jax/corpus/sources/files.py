@@ -97,12 +97,9 @@ class DataFile:
             frame = self.lazy
             if self.format == "delimited":
                 frame = frame.filter(~pl.all_horizontal(pl.col(*self.schema).is_null()))
-            replaced = pl.any_horizontal(
-                pl.col(name).str.contains("\ufffd", literal=True)
-                for name, dtype in self.schema.items()
-                if dtype == pl.String
-            )
-            tests = {_ENCODING: replaced}
+            strings = [name for name, dtype in self.schema.items() if dtype == pl.String]
+            replaced = [pl.col(name).str.contains("\ufffd", literal=True) for name in strings]
+            tests = {_ENCODING: pl.any_horizontal(pl.lit(False), *replaced)}  # a file may have no text at all
             if _FIELDS in self.faults:
                 tests[_FIELDS] = pl.col(_SURPLUS).is_not_null()
         fault = pl.lit(0, pl.UInt8)

@@ -62,7 +62,7 @@ def user_bootstrap(
     once = np.ones(count)
     differences = pairs[0].figures(once) - pairs[1].figures(once)
     return {
-        name: _difference(float(differences[place]), np.asarray(drawn)[:, place])
+        name: drawn_difference(float(differences[place]), np.asarray(drawn)[:, place])
         for place, name in enumerate(("auc", "gauc", "log_loss"))
         if np.isfinite(differences[place])
     }
@@ -105,7 +105,10 @@ class _Weighed:
             )
 
 
-def _difference(mean: float, drawn: np.ndarray) -> Difference:
+def drawn_difference(mean: float, drawn: np.ndarray) -> Difference:
+    """A difference of two models with the interval of 95% of its draws, and twice the smaller share on the other
+    side.
+    """
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return Difference(mean, float("nan"), float("nan"), float("nan"))
