@@ -78,6 +78,7 @@ class FittedDecoder:
             "train_seconds": round(sum(self._train_seconds(phase) for phase in phases), 1),
             "sid_table": stages.table.fingerprint,
             "pretrained": stages.config.initialisation.pretrained,
+            **{name: value for phase in phases for name, value in self._language(phase).items()},
         }
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
@@ -85,6 +86,12 @@ class FittedDecoder:
         prompts = self.stages.prompts(evaluation.fold)
         rows = np.searchsorted(prompts["user"].to_numpy(), evaluation.user)
         return self.stages.evaluator(evaluation.fold).rank(self.params, prompts[rows], k)
+
+    def _language(self, phase: str) -> dict[str, float]:
+        """Figures of the language model at the end of a phase, e.g. "cpt/loss_text"; none where it was not judged."""
+        rows = [row for row in read_metrics(self.stages.directory / "train" / phase) if "language/loss" in row]
+        last = rows[-1] if rows else {}
+        return {name.replace("language", phase, 1): last[name] for name in last if name.startswith("language/")}
 
     def _train_seconds(self, phase: str) -> float:
         rows = read_metrics(self.stages.directory / "train" / phase)
