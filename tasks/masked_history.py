@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import polars as pl
 
 from plum_jax import ragged
 from plum_jax.corpus.schema import Corpus
@@ -150,5 +151,5 @@ def _kept(rows: ragged.Ragged, wanted: np.ndarray) -> ragged.Ragged:
     return ragged.Ragged(rows.values[np.repeat(wanted, rows.lengths)], np.where(wanted, rows.lengths, 0))
 
 
-def _no_column(name: str) -> None:  # type: ignore[return]
+def _no_column(name: str) -> pl.Series:
     raise AssertionError(f"literal text has no field {name}")

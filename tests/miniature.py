@@ -34,7 +34,7 @@ def write_miniature(directory: pathlib.Path, finished: pathlib.Path) -> None:
     for name in ("quickstart", "x", "a", "b"):
         # As training left it: other tests export the same run.
         shutil.copytree(finished, directory / "runs" / name, ignore=shutil.ignore_patterns("hugging_face", "serving"))
-    _new_items(directory / "new" / "new.parquet", ItemFeatures.load(finished / "features"))
+    write_new_items(directory / "new" / "new.parquet", ItemFeatures.load(finished / "features"))
     history = ["tt1", "tt2"]
     (directory / "users.jsonl").write_text(json.dumps({"history": history, "seen": history}) + "\n")
     _tables_of_runs(directory)
@@ -86,7 +86,7 @@ def _data_sets(directory: pathlib.Path) -> None:
         path.write_text("\n".join(lines) + "\n", encoding="latin-1")
 
 
-def _new_items(path: pathlib.Path, features: ItemFeatures) -> None:
+def write_new_items(path: pathlib.Path, features: ItemFeatures) -> None:
     """Three items near old ones, with a column for each feature block of the table."""
     path.parent.mkdir()
     columns = {block.name: (block.values[:3] + 0.01).tolist() for block in features.blocks}

@@ -71,6 +71,7 @@ GROUPS = {
         Given("plum recommend", "README.md"),
         Given("plum watch_next", "README.md"),
         Given("plum explain", "README.md"),
+        Given("plum generate", "README.md", gin(PROMPT="'The film {item:tt1} is about {sid}'", MAX_TOKENS=4)),
         Given("plum evaluate", "README.md"),
         Given("plum export_serving", "README.md"),
         Given("python runs/quickstart/serving/loader.py"),
@@ -78,6 +79,8 @@ GROUPS = {
         Given("plum compare.gin", "docs/retrieval.md"),
         Given("plum assign_new_items", "docs/living_catalogue.md"),
         Given("plum extend_catalogue", "docs/living_catalogue.md"),
+        # After extend_catalogue: the table that it has written.
+        Given("plum recommend", "docs/living_catalogue.md"),
         Given("plum assign_new_items.gin"),
         Given("plum semantic_ids.gin my_corpus.gin frozen_ids.gin", sizes=gin(COLLISIONS=SIZES["COLLISIONS"])),
     ],
@@ -103,6 +106,7 @@ PAGES = [
     Given("python experiments/frank_wolfe/table.py"),
     Given("python experiments/mixture_rates/table.py"),
     Given("python experiments/lum/table.py"),
+    Given("python experiments/language/table.py"),
     Given("python experiments/t5x/table.py"),
 ]
 SLOW = {
@@ -133,6 +137,10 @@ SLOW = {
     ],
     "MovieLens-100K": [
         Given("plum pipeline.gin ml_100k.gin cpu_tiny.gin", "docs/gin.md", (*SMALL, *ML_100K)),
+        Given(
+            "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin",
+            sizes=(*SMALL, *ML_100K, *gin(MATCH_ITEMS=3, MODEL_DIR="'runs/bilingual'")),
+        ),
         Given("plum config.gin"),
         Given("plum pipeline.gin ml_100k.gin cpu_tiny.gin muon.gin", sizes=(*SMALL, *ML_100K)),
         Given(
@@ -236,6 +244,8 @@ NOT_RUN = {
     "plum study.gin global_time.gin": "the same",
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
+    "plum config.gin my_corpus.gin continue.gin": "needs a corpus that has grown: tests/jobs/test_grown_catalogue.py",
+    "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin study.gin": "a pipeline with other sizes",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 
@@ -294,6 +304,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("frank_wolfe", 20),
         ("mixture_rates", 4),
         ("lum", 40),
+        ("language", 8),
         ("t5x", 4),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()

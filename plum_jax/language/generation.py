@@ -106,6 +106,7 @@ class LanguageModel:
         A prompt's draws follow from the seed and the prompt's place in the list, whatever the batches.
         """
         decoder, params = fastest_here(self.decoder, self.params)
+        assert isinstance(decoder, Decoder), "what came was one"
         found: list[list[Continuation]] = []
         # Long and short prompts apart: less padding, and answers in the order of the prompts.
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number].lead))

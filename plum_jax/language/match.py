@@ -31,14 +31,14 @@ class WordMatch:
 
     Attributes:
       corpus: whose items are described.
-      templates: task name -> item template; those that have {sid} first and a text field at the end are asked.
+      sentences: task name -> item template; those that have {sid} first and a text field at the end are asked.
       items: int [n], which.
       max_tokens: of an answer.
       seed: which other items.
     """
 
     corpus: Corpus
-    templates: Mapping[str, str]
+    sentences: Mapping[str, str]
     items: np.ndarray
     max_tokens: int = 16
     seed: int = 0
@@ -67,7 +67,7 @@ class WordMatch:
         renderer = templates.Renderer(vocabulary)
         generation = Generation(max_tokens=self.max_tokens, words_only=True)
         found: dict[templates.Field, list[list[str]]] = {}
-        for name, text in self.templates.items():
+        for name, text in self.sentences.items():
             template = templates.parse(
                 text, where=f"item template of task {name}", fields=rows.item_fields, tokens=vocabulary.control_tokens
             )

@@ -49,9 +49,8 @@ def read_prompts(
       room: tokens that may follow.
       start_token: put first, as in training.
     """
-    hidden, cache, real, lengths = decoder.apply(
-        {"params": params}, prompts, lengths, start_token, method="read_prompts"
-    )
+    found: Any = decoder.apply({"params": params}, prompts, lengths, start_token, method="read_prompts")
+    hidden, cache, real, lengths = found
     (piece,), (positions,) = cache.pieces, cache.positions
     # [..., R, T, K, H]: layers lead where they are scanned.
     empty = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-3], room, *x.shape[-2:]), x.dtype), piece)
@@ -72,11 +71,11 @@ def read_token(decoder: Decoder, params: Any, read: ReadSoFar, tokens: jax.Array
     written = jnp.broadcast_to(jnp.arange(room) < read.count, (rows, 1, room))
     mask = jnp.concatenate([read.prompt, written, jnp.ones((rows, 1, 1), bool)], axis=2)
     one = decoder.clone(attention=EinsumAttention())
-    hidden, cache, _ = one.apply({"params": params}, tokens[:, None], positions, mask, read.cache, method="hidden")
-    prompt, behind, new = cache.pieces
+    output: Any = one.apply({"params": params}, tokens[:, None], positions, mask, read.cache, method="hidden")
+    prompt, behind, new = output.cache.pieces
     behind = jax.tree.map(lambda old, x: lax.dynamic_update_slice_in_dim(old, x, read.count, old.ndim - 3), behind, new)
     cache = KVCache((prompt, behind), read.cache.positions)
-    log_probs = _log_probs(decoder, params, hidden)
+    log_probs = _log_probs(decoder, params, output.values)
     return log_probs, dataclasses.replace(read, cache=cache, count=read.count + 1)
 
 

@@ -119,7 +119,11 @@ def test_what_cannot_be_trained_on_is_one_error(songs, tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "latin.txt").write_bytes("fine\nCaf\xe9".encode("latin-1"))
     for further, error, message in (
-        (MaskedHistory(), TemplateError, "mask template of task masked_history: '<mask>' has <mask>, which is no control"),
+        (
+            MaskedHistory(),
+            TemplateError,
+            "mask template of task masked_history: '<mask>' has <mask>, which is no control",
+        ),
         (MaskedHistory(mask="?", event="{genre}"), TemplateError, "has no field 'genre'; valid are"),
         (MaskedHistory(mask="?", layout="{masked} {history}"), TemplateError, "must have {history} and end with"),
         (SidPairs({"p": "{sid} {other_genre}"}), TemplateError, "has no field 'other_genre'; valid are"),
@@ -145,4 +149,6 @@ def test_a_leak_planted_in_the_histories_is_caught(songs, monkeypatch, further):
     everything = songs.corpus.events.with_row_index("event").with_columns(pl.col("event").cast(pl.Int64))
     monkeypatch.setattr(type(leaking), "training_events", lambda self: everything)
     with pytest.raises(LeakError):
-        further.tasks(leaking, songs.table, songs.vocabulary, LENGTH)[0].get_dataset(split="train", sequence_length=None)
+        further.tasks(leaking, songs.table, songs.vocabulary, LENGTH)[0].get_dataset(
+            split="train", sequence_length=None
+        )

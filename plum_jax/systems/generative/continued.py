@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -62,7 +63,8 @@ class Continued:
           RunError: a decoder of other sizes.
         """
         found = checkpoints.load_params(self._params)
-        wanted = jax.eval_shape(initial_params(decoder), jax.random.key(0))
+        init: Any = initial_params(decoder)
+        wanted = jax.eval_shape(init, jax.random.key(0))
         shapes = [{jax.tree_util.keystr(path): np.shape(x) for path, x in _leaves(tree)} for tree in (found, wanted)]
         for name in sorted({*shapes[0], *shapes[1]}):
             there, here = (of.get(name) for of in shapes)
@@ -79,6 +81,4 @@ class Continued:
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    import flax.linen as nn
-
     return jax.tree_util.tree_flatten_with_path(nn.unbox(tree))[0]

@@ -105,7 +105,7 @@ class TokenLosses:
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "num_kinds"))
-def _sums(decoder: Decoder, params: Any, batch: Batch, kind_of: jax.Array, num_kinds: int) -> jax.Array:
+def _sums(decoder: Decoder, params: Any, batch: Any, kind_of: jax.Array, num_kinds: int) -> jax.Array:
     """float32 [2, kinds]: sums of loss and of weight over a batch; logits of one row at a time."""
     segments = PackedCausal(batch["decoder_segment_ids"])
     tokens, positions = batch["decoder_input_tokens"], batch["decoder_positions"]
