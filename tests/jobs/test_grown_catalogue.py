@@ -80,6 +80,17 @@ def test_a_table_that_changed_an_id_is_one_error_and_nothing_is_lost(run, extend
     assert done.returncode == 1 and "system 'item_knn' has a row for each item and knows no others" in done.stderr
 
 
+def log_prob_of_new(plum, run: pathlib.Path, *flags: str) -> float:
+    """Mean log-probability of the new films after a short history."""
+    prompt = "--gin.PROMPT='<history> {item:tt1} {item:tt2} {sid}'"
+    done = plum.run(["generate", str(run), prompt, "--gin.BEAMS=12", "--gin.PHASE='retrieval'", *flags], run.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in (run / "generated.jsonl").read_text().splitlines()]
+    found = [row["log_prob"] for row in rows if row["items"][0][0] in NEW]
+    assert len(found) == len(NEW)
+    return sum(found) / len(found)
+
+
 def test_new_items_are_learnt_by_going_on_from_the_run(run, extended, plum, tmp_path):
     write_own_csv(tmp_path)
     log = tmp_path / "odd.csv"
@@ -92,7 +103,7 @@ def test_new_items_are_learnt_by_going_on_from_the_run(run, extended, plum, tmp_
 
     def command(model_dir: str, table: pathlib.Path, *more: str) -> list[str]:
         settings = {"BASE_RUN": f"'{run}'", "SID_TABLE": f"'{table}'", "MODEL_DIR": f"'{tmp_path / model_dir}'"}
-        settings |= {"CPT_STEPS": "6", "RETRIEVAL_STEPS": "4"}
+        settings |= {"CPT_STEPS": "20", "RETRIEVAL_STEPS": "4"}
         return [*(f"--gin_file={file}" for file in files), *(f"--gin.{k}={v}" for k, v in settings.items()), *more]
 
     done = plum.run(command("grown", extended), tmp_path)
@@ -103,12 +114,16 @@ def test_new_items_are_learnt_by_going_on_from_the_run(run, extended, plum, tmp_
     base, table = SidTable.load(run / "sids"), SidTable.load(tmp_path / "grown/sids")
     codes = dict(zip(table.item_ids.tolist(), table.codes.tolist(), strict=True))
     assert [codes[item] for item in base.item_ids.tolist()] == base.codes.tolist() and set(NEW) <= set(codes)
-    # What CPT began with is where the run had ended: after six steps it is still near.
+    # What CPT began with is where the run had ended: after twenty steps it is still near.
     first, last = load_params(run / "train/retrieval/params"), load_params(tmp_path / "grown/train/cpt/params")
     change = abs(last["embedding"] - first["embedding"]).mean() / abs(first["embedding"]).mean()
-    assert 0 < change < 0.2
+    assert 0 < change < 0.5
     (row,) = map(json.loads, (tmp_path / "grown/results.jsonl").read_text().splitlines())
     assert row["name"] == "continued"
+    # Everybody's last watches are the new ones: they are likelier than they were, by far.
+    before = log_prob_of_new(plum, run, f"--gin.SID_TABLE='{extended}'")
+    after = log_prob_of_new(plum, tmp_path / "grown")
+    assert after > before + 1
 
     with_a_moved_item(extended, tmp_path / "moved")
     for model_dir, flags, message in (

@@ -62,7 +62,9 @@ def world(tmp_path_factory) -> World:
     table = SidTable.create(
         np.array(CODES), SIZES, corpus.items["item_id"].to_list(), corpus_fingerprint=corpus.fingerprint
     )
-    sizes = DecoderConfig(num_layers=2, d_model=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=16)
+    # A layer with a window and one without: positions in the cache count.
+    kinds = {"layer_windows": (5, 0)}
+    sizes = DecoderConfig(num_layers=2, d_model=16, num_heads=2, num_kv_heads=1, head_dim=8, mlp_dim=16, **kinds)
     decoder = Decoder(sizes, vocabulary.vocab_size)
     one = jnp.zeros((1, 2), jnp.int32)
     params = nn.unbox(jax.jit(decoder.init)(jax.random.key(0), one, one, jnp.ones((1, 2, 2), bool)))["params"]
