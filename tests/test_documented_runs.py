@@ -71,6 +71,7 @@ GROUPS = {
         Given("plum recommend", "README.md"),
         Given("plum watch_next", "README.md"),
         Given("plum explain", "README.md"),
+        Given("plum steer", "docs/language.md", gin(FIELD="'title'", VALUES="['The amber film']", TOP=4)),
         Given("plum generate", "README.md", gin(PROMPT="'The film {item:tt1} is about {sid}'", MAX_TOKENS=4)),
         Given("plum evaluate", "README.md"),
         Given("plum export_serving", "README.md"),
@@ -245,6 +246,7 @@ NOT_RUN = {
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
     "plum config.gin my_corpus.gin continue.gin": "needs a corpus that has grown: tests/jobs/test_grown_catalogue.py",
+    "plum pipeline.gin ml_100k.gin cpu_tiny.gin requests.gin": "is language.gin's kind; tests/tasks/test_requests.py",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin study.gin": "a pipeline with other sizes",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }

@@ -1,8 +1,8 @@
 """Tables of the study, from the results beside this file: `python experiments/language/table.py`.
 
 Prints the Markdown that README.md shows: words that are true of a film by the codes given, against other films' words,
-for films that were trained on and for new ones; and losses by kind of token and by task. Means over seeds with Student's
-95% interval over them; of each seed's films the interval is in its row.
+for films that were trained on and for new ones; and losses by kind of token and by task. Means over seeds with
+Student's 95% interval over them; of each seed's films the interval is in its row.
 """
 
 from __future__ import annotations

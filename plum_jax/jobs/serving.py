@@ -25,6 +25,7 @@ from plum_jax.stages import Data, Stages
 from plum_jax.systems.generative.system import FittedDecoder
 from plum_jax.systems.item_history.system import FittedItemHistory
 from plum_jax.training import processes
+from tasks.requests import with_request
 
 _PARTS = (4, 2, 1)  # of the longest prompt: lengths that an export has a program for
 
@@ -40,6 +41,7 @@ def recommend(
     beam_groups: int = 1,
     beam_penalty: float = 0.5,
     sid_table: str | None = None,
+    request: str | None = None,
 ) -> None:
     """Recommendations for every user of the test fold, as Parquet, from a system of the run (trained if it is not yet).
 
@@ -55,10 +57,12 @@ def recommend(
         1: the likeliest.
       sid_table: directory of an extended SidTable, whose new items may be recommended too, by decoders; the lists are
         in MODEL_DIR/recommendations_extended then. None: the run's own.
+      request: in words, behind every user's history ("more Comedy"), for decoders that were trained with requests; the
+        lists are in MODEL_DIR/recommendations_asked then.
 
     Raises:
-      ValueError: no such system, beams that the groups do not divide, or groups or an extended table of a system that
-        has no beams.
+      ValueError: no such system, beams that the groups do not divide, or groups, an extended table or a request of a
+        system that has no beams.
       SidTableMismatch: a table that changes what the model has learnt.
     """
     worker = _worker()
@@ -73,13 +77,17 @@ def recommend(
     }
     if isinstance(fitted, FittedDecoder):
         recommender = _in_groups(_serving(fitted, sid_table), beam_groups, beam_penalty)
-        if sid_table is not None:
-            shared["directory"] = stages.directory / "recommendations_extended"
+        parts = ["recommendations", *(["extended"] if sid_table else []), *(["asked"] if request else [])]
+        shared["directory"] = stages.directory / "_".join(parts)
         with _one_at_a_time(stages.directory):
             prompts = fitted.stages.prompts("test")
+        if request is not None:
+            prompts = with_request(prompts, fitted.stages.vocabulary.encode(request))
         path = recommend_all(recommender, fitted.params, prompts, **shared)
-    elif sid_table is not None:
-        raise ValueError(f"SID_TABLE is set, but system {name!r} has a row for each item and knows no others")
+    elif sid_table is not None or request is not None:
+        raise ValueError(
+            f"SID_TABLE or REQUEST is set, but system {name!r} has a row for each item, knows no others and no words"
+        )
     elif beam_groups > 1:
         raise ValueError(f"BEAM_GROUPS is {beam_groups}, but system {name!r} searches without groups of beams")
     else:
