@@ -31,7 +31,7 @@ def write_miniature(directory: pathlib.Path, finished: pathlib.Path) -> None:
     """
     _own_corpus(directory)
     _data_sets(directory / "data")
-    for name in ("quickstart", "x", "a", "b", "steered"):
+    for name in ("quickstart", "x", "a", "b"):
         # As training left it: other tests export the same run.
         shutil.copytree(finished, directory / "runs" / name, ignore=shutil.ignore_patterns("hugging_face", "serving"))
     write_new_items(directory / "new" / "new.parquet", ItemFeatures.load(finished / "features"))
