@@ -32,7 +32,7 @@ def main() -> None:
     """Prints the tables."""
     rows = [json.loads(line) for line in (HERE / "results.jsonl").read_text().splitlines()]
     names = [name for name in rows[0] if re.fullmatch(r"cpt/(new_)?match_\w+_level_\d", name)]
-    print("| films | asked for | codes given | words of the film | of another | difference | films a seed above 0 |")
+    print("| films | asked for | codes given | words of the film | of another | difference | seeds above 0 |")
     print(f"|{'---|' * 7}")
     for name in names:
         new, field, level = re.fullmatch(r"cpt/(new_)?match_(\w+)_level_(\d)", name).groups()  # type: ignore[union-attr]
