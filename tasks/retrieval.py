@@ -19,6 +19,7 @@ from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks.examples import drawn_by_reward, with_later_targets
 from tasks.histories import HistoryRenderer, HistoryTemplates, Slider, Windows, evaluation_windows
+from tasks.requests import Requests
 
 if TYPE_CHECKING:
     import seqio
@@ -89,6 +90,7 @@ class Retrieval:
         and all that are drawn weigh the same. It takes one example a target (`history_weight` 0).
       targets: events after a history that are its target, an example each; 1: the next alone.
       seed: of the draws by reward.
+      requests: what stands in words between history and target in some examples; None: nothing.
       name: of the task.
     """
 
@@ -103,6 +105,7 @@ class Retrieval:
     reward_use: str = "weight"
     targets: int = 1
     seed: int = 0
+    requests: Requests | None = None
     name: str = "retrieval"
 
     def __post_init__(self) -> None:
@@ -139,7 +142,10 @@ class Retrieval:
         if self.reward_use == "sampling":
             examples, weight = functools.partial(drawn_by_reward, windows_of, reward, self.seed), np.ones_like(reward)
 
+        item_of = split.corpus.events["item"].to_numpy()
+
         def sequences() -> Iterator[tuple[ragged.Ragged, ragged.Ragged]]:
+            random = np.random.default_rng(self.requests.seed if self.requests is not None else 0)
             for windows in examples():
                 history_weights = self.history_weight * weight[windows.history_events] * windows.learnt
                 prompt, prompt_weights = renderer.prompt(windows, history_weights)
@@ -147,7 +153,12 @@ class Retrieval:
                 target_weights = renderer.sid_weights(target, weight[windows.target_event])
                 eos = ragged.repeated([vocabulary.eos_id], len(windows))
                 eos_weights = ragged.Ragged(self.eos_weight * weight[windows.target_event], eos.lengths)
-                yield ragged.join([prompt, target, eos]), ragged.join([prompt_weights, target_weights, eos_weights])
+                parts = [prompt, target, eos], [prompt_weights, target_weights, eos_weights]
+                if self.requests is not None:
+                    asked = self.requests.tokens(split.corpus, item_of[windows.target_event], vocabulary, random)
+                    parts[0].insert(1, asked)
+                    parts[1].insert(1, ragged.Ragged(np.zeros(len(asked.values), np.float32), asked.lengths))
+                yield ragged.join(parts[0]), ragged.join(parts[1])
 
         one_a_window = self.targets == 1 and self.reward_use == "weight"  # and they are counted without being made
         count = self._slider().count(split, self.name) if one_a_window else sum(map(len, examples()))

@@ -36,7 +36,7 @@ class SidText:
     def texts(self, corpus: Corpus) -> list[str]:
         """What the sentences read without their SIDs: the text that SentencePiece should be trained on."""
         texts: list[str] = []
-        for name, text in self._chosen(corpus).items():
+        for name, text in self.chosen(corpus).items():
             fields = (templates.SID, *corpus.items.columns)
             template = templates.parse(text, where=f"item template of task {name}", fields=fields, tokens=None)
             columns = []
@@ -64,14 +64,15 @@ class SidText:
 
         rows = TemplateRows(corpus, table, vocabulary)
         made = []
-        for name, text in self._chosen(corpus).items():
+        for name, text in self.chosen(corpus).items():
             where = f"item template of task {name}"
             template = templates.parse(text, where=where, fields=rows.item_fields, tokens=vocabulary.control_tokens)
             sentences = _Sentences(template, rows, vocabulary, learnt_items)
             made.append(seqio_task.sequence_task(name, sentences.sequences, vocabulary, len(sentences.items)))
         return made
 
-    def _chosen(self, corpus: Corpus) -> Mapping[str, str]:
+    def chosen(self, corpus: Corpus) -> Mapping[str, str]:
+        """The templates of a corpus, by the names of their tasks."""
         return default_templates(corpus) if self.templates is None else self.templates
 
 
@@ -100,7 +101,7 @@ class _Sentences:
         self._eos = [vocabulary.eos_id]
         complete = np.ones(rows.corpus.num_items, bool) if learnt_items is None else learnt_items.copy()
         for field in self._renderer.text_fields(template):
-            complete &= _has_text(rows.corpus.items[field])
+            complete &= has_text(rows.corpus.items[field])
         self.items = np.flatnonzero(complete)
 
     def sequences(self) -> Iterator[tuple[ragged.Ragged, ragged.Ragged]]:
@@ -111,7 +112,7 @@ class _Sentences:
             yield tokens, ragged.Ragged(np.ones(len(tokens.values), np.float32), tokens.lengths)
 
 
-def _has_text(column: pl.Series) -> np.ndarray:
+def has_text(column: pl.Series) -> np.ndarray:
     """Rows (bool) whose value is there and not blank."""
     if isinstance(column.dtype, pl.List):
         return (column.list.len().fill_null(0) > 0).to_numpy()

@@ -5,7 +5,8 @@
 `{field}` is a column of the corpus or `sid`; after a colon stands a Python format specification, which applies where
 the field is text ("{watch_ratio:.2%}", or a length in characters: "{title:.80}"). A Semantic ID is always written as
 ids; so is a field for which the vocabulary has tokens, and a control token such as `<history>`. What lies between is
-text: neighbouring text and text fields are encoded as one run, without white space at its ends.
+text: neighbouring text and text fields are encoded as one run, without white space at its ends. Where a sentence is
+about two items, `{other_field}` is a field of the second.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from plum_jax import ragged
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
 
 SID = "sid"
+OTHER = "other_"
 _TOKEN = re.compile(r"(<[A-Za-z_]+>)")
 
 
@@ -47,10 +49,11 @@ class Token:
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field, with its format specification."""
+    """A field, with its format specification; `other`: of the second item of a sentence about two."""
 
     name: str
     specification: str = ""
+    other: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +74,21 @@ class Template:
         return tuple(part.name for part in self.parts if isinstance(part, Field))
 
 
-def parse(text: str, *, where: str, fields: Collection[str], tokens: Collection[str] | None) -> Template:
+def parse(
+    text: str,
+    *,
+    where: str,
+    fields: Collection[str],
+    tokens: Collection[str] | None,
+    other_fields: Collection[str] = (),
+) -> Template:
     """Parses a template.
 
     Args:
       text: the template.
       where: what it is, for messages, e.g. "event template of task retrieval".
       fields: names it may use.
+      other_fields: names it may use of a second item, with "other_" before them.
       tokens: the vocabulary's control tokens; None where there is no vocabulary yet, and any are allowed.
 
     Raises:
@@ -93,9 +104,11 @@ def parse(text: str, *, where: str, fields: Collection[str], tokens: Collection[
             parts.append(Token(piece) if _TOKEN.fullmatch(piece) else Text(piece))
         if name is None:
             continue
-        if name not in fields or conversion:
-            raise TemplateError(f"{where}: {text!r} has no field {name!r}; valid are {', '.join(sorted(fields))}")
-        parts.append(Field(name, specification or ""))
+        other = name not in fields and name.startswith(OTHER) and name.removeprefix(OTHER) in other_fields
+        if (name not in fields and not other) or conversion:
+            valid = sorted({*fields, *(OTHER + field for field in other_fields)})
+            raise TemplateError(f"{where}: {text!r} has no field {name!r}; valid are {', '.join(valid)}")
+        parts.append(Field(name.removeprefix(OTHER) if other else name, specification or "", other))
     for part in parts:
         if isinstance(part, Token) and tokens is not None and part.name not in tokens:
             raise TemplateError(
@@ -113,11 +126,20 @@ class Rows:
       count: R.
       sids: the Semantic IDs as token ids, R rows (empty where there is no item).
       column: a field's values, R of them.
+      other: of the second items, where a sentence is about two.
     """
 
     count: int
     sids: ragged.Ragged | None
     column: Callable[[str], pl.Series]
+    other: Rows | None = None
+
+    def of(self, field: Field) -> Rows:
+        """The rows that a field is of."""
+        if not field.other:
+            return self
+        assert self.other is not None, "a template with a second item is only parsed where rows have one"
+        return self.other
 
 
 class Renderer:
@@ -141,7 +163,11 @@ class Renderer:
 
     def text_fields(self, template: Template) -> tuple[str, ...]:
         """Fields of a template that are written as text."""
-        return tuple(part.name for part in template.parts if isinstance(part, Field) and self._is_text(part))
+        return tuple(part.name for part in self.text_parts(template))
+
+    def text_parts(self, template: Template) -> tuple[Field, ...]:
+        """The same, with whose fields they are."""
+        return tuple(part for part in template.parts if isinstance(part, Field) and self._is_text(part))
 
     def _is_text(self, part: Text | Token | Field) -> bool:
         if isinstance(part, Field):
@@ -152,6 +178,7 @@ class Renderer:
         if isinstance(part, Token):
             return ragged.repeated([self._vocabulary.control_id(part.name)], rows.count)
         assert isinstance(part, Field)
+        rows = rows.of(part)
         if part.name == SID:
             assert rows.sids is not None, "a template with {sid} is only parsed where rows have items"
             return rows.sids
@@ -178,7 +205,7 @@ class Renderer:
             if isinstance(part, Text):
                 columns.append([part.text] * rows.count)
             else:
-                columns.append(column_text(part, rows.column(part.name)))
+                columns.append(column_text(part, rows.of(part).column(part.name)))
         return [ragged.from_rows([self._encode("".join(parts).strip()) for parts in zip(*columns, strict=True)])]
 
     def _encode_text(self, text: str) -> np.ndarray:

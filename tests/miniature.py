@@ -35,7 +35,7 @@ def write_miniature(directory: pathlib.Path, finished: pathlib.Path) -> None:
     for name in ("quickstart", "x", "a", "b"):
         # As training left it: other tests export the same run.
         shutil.copytree(finished, directory / "runs" / name, ignore=shutil.ignore_patterns("hugging_face", "serving"))
-    _new_items(directory / "new" / "new.parquet", ItemFeatures.load(finished / "features"))
+    write_new_items(directory / "new" / "new.parquet", ItemFeatures.load(finished / "features"))
     history = ["tt1", "tt2"]
     (directory / "users.jsonl").write_text(json.dumps({"history": history, "seen": history}) + "\n")
     _tables_of_runs(directory)
@@ -102,7 +102,7 @@ def _judged_queries(directory: pathlib.Path) -> None:
     pl.DataFrame(items, schema=["item_id", "title"], orient="row").write_parquet(directory / "items.parquet")
 
 
-def _new_items(path: pathlib.Path, features: ItemFeatures) -> None:
+def write_new_items(path: pathlib.Path, features: ItemFeatures) -> None:
     """Three items near old ones, with a column for each feature block of the table."""
     path.parent.mkdir()
     columns = {block.name: (block.values[:3] + 0.01).tolist() for block in features.blocks}

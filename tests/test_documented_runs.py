@@ -81,6 +81,8 @@ GROUPS = {
         Given("plum recommend", "README.md"),
         Given("plum watch_next", "README.md"),
         Given("plum explain", "README.md"),
+        Given("plum steer", "docs/language.md", gin(FIELD="'title'", VALUES="['The amber film']", TOP=4)),
+        Given("plum generate", "README.md", gin(PROMPT="'The film {item:tt1} is about {sid}'", MAX_TOKENS=4)),
         Given("plum evaluate", "README.md"),
         Given("plum export_serving", "README.md"),
         Given("python runs/quickstart/serving/loader.py"),
@@ -88,6 +90,8 @@ GROUPS = {
         Given("plum compare.gin", "docs/retrieval.md"),
         Given("plum assign_new_items", "docs/living_catalogue.md"),
         Given("plum extend_catalogue", "docs/living_catalogue.md"),
+        # After extend_catalogue: the table that it has written.
+        Given("plum recommend", "docs/living_catalogue.md"),
         Given("plum assign_new_items.gin"),
         Given("plum semantic_ids.gin my_corpus.gin frozen_ids.gin", sizes=gin(COLLISIONS=SIZES["COLLISIONS"])),
     ],
@@ -129,6 +133,7 @@ PAGES = [
     Given("python experiments/lum/table.py"),
     Given("python experiments/unicorn/table.py"),
     Given("python experiments/payments/table.py"),
+    Given("python experiments/language/table.py"),
     Given("python experiments/t5x/table.py"),
     Given("python experiments/init_cpt/table.py"),
     Given("python experiments/trunk/table.py"),
@@ -161,6 +166,10 @@ SLOW = {
     ],
     "MovieLens-100K": [
         Given("plum pipeline.gin ml_100k.gin cpu_tiny.gin", "docs/gin.md", (*SMALL, *ML_100K)),
+        Given(
+            "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin",
+            sizes=(*SMALL, *ML_100K, *gin(MATCH_ITEMS=3, MODEL_DIR="'runs/bilingual'")),
+        ),
         Given("plum config.gin"),
         Given("plum pipeline.gin ml_100k.gin cpu_tiny.gin muon.gin", sizes=(*SMALL, *ML_100K)),
         Given(
@@ -294,6 +303,9 @@ NOT_RUN = {
     "plum study.gin simulator.gin": "takes minutes; payments.gin is run",
     "plum study.gin sequences.gin": "the same",
     "plum study.gin handbook.gin": "the same, on the Handbook's transactions",
+    "plum config.gin my_corpus.gin continue.gin": "needs a corpus that has grown: tests/jobs/test_grown_catalogue.py",
+    "plum pipeline.gin ml_100k.gin cpu_tiny.gin requests.gin": "is language.gin's kind; tests/tasks/test_requests.py",
+    "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin study.gin": "a pipeline with other sizes",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 
@@ -354,6 +366,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("lum", 40),
         ("unicorn", 20),
         ("payments", 30),
+        ("language", 8),
         ("t5x", 4),
         ("init_cpt", 8),
         ("trunk", 8),

@@ -105,6 +105,8 @@ def read_with(file: str) -> list[str]:
         return ["gin/run/fit.gin"]
     if file in PARTS:
         return [PARTS[file]]
+    if file == "gin/run/continue.gin":
+        return [RUN, *corpus, MODEL, file]
     if folder == "gin/launcher":
         return ["gin/run/study_run.gin", CORPUS, "gin/study/simulated.gin", file]
     if "run.run:" in text:
@@ -117,6 +119,8 @@ def read_with(file: str) -> list[str]:
         if file.endswith("/scaling.gin"):
             return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/lum.gin", file]
         return [study] if file == study else [study, file]
+    if folder == "experiments/language":
+        return [RUN, CORPUS, MODEL, "gin/tasks/language.gin", file]
     if folder in ("experiments/unicorn", "experiments/trunk"):
         return [file]
     if folder == "experiments/payments":

@@ -158,6 +158,7 @@ class TokenBatches:
         if self.share == (0.0, 1.0):
             return indices
         start, stop = (round(end * len(indices)) for end in self.share)
+        start = min(start, len(indices) - 1)  # of few records the last is fed, whatever another feed was given
         return shuffled(indices, 0)[start : max(stop, start + 1)]
 
 

@@ -15,6 +15,7 @@ from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.system import Fitted, System
 from plum_jax.jobs.chosen import chosen_system
+from plum_jax.jobs.grown import table_of
 from plum_jax.retrieval.offline import recommend_all, recommend_ranked
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.serving import export_serving
@@ -24,6 +25,7 @@ from plum_jax.stages import Data, Stages
 from plum_jax.systems.generative.system import FittedDecoder
 from plum_jax.systems.item_history.system import FittedItemHistory
 from plum_jax.training import processes
+from tasks.requests import with_request
 
 _PARTS = (4, 2, 1)  # of the longest prompt: lengths that an export has a program for
 
@@ -38,6 +40,8 @@ def recommend(
     users_per_shard: int = 4096,
     beam_groups: int = 1,
     beam_penalty: float = 0.5,
+    sid_table: str | None = None,
+    request: str | None = None,
 ) -> None:
     """Recommendations for every user of the test fold, as Parquet, from a system of the run (trained if it is not yet).
 
@@ -51,9 +55,15 @@ def recommend(
       users_per_shard: users that a kill can cost.
       beam_groups, beam_penalty: lists of more kinds of items, by `Recommender.beam_groups`, of decoders that search;
         1: the likeliest.
+      sid_table: directory of an extended SidTable, whose new items may be recommended too, by decoders; the lists are
+        in MODEL_DIR/recommendations_extended then. None: the run's own.
+      request: in words, behind every user's history ("more Comedy"), for decoders that were trained with requests; the
+        lists are in MODEL_DIR/recommendations_asked then.
 
     Raises:
-      ValueError: no such system, beams that the groups do not divide, or groups of a system that has no beams.
+      ValueError: no such system, beams that the groups do not divide, or groups, an extended table or a request of a
+        system that has no beams.
+      SidTableMismatch: a table that changes what the model has learnt.
     """
     worker = _worker()
     name, stages, fitted = _trained(model_dir, data, systems, system, worker)
@@ -66,10 +76,18 @@ def recommend(
         "worker": worker,
     }
     if isinstance(fitted, FittedDecoder):
-        recommender = _in_groups(fitted.stages.recommender, beam_groups, beam_penalty)
+        recommender = _in_groups(_serving(fitted, sid_table), beam_groups, beam_penalty)
+        parts = ["recommendations", *(["extended"] if sid_table else []), *(["asked"] if request else [])]
+        shared["directory"] = stages.directory / "_".join(parts)
         with _one_at_a_time(stages.directory):
             prompts = fitted.stages.prompts("test")
+        if request is not None:
+            prompts = with_request(prompts, fitted.stages.vocabulary.encode(request))
         path = recommend_all(recommender, fitted.params, prompts, **shared)
+    elif sid_table is not None or request is not None:
+        raise ValueError(
+            f"SID_TABLE or REQUEST is set, but system {name!r} has a row for each item, knows no others and no words"
+        )
     elif beam_groups > 1:
         raise ValueError(f"BEAM_GROUPS is {beam_groups}, but system {name!r} searches without groups of beams")
     else:
@@ -123,6 +141,7 @@ def export_for_serving(
     lengths: Sequence[int] | None = None,
     platforms: Sequence[str] = ("cpu", "tpu"),
     overwrite: bool = False,
+    sid_table: str | None = None,
 ) -> None:
     """A system's beam search (trained if it is not yet) as MODEL_DIR/serving, for servers with JAX and numpy alone.
 
@@ -134,19 +153,23 @@ def export_for_serving(
       lengths: numbers that prompts are padded to; None: a quarter, a half and all of the longest that training had.
       platforms: that the programs can be compiled for.
       overwrite: whether another export that is there gives way.
+      sid_table: as in `recommend`.
 
     Raises:
-      ValueError: no such system, or one without a beam search.
+      ValueError: no such system, one without a beam search, or an extended table for one that has rows of items.
+      SidTableMismatch: a table that changes what the model has learnt.
     """
     stages = data.stages(model_dir)
     name, chosen = chosen_system(stages, systems, system)
     fitted = chosen.fit(stages, name)
     if isinstance(fitted, FittedDecoder):
         own = fitted.stages
-        (recommender, params), values = (own.recommender, fitted.params), None
+        (recommender, params), values = (_serving(fitted, sid_table), fitted.params), None
         # The start token comes before a prompt.
         usual = [max(own.config.retrieval.length // part, 2) - 1 for part in _PARTS]
         recipe = own.config.retrieval_task.prompt_recipe(own.split, own.table, own.vocabulary)
+    elif sid_table is not None:
+        raise ValueError(f"SID_TABLE is set, but system {name!r} has a row for each item and knows no others")
     elif isinstance(fitted, FittedItemHistory):
         (recommender, params), sizes = fitted.search, fitted.ranker.network.field_sizes
         values = max(fitted.ranker.network.num_items, *sizes, 0)
@@ -197,6 +220,12 @@ def _ranking(stages: Stages, fitted: Fitted) -> dict[str, Any]:
 
     item_ids = stages.corpus.items["item_id"].cast(pl.String).to_list()
     return {"rank": rank, "fingerprint": fitted.fingerprint, "item_ids": item_ids}
+
+
+def _serving(fitted: FittedDecoder, sid_table: str | None) -> Recommender:
+    """The search over the run's items, or over those of an extended table."""
+    own = fitted.stages.recommender
+    return own if sid_table is None else dataclasses.replace(own, table=table_of(own.table, sid_table))
 
 
 def _in_groups(recommender: Recommender, groups: int, penalty: float) -> Recommender:

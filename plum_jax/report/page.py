@@ -20,6 +20,7 @@ from plum_jax.corpus.schema import Corpus
 from plum_jax.evaluation.files import read_evaluation
 from plum_jax.evaluation.metrics import compare_per_user
 from plum_jax.report import charts
+from plum_jax.report.language import language_section
 from plum_jax.report.provenance import provenance
 from plum_jax.report.tables import (
     COMPARED,
@@ -53,6 +54,7 @@ def write_report(run_directory: epath.PathLike) -> epath.Path:
         corpus=_section(_corpus, run),
         results=_section(_results, run, rows),
         training=_section(_training, run),
+        language=_section(language_section, run),
         semantic_ids=_section(_semantic_ids, run),
         samples=_section(_samples, run),
         provenance=_section(provenance, run, rows),

@@ -24,6 +24,8 @@ from plum_jax.training.step import TrainState
 from plum_jax.training.training_config import TrainingConfig
 
 Evaluator = Callable[[Any], dict[str, float]]
+# (parameters, step): what is written at an evaluation beside figures.
+Sampler = Callable[[Any, int], None]
 # (parameters as host arrays, step) -> (parameters of the same shapes, metrics); a function of these alone.
 Maintenance = Callable[[Any, int], tuple[Any, dict[str, float]]]
 Sums = Mapping[str, tuple[float, float]]  # metric -> (sum, weight)
@@ -70,6 +72,7 @@ class Loop:
     maintain: Maintenance | None
     maintenance_period: int
     description: str
+    sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
         self._unseen: list[_Done] = []
@@ -177,6 +180,8 @@ class Loop:
             with stop.at_once():
                 for name, evaluate in self.evaluators.items():
                     row.update({f"{name}/{metric}": value for metric, value in evaluate(params).items()})
+                if self.sampler is not None and processes.is_first():
+                    self.sampler(params, step)
         except StopNow:
             return False
         row = processes.from_first(row)

@@ -15,7 +15,7 @@ from plum_jax.allocator import keep_freed_memory
 from plum_jax.training import checkpoints, processes, settings
 from plum_jax.training.feeding import Feed, Prefetcher, ShardedFeed, open_feed
 from plum_jax.training.interruption import StopRequests
-from plum_jax.training.loop import Evaluator, Loop, Maintenance, Progress
+from plum_jax.training.loop import Evaluator, Loop, Maintenance, Progress, Sampler
 from plum_jax.training.mesh import batch_sharding
 from plum_jax.training.metrics_log import MetricsLog
 from plum_jax.training.profiling import StepProfile
@@ -78,6 +78,7 @@ def train(
     maintain: Maintenance | None = None,
     maintenance_period: int = 0,
     trunk: Trunk | None = None,
+    sampler: Sampler | None = None,
     description: str = "train",
     described: Mapping[str, Any] | None = None,
 ) -> Any:
@@ -104,6 +105,8 @@ def train(
       maintenance_period: in steps; 0: never.
       trunk: where a run without a checkpoint of its own begins; None: at step 0. With a schedule that is the trunk's up
         to there, it is bit for bit the run that would have trained alone.
+      sampler: called at every evaluation, in the first process: what is written beside figures; called again for a step
+        that is met again after a kill.
       description: shown on the bar.
       described: configurations whose fields a message names where a run with others is in the directory.
 
@@ -159,6 +162,7 @@ def train(
             maintain=maintain,
             maintenance_period=maintenance_period,
             description=description,
+            sampler=sampler,
         )
         state = loop.run(state, prefetcher, start, progress, stop)
         saver.wait()

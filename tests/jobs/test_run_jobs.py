@@ -45,6 +45,8 @@ def test_every_job_does_its_work_and_leaves_the_run_as_it_was(finished, stages, 
         "explain": ["--gin.USERS=['user 3']", "--gin.ITEMS_PER_USER=4"],
         "evaluate": ["--gin.KS=(2, 6)", "--gin.NUM_BEAMS=7"],
         "export_model": [],
+        "steer": ["--gin.FIELD='title'", "--gin.VALUES=['The amber film']", "--gin.TOP=4"],
+        "generate": ["--gin.PROMPT='The film {item:tt1} is about {sid}'", "--gin.BEAMS=3"],
     }.items():
         done = plum.run([job, str(model_dir), *flags], model_dir.parent)
         assert done.returncode == 0, (job, done.stderr[-2000:])
@@ -66,6 +68,15 @@ def test_every_job_does_its_work_and_leaves_the_run_as_it_was(finished, stages, 
     for item in explained["recommended"]:
         assert sum(item["by_level"]) == pytest.approx(item["score"], abs=1e-4)
 
+    (steered,) = json.loads((model_dir / "steering.json").read_text())["rows"]
+    assert steered["items"] == 1 and steered["users"] == 10
+    # The trie's lists hold this film alone, so each user's whose target it is has it, unless it was seen.
+    assert steered["recall_filtered"] >= max(steered["recall_plain"], steered["recall_asked"])
+
+    written = [json.loads(line) for line in (model_dir / "generated.jsonl").open()]
+    assert [len(row["items"]) for row in written] == [1, 1, 1]
+    assert sorted((row["log_prob"] for row in written), reverse=True) == [row["log_prob"] for row in written]
+
     rows = [json.loads(line) for line in (model_dir / "evaluations/ks_2_6_beams_7/results.jsonl").open()]
     assert {row["name"] for row in rows} == {"popularity", "item_knn", "with_cpt", "without_cpt"}
     assert all("recall@6" in row and "recall@5" not in row for row in rows)
@@ -82,6 +93,12 @@ def test_what_is_not_a_job_a_run_or_the_job_s_own_is_one_line(finished, tmp_path
         (["recommend", str(model_dir), "--gin_file=gin/corpus/ml_100k.gin"], "a run brings its gin files"),
         (["explain", str(model_dir), "--gin.USERS=['nobody']"], "there is no test user 'nobody'; there are 10"),
         (["explain", str(model_dir), "--gin.ITEMS_PER_USER=99"], "expected ITEMS_PER_USER of at most 10"),
+        (["steer", str(model_dir), "--gin.FIELD='genres'"], "have no field 'genres'; valid are"),
+        (["steer", str(model_dir), "--gin.FIELD='title'", "--gin.VALUES=['Amber']"], "no item has 'Amber' as title"),
+        (["generate", str(model_dir)], "the macro PROMPT is read but not set: add --gin.PROMPT=..."),
+        (["generate", str(model_dir), "--gin.PROMPT='{item:tt}'"], "there is no item 'tt': did you mean"),
+        (["generate", str(model_dir), "--gin.PROMPT='x'", "--gin.SYSTEM='item_knn'"], "writes no words: set SYSTEM"),
+        (["generate", str(model_dir), "--gin.PROMPT='x'", "--gin.SYSTEM='without_cpt'"], "set PHASE to 'retrieval'"),
     ):
         with pytest.raises(SystemExit, match="plum: ") as stopped:
             run.main(arguments)

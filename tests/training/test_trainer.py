@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plum_jax.language.samples import read_samples, write_samples
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
 from plum_jax.objectives.next_token import NextTokenLoss
@@ -92,6 +93,24 @@ def test_resumed_equals_uninterrupted(tmp_path, kill_at):
     _assert_equal(whole, resumed)
     assert _losses(tmp_path / "whole") == _losses(tmp_path / "killed")
     assert [step for step, _ in _losses(tmp_path / "whole")] == [3, 4, 6, 8, 9, 12]
+
+
+def test_what_is_sampled_at_evaluations_is_the_uninterrupted_run_s(tmp_path):
+    config = dataclasses.replace(TRAINING, evaluation_period=2, tensorboard=False)
+
+    def train(directory, fail_at=None):
+        def sampler(params, step):
+            write_samples(directory, step, [{"sum": float(jax.tree.reduce(lambda a, x: a + x.sum(), params, 0.0))}])
+
+        return _train(directory, config, fail_at, sampler=sampler)
+
+    train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", fail_at=7)  # after the evaluation of step 6, which is behind the checkpoint of 4
+    train(tmp_path / "killed")
+    rows = read_samples(tmp_path / "whole")
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+    assert read_samples(tmp_path / "killed") == rows
 
 
 def test_the_average_of_the_parameters_is_what_is_evaluated_and_returned(tmp_path):

@@ -19,7 +19,7 @@ from plum_jax.objectives.next_token import NextToken
 from plum_jax.objectives.objective import Objective
 from plum_jax.training import trainer, training_config
 from plum_jax.training.initial import initial_params
-from plum_jax.training.loop import Evaluator
+from plum_jax.training.loop import Evaluator, Sampler
 from plum_jax.training.step_recipe import StepRecipe
 
 
@@ -108,6 +108,7 @@ def train_phase(
     warm_start_fingerprint: str = "none",
     evaluators: Mapping[str, Evaluator] | None = None,
     trunk: trainer.Trunk | None = None,
+    sampler: Sampler | None = None,
     description: str = "train",
 ) -> Any:
     """Trains a decoder on token records, or goes on, and returns its parameters.
@@ -121,7 +122,7 @@ def train_phase(
       directory: of the training run.
       warm_start: parameters (host arrays) to begin with; None: random ones.
       warm_start_fingerprint: of those.
-      evaluators, trunk, description: as for `trainer.train`.
+      evaluators, trunk, sampler, description: as for `trainer.train`.
     """
     feed = feed_of(phase, records, start_token)
     fingerprints = fingerprints_of(phase, decoder, feed, made_from, warm_start_fingerprint)
@@ -136,6 +137,7 @@ def train_phase(
         step_flops=phase_step_flops(phase, decoder.config, decoder.vocab_size),
         tokens_per_step=phase.batch_size * phase.length,
         trunk=trunk,
+        sampler=sampler,
         description=description,
         described={"decoder": decoder.config, "phase": phase},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -19,44 +19,25 @@ from plum_jax.interop.pretrained import Pretrained
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
 from plum_jax.retrieval.recommend import Recommender
-from plum_jax.semantic_ids.field_tokens import FieldTokens
 from plum_jax.semantic_ids.table import SidTable
-from plum_jax.semantic_ids.vocabulary import CONTROL_TOKENS, SidVocabulary
-from plum_jax.semantic_ids.vocabulary import KIND as VOCABULARY_KIND
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from plum_jax.stages import Data, Stages
+from plum_jax.systems.generative.continued import Continued
 from plum_jax.systems.generative.evaluator import RetrievalEvaluator
 from plum_jax.systems.generative.initialisation import Initialisation, item_text_sources, pretrained_text
+from plum_jax.systems.generative.language import LanguageEvaluation, LanguageJudge
 from plum_jax.systems.generative.phase import Phase, train_phase
-from plum_jax.text.files import TextPieces, read_text, text_fingerprint
-from plum_jax.text.sentence_piece import train_sentencepiece
-from tasks import materialize, mixtures, retrieval
-from tasks.fields import FieldTokenizer
+from plum_jax.systems.generative.vocabulary_stage import VocabularyConfig, VocabularyStage
+from plum_jax.text.files import TextPieces, read_text
+from plum_jax.training.loop import Evaluator
+from tasks import materialize, retrieval
+from tasks.cpt import CptTasks, FurtherTasks
 from tasks.retrieval import Retrieval
 from tasks.sid_text import SidText
 from tasks.watch_history import WatchHistory
 
 if TYPE_CHECKING:
     import seqio
-
-
-@dataclasses.dataclass(frozen=True)
-class VocabularyConfig:
-    """The text side of the vocabulary, and the tokens for numbers and categories.
-
-    Attributes:
-      num_pieces: SentencePiece pieces to train on the items' text; unused when a model is given.
-      text_model: path of a SentencePiece `.model`, of a `tokenizer.json`, or of a directory with one, to use instead
-        (a pre-trained model brings its own).
-      field_tokens: `Buckets`, `Categories` and `Hashed` of one's own making.
-      chosen_fields: fields whose buckets and categories are chosen from the training events.
-      control_tokens: names that templates may write.
-    """
-
-    num_pieces: int = 2000
-    text_model: str | None = None
-    field_tokens: tuple[FieldTokens, ...] = ()
-    chosen_fields: FieldTokenizer = FieldTokenizer()
-    control_tokens: tuple[str, ...] = CONTROL_TOKENS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +66,13 @@ class Pipeline:
     Attributes:
       data: what all systems share, up to the SidTable.
       vocabulary: text pieces, field and control tokens.
-      watch_history, sid_text, behaviour_rate: the tasks of continued pre-training, and the share of the first.
+      watch_history, sid_text, behaviour_rate, further_tasks, text_rate: continued pre-training (`CptTasks`).
       retrieval_task: the task of fine-tuning, whose prompts evaluation continues.
       decoder, cpt, retrieval: the model and its two training phases.
       initialisation: what the first phase, whichever it is, begins with; a pre-trained model takes the decoder's place.
       evaluation: the search and its metrics.
+      language: what is judged of the language model while it trains; None: nothing.
+      continued: the run that this one goes on from, with its vocabulary; None: none.
     """
 
     data: Data
@@ -97,12 +80,27 @@ class Pipeline:
     watch_history: WatchHistory = WatchHistory()
     sid_text: SidText = SidText()
     behaviour_rate: float = 0.5
+    further_tasks: Sequence[FurtherTasks] = ()
+    text_rate: float = 0.1
     retrieval_task: Retrieval = Retrieval()
     decoder: DecoderConfig = DecoderConfig()
     initialisation: Initialisation = Initialisation()
     cpt: Phase = Phase()
     retrieval: Phase = Phase()
     evaluation: EvaluationConfig = EvaluationConfig()
+    language: LanguageEvaluation | None = None
+    continued: Continued | None = None
+
+    def __post_init__(self) -> None:
+        if self.continued is not None and self.initialisation.pretrained is not None:
+            raise ValueError(
+                "a run goes on from another (BASE_RUN) or begins with a language model (PRETRAINED), not both"
+            )
+
+    @property
+    def cpt_tasks(self) -> CptTasks:
+        """The tasks of continued pre-training."""
+        return CptTasks(self.watch_history, self.sid_text, self.further_tasks, self.behaviour_rate, self.text_rate)
 
     def stages(self, model_dir: epath.PathLike) -> GenerativeStages:
         """The stages of this pipeline in one directory."""
@@ -142,25 +140,9 @@ class GenerativeStages:
 
     @functools.cached_property
     def vocabulary(self) -> SidVocabulary:
-        directory, config = self.directory / "vocabulary", self.config.vocabulary
-        text = self._given_text()
-        made_from = {
-            "vocabulary": config,
-            "sid_text": self.config.sid_text,
-        }  # whose texts are what pieces are trained on
-        inputs = {"split": self.split.fingerprint, "codebook_sizes": str(self.table.codebook_sizes)}
-        if text is not None:
-            inputs["text"] = text_fingerprint(text)
-        if artifact.is_current(directory, kind=VOCABULARY_KIND, config=made_from, inputs=inputs):
-            return SidVocabulary.load(directory)
-        if text is None:
-            model = self.directory / "sentencepiece.model"
-            train_sentencepiece(self.config.sid_text.texts(self.corpus), config.num_pieces, model)
-            text = read_text(model)
-        fields = (*config.field_tokens, *config.chosen_fields.tokens(self.split))
-        vocabulary = SidVocabulary(text, self.table.codebook_sizes, config.control_tokens, fields)
-        vocabulary.save(directory, config=made_from, inputs=inputs)
-        return vocabulary
+        config = self.config
+        stage = VocabularyStage(config.vocabulary, config.cpt_tasks, config.continued, self.split, self.table)
+        return stage.made(self.directory, None if config.continued is not None else self._given_text())
 
     def _given_text(self) -> TextPieces | None:
         """The text side that is not to be trained."""
@@ -171,16 +153,10 @@ class GenerativeStages:
 
     @functools.cached_property
     def cpt_records(self) -> epath.Path:
-        """Token records of continued pre-training: watch histories and SID-text, by rates."""
-        config = self.config
-
-        def mixture() -> seqio.Mixture:
-            behaviour = [config.watch_history.task(self.split, self.table, self.vocabulary)]
-            metadata = config.sid_text.tasks(self.corpus, self.table, self.vocabulary, self.split.learnt_items)
-            return mixtures.cpt_mixture(behaviour, metadata, config.behaviour_rate)
-
-        tasks = (config.watch_history, config.sid_text, config.behaviour_rate)
-        return self._records("cpt", mixture, tasks, config.cpt.length)
+        """Token records of continued pre-training, by rates."""
+        tasks, length = self.config.cpt_tasks, self.config.cpt.length
+        make = functools.partial(tasks.mixture, self.split, self.table, self.vocabulary, length)
+        return self._records("cpt", make, tasks.config, length, tasks.inputs)
 
     @functools.cached_property
     def retrieval_records(self) -> epath.Path:
@@ -194,13 +170,19 @@ class GenerativeStages:
         )
 
     def _records(
-        self, name: str, make: Callable[[], seqio.Mixture | seqio.Task], config: Any, length: int
+        self,
+        name: str,
+        make: Callable[[], seqio.Mixture | seqio.Task],
+        config: Any,
+        length: int,
+        read: Mapping[str, str] | None = None,
     ) -> epath.Path:
         directory = self.directory / "records" / name
         inputs = {
             "split": self.split.fingerprint,
             "sid_table": self.table.fingerprint,
             "vocabulary": self.vocabulary.fingerprint,
+            **(read or {}),
         }
         materialize.materialize(make, directory, config=config, inputs=inputs, max_length=length)
         return directory
@@ -218,8 +200,12 @@ class GenerativeStages:
 
     @functools.cached_property
     def first_params(self) -> Any:
-        """The pre-trained model's parameters with rows for the new tokens; None: random ones."""
+        """Those of the run that this one goes on from, or the pre-trained model's with rows for the new tokens; None:
+        random ones.
+        """
         start, model = self.config.initialisation, self.pretrained
+        if self.config.continued is not None:
+            return self.config.continued.params(self.decoder)
         if model is None or not start.weights:
             return None
         sources = None
@@ -231,6 +217,8 @@ class GenerativeStages:
     def first_fingerprint(self) -> str:
         """Of what `first_params` are made from; their own last bits are the machine's, and a run may move."""
         start, model = self.config.initialisation, self.pretrained
+        if self.config.continued is not None:
+            return self.config.continued.fingerprint
         if model is None or not start.weights:
             return "none"
         inputs = (self.vocabulary.fingerprint, self.table.fingerprint, start.new_rows, start.seed)
@@ -275,8 +263,15 @@ class GenerativeStages:
         start = (self.first_params, self.first_fingerprint)
         return self._train("retrieval_without_cpt", self.config.retrieval, self.retrieval_records, *start)
 
+    def language_judge(self, name: str) -> LanguageJudge | None:
+        """What judges the language model in the training `name`; None where nothing is asked."""
+        if self.config.language is None:
+            return None
+        parts = (self.decoder, self.vocabulary, self.table, self.split, self.config.sid_text.chosen(self.corpus))
+        return self.config.language.judge(*parts, self.cpt_records, self.config.cpt, self.directory / "train" / name)
+
     def _train(self, name: str, phase: Phase, records: epath.Path, warm_start: Any, fingerprint: str) -> Any:
-        evaluators = {}
+        evaluators: dict[str, Evaluator] = {}
         if phase.training.select_by or phase.training.evaluation_period:
             evaluators["validation"] = dataclasses.replace(
                 self.evaluator("validation"),
@@ -285,6 +280,8 @@ class GenerativeStages:
                 # Curves do without deciles and diversity: many figures, of few users each.
                 catalogue=Catalogue(self.corpus.num_items, self.split.item_popularity == 0, codes=self.table.codes),
             )
+        if (judge := self.language_judge(name)) is not None:
+            evaluators["language"] = judge
         return train_phase(
             phase,
             decoder=self.decoder,
@@ -295,5 +292,6 @@ class GenerativeStages:
             warm_start=warm_start,
             warm_start_fingerprint=fingerprint,
             evaluators=evaluators,
+            sampler=None if judge is None else judge.sample,
             description=name.replace("_", " "),
         )

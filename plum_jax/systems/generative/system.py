@@ -74,8 +74,9 @@ class FittedDecoder:
         start = stages.config.initialisation
         before = self._flops(stages.config.cpt) if self.cpt else 0.0
         flops = self._flops(stages.config.retrieval)
+        phases = ("cpt", "retrieval") if self.cpt else ("retrieval_without_cpt",)
         trained = stages.directory / "train"
-        told = training_facts(trained / ("retrieval" if self.cpt else "retrieval_without_cpt"), flops, before)
+        told = training_facts(trained / phases[-1], flops, before)
         if self.cpt:
             told["train_seconds"] = round(told["train_seconds"] + seconds_of(read_metrics(trained / "cpt")), 1)
         return {
@@ -86,6 +87,7 @@ class FittedDecoder:
             **told,
             "sid_table": stages.table.fingerprint,
             "pretrained": start.pretrained if start.weights else None,
+            **{name: value for phase in phases for name, value in self._language(phase).items()},
         }
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
@@ -98,3 +100,9 @@ class FittedDecoder:
         """Training FLOPs of all steps of a phase."""
         decoder = self.stages.decoder
         return phase.training.steps * phase_step_flops(phase, decoder.config, decoder.vocab_size)
+
+    def _language(self, phase: str) -> dict[str, float]:
+        """Figures of the language model at the end of a phase, e.g. "cpt/loss_text"; none where it was not judged."""
+        rows = [row for row in read_metrics(self.stages.directory / "train" / phase) if "language/loss" in row]
+        last = rows[-1] if rows else {}
+        return {name.replace("language", phase, 1): last[name] for name in last if name.startswith("language/")}

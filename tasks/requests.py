@@ -1,0 +1,121 @@
+"""Requests in words: a target's own attributes are what was asked for, others what was not; nobody labels a thing."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+import numpy as np
+import polars as pl
+
+from plum_jax import ragged
+from plum_jax.corpus.schema import Corpus
+from plum_jax.semantic_ids.vocabulary import SidVocabulary
+
+
+class RequestError(ValueError):
+    """An attribute that the items do not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Requests:
+    """What stands between a history and its target in some examples: "more Comedy", or "not Horror".
+
+    Attributes:
+      fields: columns of items, text or lists of text, one of which each request is about.
+      share: of the examples that have a request; the others are as they were, so that one model serves both.
+      refused: of the requests that say what the target is not: a value that it lacks, drawn evenly from all there are.
+      wanted_text, refused_text: how they read, {value} in the middle.
+      seed: of the draws.
+    """
+
+    fields: tuple[str, ...] = ("genres",)
+    share: float = 0.5
+    refused: float = 0.3
+    wanted_text: str = "more {value}"
+    refused_text: str = "not {value}"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or not 0 <= self.refused <= 1 or not self.fields:
+            raise RequestError(f"expected fields, 0 < share < 1 and 0 <= refused <= 1 of requests, got {self}")
+
+    def wanted(self, value: str) -> str:
+        """A request for a value."""
+        return self.wanted_text.format(value=value)
+
+    def refusal(self, value: str) -> str:
+        """A request for anything but a value."""
+        return self.refused_text.format(value=value)
+
+    def draw(self, corpus: Corpus, items: np.ndarray, random: np.random.Generator) -> list[str]:
+        """A request for each target (int [R]), "" for none; a target without a value of the field has none either.
+
+        Raises:
+          RequestError: a field that the items do not have.
+        """
+        tables = [attributes(corpus, field) for field in self.fields]
+        asked, refused = random.random(len(items)) < self.share, random.random(len(items)) < self.refused
+        which, place = random.integers(0, len(tables), len(items)), random.random(len(items))
+        texts = []
+        for row, item in enumerate(items.tolist()):
+            names, has = tables[which[row]]
+            valid = np.flatnonzero(has[item] != refused[row])
+            if not asked[row] or not has[item].any() or not len(valid):
+                texts.append("")
+                continue
+            name = names[valid[int(place[row] * len(valid))]]
+            texts.append(self.refusal(name) if refused[row] else self.wanted(name))
+        return texts
+
+    def tokens(
+        self, corpus: Corpus, items: np.ndarray, vocabulary: SidVocabulary, random: np.random.Generator
+    ) -> ragged.Ragged:
+        """`draw` as tokens, a row a target."""
+        texts = self.draw(corpus, items, random)
+        encoded = {text: np.array(vocabulary.encode(text) if text else [], np.int32) for text in {*texts}}
+        return ragged.from_rows([encoded[text] for text in texts])
+
+
+def attributes(corpus: Corpus, field: str) -> tuple[list[str], np.ndarray]:
+    """The values of a column of items in order, and bool [N, values]: which items have which.
+
+    Raises:
+      RequestError: no such column, or one without a value.
+    """
+    if field not in corpus.items.columns:
+        raise RequestError(
+            f"requests: the items of corpus {corpus.name!r} have no field {field!r}; valid are "
+            f"{', '.join(corpus.items.columns)}"
+        )
+    column = corpus.items[field]
+    if not isinstance(column.dtype, pl.List):
+        column = column.cast(pl.String).map_elements(lambda value: [value], pl.List(pl.String), skip_nulls=True)
+    item = np.repeat(np.arange(corpus.num_items), column.list.len().fill_null(0).to_numpy())
+    values = column.filter((column.list.len() > 0).fill_null(False)).list.explode().cast(pl.String).to_numpy()
+    real = np.array([value is not None for value in values], bool)
+    if not real.any():
+        raise RequestError(f"requests: no item of corpus {corpus.name!r} has a value of {field!r}")
+    names, of = np.unique(values[real].astype(str), return_inverse=True)
+    has = np.zeros((corpus.num_items, len(names)), bool)
+    has[item[real], of] = True
+    return names.tolist(), has
+
+
+def require_value(names: list[str], field: str, value: str) -> int:
+    """The place of a value.
+
+    Raises:
+      RequestError: no item has it; near ones are named.
+    """
+    if value not in names:
+        near = difflib.get_close_matches(value, names, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:20])}"
+        raise RequestError(f"no item has {value!r} as {field}: {hint}")
+    return names.index(value)
+
+
+def with_request(prompts: pl.DataFrame, tokens: list[int]) -> pl.DataFrame:
+    """Rows of `tasks.retrieval.read_prompts` whose prompts end with a request."""
+    asked = pl.lit(pl.Series([tokens], dtype=pl.List(pl.Int32)))
+    return prompts.with_columns(pl.concat_list(pl.col("prompt"), asked).alias("prompt"))
