@@ -37,15 +37,20 @@ def main() -> None:
                 figures(SAID[data], share, by_name)
         whole = grouped([row for row in rows if row["data"] == data and row["label_share"] == 1])
         by_kind(data, whole)
-        print(f"| {SAID[data]} | less | {' | '.join(FIGURES.values())} |\n|{'---|' * 5}")
-        for share in SHARES:
-            for name, some in grouped(
-                [row for row in rows if row["data"] == data and row["label_share"] == share]
-            ).items():
-                if "base" in some[0]:
-                    cells = " | ".join(difference(some, figure) for figure in FIGURES)
-                    print(f"| {name}{told(share)} | {some[0]['base'].removesuffix(f'_{share:g}')} | {cells} |")
-        print()
+        differences(data, [row for row in rows if row["data"] == data])
+
+
+def differences(data: str, rows: Sequence[Row]) -> None:
+    """One table of differences, where there are any."""
+    if not any("base" in row for row in rows):
+        return
+    print(f"| {SAID[data]} | less | {' | '.join(FIGURES.values())} |\n|{'---|' * 5}")
+    for share in SHARES:
+        for name, some in grouped([row for row in rows if row["label_share"] == share]).items():
+            if "base" in some[0]:
+                cells = " | ".join(difference(some, figure) for figure in FIGURES)
+                print(f"| {name}{told(share)} | {some[0]['base'].removesuffix(f'_{share:g}')} | {cells} |")
+    print()
 
 
 def grouped(rows: Sequence[Row]) -> dict[str, list[Row]]:
