@@ -1,4 +1,4 @@
-"""The trunk: what sliding windows cost in training, and what the store's approximate search finds.
+"""The trunk: what sliding windows cost in training, what the store's search finds, what an event of a stream costs.
 
     python benchmarks/trunk.py           more rounds, more vectors
     python benchmarks/trunk.py --quick   50 s
@@ -9,6 +9,7 @@ The store needs LanceDB (`pip install -e .[store]`). Prints a line for each sect
     over those on the latest window of each user; a batch has as many rows of either.
   store_query_vs_exact_recall: share of the exact ten nearest items of a user that the store's index finds; beside it
     milliseconds a query of either. None where LanceDB is not installed.
+  streaming_event_ms, streaming_vs_recompute: of payments_streaming.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import timing
 
 VERSIONS = ("jax", "numpy")
 # Modules beside this one, each with `measure(quick) -> {key: figure}`; an application of the trunk adds its own.
-SECTIONS = ("trunk_windows", "trunk_store")
+SECTIONS = ("trunk_windows", "trunk_store", "payments_streaming")
 
 
 def main() -> None:
