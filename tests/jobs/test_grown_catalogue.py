@@ -93,6 +93,7 @@ def log_prob_of_new(plum, run: pathlib.Path, *flags: str) -> float:
     return sum(found) / len(found)
 
 
+@pytest.mark.slow
 def test_new_items_are_learnt_by_going_on_from_the_run(run, extended, plum, tmp_path):
     write_own_csv(tmp_path)
     log = tmp_path / "odd.csv"

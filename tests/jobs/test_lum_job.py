@@ -47,8 +47,8 @@ def test_the_command_constructs_asks_and_uses(own_csv, plum, tmp_path):
     assert len(users) == 10 and len(users["answers"][0].as_py()) == 2 * 16
     wrong = plum.run([*arguments, "--gin.ASKED={'dear': {'price': 5}}"])
     assert wrong.returncode == 1 and "expected values of fields among ['rating'], got ['price']" in wrong.stderr
-    other = plum.run([*arguments, "--gin.LUM_CONDITIONS=('hour',)"])
-    assert other.returncode == 1 and "has no field 'hour' of events; it has gap, rating" in other.stderr
+    other = plum.run([*arguments, "--gin.LUM_CONDITIONS=('weather',)"])
+    assert other.returncode == 1 and "has no field 'weather' of events; it has gap, hour, weekday, rating" in other.stderr
 
 
 @pytest.mark.slow

@@ -1,15 +1,16 @@
 """The golden table of docs/models.md: parameters and FLOPs of every size."""
 
+import pathlib
 import re
 
 import pytest
-from conftest import REPOSITORY
 
 from gin import config as gin
 from plum_jax import run
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 COLUMNS = ("total", "activated", "embedding", "non_embedding", "activated_non_embedding")
 ROWS = re.findall(r"^\| `(\w+)` \|(.*)\|$", (REPOSITORY / "docs/models.md").read_text(), flags=re.MULTILINE)
 

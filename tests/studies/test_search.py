@@ -58,6 +58,7 @@ def test_a_setting_goes_where_its_path_leads():
     assert changed == expected
 
 
+@pytest.mark.slow
 def test_trials_are_trained_whole_and_judged_on_validation_users_alone(tmp_path, monkeypatch):
     stages = DATA.stages(tmp_path)
     evaluation = Split.evaluation

@@ -179,8 +179,8 @@ def test_bad_conditions_and_batches_are_refused(run, fitted, capsys):
         fitted.asker.conditions([{"shop": "closed"}])
     with pytest.raises(ValueError, match="field 'rating': expected a number, got 'good'"):
         fitted.asker.conditions([{"rating": "good"}])
-    with pytest.raises(ValueError, match="has no field 'hour' of events; it has gap, rating, shop"):
-        dataclasses.replace(LUM, conditions=("hour",)).fit(run, "other")
+    with pytest.raises(ValueError, match="has no field 'weather' of events; it has gap, hour, weekday, rating, shop"):
+        dataclasses.replace(LUM, conditions=("weather",)).fit(run, "other")
     with pytest.raises(ValueError, match="expected microbatches=1, got 2"):
         dataclasses.replace(LUM, training=dataclasses.replace(TRAINING, microbatches=2))
     with pytest.raises(ValueError, match="expected history_length of at most row_length 24, got 30"):
