@@ -13,7 +13,7 @@ from plum_jax.evaluation.files import compare_files
 from plum_jax.evaluation.judge import evaluated
 from plum_jax.evaluation.system import Fitted, System
 from plum_jax.stages import Data, Stages
-from plum_jax.training.run_record import write_rows
+from plum_jax.training.run_record import write_results
 
 SAMPLES = 5
 
@@ -44,9 +44,7 @@ def compare(
     stages = data.stages(model_dir)
     common = {"data": stages.corpus.name, "seed": seed}
     rows = [evaluated(stages, name, system, ks, common) for name, system in systems.items()]
-    write_rows(stages.directory / "results.jsonl", rows)
-    if results_file:
-        write_rows(results_file, rows)
+    write_results(stages.directory, rows, results_file)
     last = list(systems)[-1]
     samples = _samples(stages, systems[last].fit(stages, last), max(ks))
     artifact.write_json(stages.directory / "samples.json", samples)

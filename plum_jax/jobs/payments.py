@@ -11,7 +11,7 @@ from plum_jax.payments import judge
 from plum_jax.payments.detector import Detector
 from plum_jax.payments.events import KnownLabels, PaymentError, PaymentEvents, Payments
 from plum_jax.stages import Data
-from plum_jax.training.run_record import write_rows
+from plum_jax.training.run_record import write_results
 
 
 def detect_frauds(
@@ -76,9 +76,7 @@ def detect_frauds(
             found[name] |= {"base": other, **differences}
         rows += found.values()
         # What is finished stands there, whatever becomes of the other shares.
-        write_rows(stages.directory / "results.jsonl", rows)
-        if results_file:
-            write_rows(results_file, rows)
+        write_results(stages.directory, rows, results_file)
     print(judge.table(rows))
 
 

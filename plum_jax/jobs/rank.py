@@ -9,7 +9,7 @@ from plum_jax.ranking import judge
 from plum_jax.ranking.labels import Label, LabelledEvents
 from plum_jax.ranking.protocol import Ranker
 from plum_jax.stages import Data
-from plum_jax.training.run_record import write_rows
+from plum_jax.training.run_record import write_results
 
 
 def rank_events(
@@ -55,9 +55,7 @@ def rank_events(
             other = base[row["name"]]
             found = judge.differences(scored[row["name"]], scored[other], seed=seed)
             row |= {"base": other, **found}
-    write_rows(stages.directory / "results.jsonl", rows)
-    if results_file:
-        write_rows(results_file, rows)
+    write_results(stages.directory, rows, results_file)
     print(judge.table(rows))
 
 

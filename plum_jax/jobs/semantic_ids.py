@@ -15,7 +15,7 @@ from plum_jax.report.tables import quality_text
 from plum_jax.semantic_ids.build import QUALITY_FILE
 from plum_jax.systems.generative.phase import Phase
 from plum_jax.systems.generative.pipeline import GenerativeStages, Pipeline
-from plum_jax.training.run_record import run_record, write_rows
+from plum_jax.training.run_record import run_record, write_results
 from tasks.retrieval import Retrieval
 
 
@@ -87,9 +87,7 @@ def judge_semantic_ids(
             wall_seconds=round(time.perf_counter() - start, 1),
             **_facts(quality),
         )
-        write_rows(shared.directory / "results.jsonl", [row])
-        if results_file:
-            write_rows(results_file, [row])
+        write_results(shared.directory, [row], results_file)
         metric = f"recall@{max(pipeline.evaluation.ks)}"
         print(f"{row['name']}: {metric} {row[metric]:.4f} ± {row[f'{metric}_se']:.4f}")
 

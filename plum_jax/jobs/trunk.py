@@ -23,7 +23,7 @@ from plum_jax.stages import Data, Stages
 from plum_jax.systems.trunk import Trunk
 from plum_jax.systems.trunk.embedding import StoredVectors, Until, write_vectors
 from plum_jax.training import processes
-from plum_jax.training.run_record import run_record, write_rows
+from plum_jax.training.run_record import run_record, write_results
 
 COMPARED_USERS = 5000  # of two versions
 
@@ -103,9 +103,7 @@ def versions(
     StoredVectors(new.user_ids, new.item_ids, turned, new.trunk, new.corpus).write(folder, aligned_to=old.trunk)
     facts = {"old": old.trunk, "new": new.trunk, "users": len(asked), "items": len(old_items), "seed": seed}
     rows = [run_record(name, metrics, config=artifact.fingerprint(first, second, k), **facts)]
-    write_rows(epath.Path(model_dir) / "results.jsonl", rows)
-    if results_file:
-        write_rows(results_file, rows)
+    write_results(model_dir, rows, results_file)
     print(f"of the first {k} items of {len(asked):,} users of trunk {old.trunk} are among those of trunk {new.trunk}:")
     print("\n".join(f"  {name.removeprefix('kept_'):12s}{share:8.4f}" for name, share in metrics.items()))
     if store is not None:
@@ -142,7 +140,8 @@ def fine_tune(
     for name, system in systems.items():
         fitted = system.fit(stages, name)
         metrics = _judged(stages, fitted, liked, k)
-        _write(stages, [_row(stages, f"{name}_liked", metrics, seed, (system, label), fitted)], results_file)
+        row = _row(stages, f"{name}_liked", metrics, seed, (system, label), fitted)
+        write_results(stages.directory, [row], results_file)
         said = (f"{metrics[f'recall@{k}{end}']:.4f} ± {metrics[f'recall@{k}{end}_se']:.4f}" for end in ("", "_unseen"))
         print(f"{name:16s}  recall@{k} {next(said)}, seen removed {next(said)}, {len(liked):,} users")
 
@@ -178,7 +177,8 @@ def horizons(
         for said, evaluation in targets.items():
             found = _judged(stages, fitted, evaluation, k)
             metrics |= {f"{metric}_{said}": value for metric, value in found.items()}
-        _write(stages, [_row(stages, f"{name}_horizons", metrics, seed, system, fitted)], results_file)
+        row = _row(stages, f"{name}_horizons", metrics, seed, system, fitted)
+        write_results(stages.directory, [row], results_file)
         print(f"{name:16s}" + "".join(f"  {said}: {metrics[f'recall@{k}_unseen_{said}']:.4f}" for said in targets))
 
 
@@ -195,12 +195,6 @@ def _row(
     common = {"data": stages.corpus.name, "seed": seed, **fitted.facts}
     common["wall_seconds"] = common.get("train_seconds", 0.0)
     return run_record(name, metrics, config=artifact.fingerprint(stages.data, config), **common)
-
-
-def _write(stages: Stages, rows: list[dict[str, Any]], results_file: str | None) -> None:
-    write_rows(stages.directory / "results.jsonl", rows)
-    if results_file:
-        write_rows(results_file, rows)
 
 
 def _common(old: list[str], new: list[str], what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from plum_jax.systems.unicorn.judged_search import JudgedSearch
 from plum_jax.systems.unicorn.requests import Request, answers
 from plum_jax.systems.unicorn.system import Unicorn
 from plum_jax.systems.unicorn.vectors import write_vectors
-from plum_jax.training.run_record import write_rows
+from plum_jax.training.run_record import write_results
 
 
 def train_and_judge(
@@ -61,9 +61,7 @@ def train_and_judge(
         other = base.get(row["model"])
         if other is not None and row["task"] in judge.judged_tasks(models[other]):
             row |= {"base": other, **judge.differences(stages, row["model"], other, row["task"], ks)}
-    write_rows(stages.directory / "results.jsonl", rows)
-    if results_file:
-        write_rows(results_file, rows)
+    write_results(stages.directory, rows, results_file)
     print(judge.table(rows, max(ks)))
 
 
@@ -123,7 +121,5 @@ def search_judgements(
     rows = judge_search.judged_search(
         directory, "search", fitted, relevant=relevant, k=k, max_queries=max_queries, facts=facts
     )
-    write_rows(directory / "results.jsonl", rows)
-    if results_file:
-        write_rows(results_file, rows)
+    write_results(directory, rows, results_file)
     print(judge_search.table(rows, k))

@@ -65,10 +65,7 @@ class Trunk:
         rows = sequences.training_rows(payments, self.follow, self.row_length, self.training.seed, f"trunk {name}")
         columns = sequences.read_columns(encoded) | sequences.next_columns(encoded, FORETOLD)
         feed = sequences.feed(rows, self.batch_size, self.training.seed, columns)
-        said = self
-        if self.epochs is not None:
-            training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
-            said = dataclasses.replace(self, training=training, epochs=None)
+        said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         sizes = tuple((field, fields.bucket_sizes[BUCKETS.index(field)]) for field in FORETOLD)
         network = NextPayment(self.build(fields), sizes)
         params = trainer.train(

@@ -76,10 +76,8 @@ class BehaviourRanker:
         """
         columns = self.columns(stages, label)
         events = past.training_share(label.of(stages.split), self.training_share)
-        feed, said = self.feed(columns, events), self
-        if self.epochs is not None:
-            training = self.training.for_passes(self.epochs, feed.steps_per_epoch)
-            said = dataclasses.replace(self, training=training, epochs=None)
+        feed = self.feed(columns, events)
+        said = training_config.in_steps(self, feed.steps_per_epoch)
         network, directory = self.build(columns), stages.directory / "rankers" / name
         evaluators: dict[str, Evaluator] = {}
         if self.training.evaluation_period or self.training.select_by:

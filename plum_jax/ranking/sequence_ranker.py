@@ -60,10 +60,8 @@ class SequenceRanker:
     def fit(self, stages: Stages, label: Label, name: str) -> FittedSequenceRanker:
         """Trains on every labelled training event, or goes on, or reads what was trained."""
         events, columns = label.of(stages.split), self.columns(stages.split, label)
-        feed, said = self.feed(columns, events), self
-        if self.epochs is not None:
-            training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
-            said = dataclasses.replace(self, training=training, epochs=None)
+        feed = self.feed(columns, events)
+        said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         network, directory = self.network.module(columns.sizes, columns.categories), stages.directory / "rankers" / name
         reader = Reader(network, columns, self.history_length)
         evaluators = {"validation": reader.curve(events, self.curve_rows)} if self.training.evaluation_period else {}

@@ -64,5 +64,12 @@ def write_rows(path: epath.PathLike, rows: list[dict[str, Any]]) -> None:
         artifact.write_text(path, "".join(json.dumps(row) + "\n" for row in [*kept, *rows]))
 
 
+def write_results(directory: epath.PathLike, rows: list[dict[str, Any]], results_file: epath.PathLike | None) -> None:
+    """Rows of a run into its `results.jsonl`, and into a study's file where one is named."""
+    write_rows(epath.Path(directory) / "results.jsonl", rows)
+    if results_file:
+        write_rows(results_file, rows)
+
+
 def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["name"], row.get("data"), row.get("seed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, TypeVar
 
 import optax
 
@@ -10,6 +11,8 @@ from plum_jax import artifact
 from plum_jax.training.averaging import averaged
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import AdamW, Optimizer
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,3 +60,14 @@ class TrainingConfig:
     def transformation(self) -> optax.GradientTransformation:
         """The optimizer of these steps, with the average of the parameters in its state where one is kept."""
         return averaged(self.optimizer.build(self.steps), self.ema_decay)
+
+
+def in_steps(system: T, steps_a_pass: float) -> T:
+    """What says `training` and `epochs`, a frozen dataclass, with the steps of its passes and no `epochs`; itself
+    where it says none.
+    """
+    config: Any = system
+    if config.epochs is None:
+        return system
+    training = config.training.for_passes(config.epochs, steps_a_pass)
+    return dataclasses.replace(config, training=training, epochs=None)

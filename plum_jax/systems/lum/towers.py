@@ -70,10 +70,8 @@ class LumTowers:
     def fit(self, stages: Stages, name: str) -> FittedTowers:
         """Trains on every training event, or goes on, or reads what was trained."""
         columns = self.columns(stages)
-        feed, said = EventFeed.of(columns, self.batch_size, self.training.seed), self
-        if self.epochs is not None:
-            training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
-            said = dataclasses.replace(self, training=training, epochs=None)
+        feed = EventFeed.of(columns, self.batch_size, self.training.seed)
+        said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         directory = stages.directory / "systems" / name
         network = Towers(self.network, columns.sizes, columns.categories)
         fitted = FittedTowers(network, columns, self.neighbours, None, self.training.seed, epath.Path(directory))

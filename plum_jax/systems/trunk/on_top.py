@@ -140,10 +140,7 @@ class TrunkRanker:
         """Trains on every labelled training event, or goes on, or reads what was trained."""
         events, known = label.of(stages.split), self.trunk.known(stages)
         columns, feed = TrunkColumns(stages.split, known), self.feed(stages.split, known, events)
-        said = self
-        if self.epochs is not None:
-            training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
-            said = dataclasses.replace(self, training=training, epochs=None)
+        said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         network = OnTop(self.trunk.network_of(known), tuple(self.mlp_dims), self.frozen)
         init: Any = functools.partial(_initial, network, next(feed.make_iterator()))
         inherited = {}

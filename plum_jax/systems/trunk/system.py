@@ -77,13 +77,13 @@ class Trunk:
     def fit(self, stages: Stages, name: str) -> FittedTrunk:
         """Trains on every training event, or goes on, or reads what was trained."""
         split, known = stages.split, self.known(stages)
+        said = self
         if self.epochs is not None:
-            training = self.training.for_passes(self.epochs, self.feed(split, known).rows.steps_per_epoch)
-            return dataclasses.replace(self, training=training, epochs=None).fit(stages, name)
+            said = training_config.in_steps(self, self.feed(split, known).rows.steps_per_epoch)
         reader, directory = self.reader(split, known), stages.directory / "systems" / name
         evaluators = {"validation": self._curve(reader, split)} if self.training.evaluation_period else {}
-        params = self.train(stages, known, directory, evaluators=evaluators, description=name)
-        return FittedTrunk(self, reader, params, self._facts(reader, params), epath.Path(directory))
+        params = said.train(stages, known, directory, evaluators=evaluators, description=name)
+        return FittedTrunk(said, reader, params, said._facts(reader, params), epath.Path(directory))
 
     def train(
         self,

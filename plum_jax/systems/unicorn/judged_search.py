@@ -72,10 +72,8 @@ class JudgedSearch:
         fitted = self.untrained(judged, epath.Path(directory))
         nothing = np.zeros(len(judged.texts), np.int64)
         arguments = examples, fitted.inputs, self.negatives, nothing, self.batch_size, self.training.seed
-        feed, said = ExampleFeed.of(*arguments, label=label.astype(np.float32)), self
-        if self.epochs is not None:
-            training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
-            said = dataclasses.replace(self, training=training, epochs=None)
+        feed = ExampleFeed.of(*arguments, label=label.astype(np.float32))
+        said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         params = trainer.train(
             said.training,
             directory=directory,

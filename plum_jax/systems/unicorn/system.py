@@ -114,10 +114,7 @@ class Unicorn:
         examples = joined([training_examples(split, data.queries, task) for task in self.tasks])
         seed = self.training.seed
         feed = ExampleFeed.of(examples, data.inputs, self.negatives, split.item_popularity, self.batch_size, seed)
-        said = self
-        if self.epochs is not None:
-            training = self.training.for_passes(self.epochs, feed.rows.steps_per_epoch)
-            said = dataclasses.replace(self, training=training, epochs=None)
+        said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         network, directory = data.network(self.network), epath.Path(stages.directory / "systems" / name)
         counts = {task: int(np.sum(examples.task == TASKS.index(task))) for task in self.tasks}
         fitted = FittedUnicorn(said, data, network, None, counts, directory)
