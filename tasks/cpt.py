@@ -73,9 +73,10 @@ class CptTasks:
         Raises:
           LeakError, templates.TemplateError, ValueError: as the tasks do; a task without a sequence is named.
         """
+        spoken_of = None if self.sid_text.new_items else split.learnt_items
         made: dict[str, list[seqio.Task]] = {
             "behaviour": [self.watch_history.task(split, table, vocabulary)],
-            "metadata": self.sid_text.tasks(split.corpus, table, vocabulary, split.learnt_items),
+            "metadata": self.sid_text.tasks(split.corpus, table, vocabulary, spoken_of),
             "text": [],
         }
         for task in self.further:

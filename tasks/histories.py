@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
-import polars as pl
 
 from plum_jax import ragged
 from plum_jax.corpus.splits import EvaluationSet, Split
@@ -224,7 +223,7 @@ class HistoryRenderer:
         parts = [ragged.repeated([], len(items))]
         for part in self._layout:
             if isinstance(part, templates.Template):
-                rows, template = templates.Rows(len(items), None, _no_column), part
+                rows, template = templates.literal_rows(len(items)), part
             elif part == "history":
                 rows, template = self._rows.unpersonal_events(items), self._event
             elif part == "user":
@@ -248,7 +247,7 @@ class HistoryRenderer:
             template = part if isinstance(part, templates.Template) else sections[part]
             if not isinstance(part, templates.Template) and template.fields:
                 return None
-            rendered = self._renderer.render(template, templates.Rows(1, None, _no_column))
+            rendered = self._renderer.render(template, templates.literal_rows(1))
             ends[behind].extend(rendered.values.tolist())
         return ends
 
@@ -263,7 +262,7 @@ class HistoryRenderer:
 
     def _section(self, part: templates.Template | str, windows: Windows) -> ragged.Ragged:
         if isinstance(part, templates.Template):  # literal text or a control token
-            return self._renderer.render(part, templates.Rows(len(windows), None, _no_column))
+            return self._renderer.render(part, templates.literal_rows(len(windows)))
         if part == "user":
             return self._renderer.render(self._user, self._rows.users(windows.user))
         last_items = np.full(len(windows), -1)
@@ -287,7 +286,3 @@ def _split_layout(layout: templates.Template) -> tuple[templates.Template | str,
     for part in layout.parts[:-1]:
         parts.append(part.name if isinstance(part, templates.Field) else templates.Template(layout.text, (part,)))
     return tuple(parts)
-
-
-def _no_column(name: str) -> pl.Series:
-    raise AssertionError(f"literal text has no field {name}")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import polars as pl
 
 from plum_jax import ragged
 from plum_jax.corpus.schema import Corpus
@@ -81,11 +80,12 @@ class MaskedHistory:
             return templates.parse(getattr(self, part), where=where, fields=fields, tokens=tokens)
 
         event, mask = parse("event", rows.target_fields), parse("mask", ())
-        before, between = _around(parse("layout", FIELDS), self.name)
+        where = f"layout template of task {self.name}"
+        before, between = templates.literals_before(parse("layout", FIELDS), FIELDS, where)
         slider = Slider(self.history_length, self.history_length)
 
         def literal(template: templates.Template, count: int) -> ragged.Ragged:
-            return renderer.render(template, templates.Rows(count, None, _no_column))
+            return renderer.render(template, templates.literal_rows(count))
 
         def sequences() -> Iterator[tuple[ragged.Ragged, ragged.Ragged]]:
             random = np.random.default_rng(self.seed)
@@ -107,17 +107,6 @@ class MaskedHistory:
                 yield ragged.join([prompt, told]), ragged.join(weights)
 
         return [seqio_task.sequence_task(self.name, sequences, vocabulary, slider.count(split, self.name))]
-
-
-def _around(layout: templates.Template, name: str) -> tuple[templates.Template, templates.Template]:
-    """The literal parts before and behind {history}; {masked} ends the whole."""
-    fields = [part for part in layout.parts if isinstance(part, templates.Field)]
-    if [field.name for field in fields] != list(FIELDS) or layout.parts[-1] != fields[-1]:
-        raise templates.TemplateError(
-            f"layout template of task {name}: {layout.text!r} must have {{history}} and end with {{masked}}, each once"
-        )
-    at = layout.parts.index(fields[0])
-    return tuple(templates.Template(layout.text, parts) for parts in (layout.parts[:at], layout.parts[at + 1 : -1]))  # type: ignore[return-value]
 
 
 def _with_target(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +138,3 @@ def _chosen(shown: ragged.Ragged, mask: ragged.Ragged, hidden: np.ndarray) -> ra
 def _kept(rows: ragged.Ragged, wanted: np.ndarray) -> ragged.Ragged:
     """The rows that are wanted; the others are empty."""
     return ragged.Ragged(rows.values[np.repeat(wanted, rows.lengths)], np.where(wanted, rows.lengths, 0))
-
-
-def _no_column(name: str) -> pl.Series:
-    raise AssertionError(f"literal text has no field {name}")

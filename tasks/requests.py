@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 
 import numpy as np
 import polars as pl
@@ -11,10 +10,7 @@ import polars as pl
 from plum_jax import ragged
 from plum_jax.corpus.schema import Corpus
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-
-
-class RequestError(ValueError):
-    """An attribute that the items do not have."""
+from tasks.item_attributes import attributes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Requests:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or not 0 <= self.refused <= 1 or not self.fields:
-            raise RequestError(f"expected fields, 0 < share < 1 and 0 <= refused <= 1 of requests, got {self}")
+            raise ValueError(f"expected fields, 0 < share < 1 and 0 <= refused <= 1 of requests, got {self}")
 
     def wanted(self, value: str) -> str:
         """A request for a value."""
@@ -52,7 +48,7 @@ class Requests:
         """A request for each target (int [R]), "" for none; a target without a value of the field has none either.
 
         Raises:
-          RequestError: a field that the items do not have.
+          ItemAttributeError: a field that the items do not have.
         """
         tables = [attributes(corpus, field) for field in self.fields]
         asked, refused = random.random(len(items)) < self.share, random.random(len(items)) < self.refused
@@ -75,44 +71,6 @@ class Requests:
         texts = self.draw(corpus, items, random)
         encoded = {text: np.array(vocabulary.encode(text) if text else [], np.int32) for text in {*texts}}
         return ragged.from_rows([encoded[text] for text in texts])
-
-
-def attributes(corpus: Corpus, field: str) -> tuple[list[str], np.ndarray]:
-    """The values of a column of items in order, and bool [N, values]: which items have which.
-
-    Raises:
-      RequestError: no such column, or one without a value.
-    """
-    if field not in corpus.items.columns:
-        raise RequestError(
-            f"requests: the items of corpus {corpus.name!r} have no field {field!r}; valid are "
-            f"{', '.join(corpus.items.columns)}"
-        )
-    column = corpus.items[field]
-    if not isinstance(column.dtype, pl.List):
-        column = column.cast(pl.String).map_elements(lambda value: [value], pl.List(pl.String), skip_nulls=True)
-    item = np.repeat(np.arange(corpus.num_items), column.list.len().fill_null(0).to_numpy())
-    values = column.filter((column.list.len() > 0).fill_null(False)).list.explode().cast(pl.String).to_numpy()
-    real = np.array([value is not None for value in values], bool)
-    if not real.any():
-        raise RequestError(f"requests: no item of corpus {corpus.name!r} has a value of {field!r}")
-    names, of = np.unique(values[real].astype(str), return_inverse=True)
-    has = np.zeros((corpus.num_items, len(names)), bool)
-    has[item[real], of] = True
-    return names.tolist(), has
-
-
-def require_value(names: list[str], field: str, value: str) -> int:
-    """The place of a value.
-
-    Raises:
-      RequestError: no item has it; near ones are named.
-    """
-    if value not in names:
-        near = difflib.get_close_matches(value, names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names[:20])}"
-        raise RequestError(f"no item has {value!r} as {field}: {hint}")
-    return names.index(value)
 
 
 def with_request(prompts: pl.DataFrame, tokens: list[int]) -> pl.DataFrame:

@@ -172,9 +172,8 @@ class Retrieval:
           "seen_items" List(Int32) (all items of the history, also those before the prompt's; ascending, each once).
         """
         evaluation = split.evaluation(fold)
-        renderer = self._renderer(split, table, vocabulary)
         parts = [
-            renderer.prompt(windows, np.zeros(len(windows.history_events)))[0]
+            self.prompts_of(windows, split, table, vocabulary)
             for windows in evaluation_windows(evaluation, self.history_length)
         ]
         values = np.concatenate([part.values for part in parts]) if parts else np.zeros(0, np.int32)
@@ -188,6 +187,11 @@ class Retrieval:
                 "seen_items": _list_column(seen).list.unique().list.sort(),
             }
         )
+
+    def prompts_of(self, windows: Windows, split: Split, table: SidTable, vocabulary: SidVocabulary) -> ragged.Ragged:
+        """Tokens before the target of each of R windows, without a request, int32 R rows."""
+        renderer = self._renderer(split, table, vocabulary)
+        return renderer.prompt(windows, np.zeros(len(windows.history_events)))[0]
 
     def watch_next_prompts(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> pl.DataFrame:
         """Prompts that ask what is watched after an item, by nobody in particular (YouTube's offline recipe).

@@ -29,9 +29,12 @@ class SidText:
     Attributes:
       templates: task name -> item template, e.g. {"title_of_sid": "Video {sid} has title (en): {title}"}. None: both
         directions for every text field and categorical feature of the corpus.
+      new_items: items that the split holds out of training are spoken of too: what is written of them is known before
+        anybody has watched them.
     """
 
     templates: Mapping[str, str] | None = None
+    new_items: bool = False
 
     def texts(self, corpus: Corpus) -> list[str]:
         """What the sentences read without their SIDs: the text that SentencePiece should be trained on."""

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import re
 import string
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,29 @@ class Rows:
             return self
         assert self.other is not None, "a template with a second item is only parsed where rows have one"
         return self.other
+
+
+def literal_rows(count: int) -> Rows:
+    """Rows of templates that have no field: literal text and control tokens."""
+
+    def no_column(name: str) -> pl.Series:
+        raise AssertionError(f"literal text has no field {name}")
+
+    return Rows(count, None, no_column)
+
+
+def literals_before(layout: Template, fields: Sequence[str], where: str) -> list[Template]:
+    """What stands before each field of a layout: literal text and control tokens, by field.
+
+    Raises:
+      TemplateError: the layout has other fields, or in another order, or something behind the last.
+    """
+    places = [place for place, part in enumerate(layout.parts) if isinstance(part, Field)]
+    if layout.fields != tuple(fields) or places[-1] != len(layout.parts) - 1:
+        wanted = ", ".join(f"{{{field}}}" for field in fields)
+        raise TemplateError(f"{where}: {layout.text!r} must have {wanted} in this order, and end with the last")
+    starts = [0, *(place + 1 for place in places[:-1])]
+    return [Template(layout.text, layout.parts[start:end]) for start, end in zip(starts, places, strict=True)]
 
 
 class Renderer:

@@ -18,6 +18,7 @@ from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import rank_items
 from plum_jax.stages import Data, Stages
 from plum_jax.systems.generative.pipeline import GenerativeStages
+from plum_jax.systems.generative.reasons import Reasons
 from plum_jax.systems.generative.system import FittedDecoder
 from plum_jax.systems.item_history.system import FittedItemHistory
 
@@ -39,6 +40,10 @@ def explain(
     A decoder's score is the log-probability of the item's Semantic ID after the user's prompt, and so a sum over its
     levels; the first level tells how sure the model is of the kind of item, the last of the item among its like. An
     item-level model's is a share of it, and of the log-probability of the item among all.
+
+    A decoder's recommendations have reasons: the event of the history without which the item would lose most, by a pass
+    without each ("because", with the loss in nats), what both items have in common, and, where continued pre-training
+    had explanations, what the model itself says.
 
     Args:
       model_dir: of the run.
@@ -87,6 +92,7 @@ def _explanation(
     found = _of_decoder(fitted, user, k) if isinstance(fitted, FittedDecoder) else _of_item_history(fitted, user, k)
     items, scores, by_level, among_all = found
     titles, target = _titles(stages), int(user.target_item[0])
+    because = _because(fitted, user, items, titles) if isinstance(fitted, FittedDecoder) else [{}] * len(items)
     dense = [None] * len(items) if among_all is None else [float(value) for value in among_all]
     return {
         "user_id": stages.corpus.users["user_id"][int(user.user[0])],
@@ -102,8 +108,9 @@ def _explanation(
                 **({} if of_all is None else {"among_all": of_all}),
                 "by_level": [float(value) for value in levels],
                 "hit": item == target,
+                **reason,
             }
-            for item, score, levels, of_all in zip(items, scores, by_level, dense, strict=True)
+            for item, score, levels, of_all, reason in zip(items, scores, by_level, dense, because, strict=True)
         ],
     }
 
@@ -116,6 +123,32 @@ def _of_decoder(fitted: FittedDecoder, user: EvaluationSet, k: int) -> Parts:
     items = [int(item) for item in lists[0] if item >= 0]
     levels = level_scores(stages, fitted.params, prompts["prompt"][0].to_list(), stages.table.codes[items])
     return items, scores[0, : len(items)], levels, None
+
+
+def _because(fitted: FittedDecoder, user: EvaluationSet, items: list[int], titles: list[str]) -> list[dict[str, Any]]:
+    """The reason of each item; nothing for a user without two events, or where no feature of items is known."""
+    own = fitted.stages
+    reasons = Reasons(own, fitted.params, fitted.cpt)
+    (window,) = reasons.windows(user)
+    if len(window.history_events) < 2 or not (own.corpus.item_features or reasons.task):
+        return [{}] * len(items)
+    chosen = np.array(items)
+    windows = window.take(np.zeros(len(items), np.int64))
+    drops = Ragged(reasons.drops(windows, chosen), windows.lengths).rows()
+    said = reasons.said(windows, chosen) if reasons.task is not None else [None] * len(items)
+    history = reasons.writer.items(window.history_events)
+
+    def named(item: int, other: int) -> dict[str, Any]:
+        return {"title": titles[other], "shared": reasons.writer.shared.in_common(item, other)}
+
+    found = []
+    for item, drop, one in zip(items, drops, said, strict=True):
+        place = int(drop.argmax())
+        reason: dict[str, Any] = {"because": named(item, int(history[place])) | {"drop": float(drop[place])}}
+        if one is not None and one.place >= 0:
+            reason["said"] = {"title": titles[int(history[one.place])], "words": one.words}
+        found.append(reason)
+    return found
 
 
 def _of_item_history(fitted: FittedItemHistory, user: EvaluationSet, k: int) -> Parts:
@@ -162,4 +195,16 @@ def _text(one: dict[str, Any]) -> str:
             parts = f"{item['among_all']:9.2f}  {parts}"
         mark = "  <- the next one" if item["hit"] else ""
         lines.append(f"  {item['score']:8.2f}  {parts}  {item['sid']:24s}{item['title']}{mark}")
+        lines += _reason_text(item)
     return "\n".join(lines)
+
+
+def _reason_text(item: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "because" in item:
+        because = item["because"]
+        shared = f"both are {', '.join(because['shared'])}" if because["shared"] else "nothing in common by metadata"
+        lines.append(f"            because of {because['title']} ({because['drop']:+.2f} nats; {shared})")
+    if "said" in item:
+        lines.append(f"            in its own words: because of {item['said']['title']}: {item['said']['words']}")
+    return lines

@@ -17,7 +17,8 @@ from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import Recommender, rank_items, select_rows
 from plum_jax.stages import Data
 from plum_jax.systems.generative.system import FittedDecoder
-from tasks.requests import RequestError, Requests, attributes, require_value, with_request
+from tasks.item_attributes import ItemAttributeError, attributes, require_value
+from tasks.requests import Requests, with_request
 
 RAREST = 10
 
@@ -52,7 +53,7 @@ def steer(
 
     Raises:
       ValueError: no such system, one without prompts, or a list longer than the beams.
-      RequestError: no such field, or a value that no item has.
+      ItemAttributeError: no such field, or a value that no item has.
     """
     stages = data.stages(model_dir)
     name, chosen = chosen_system(stages, systems, system)
@@ -76,7 +77,7 @@ def steer(
             :RAREST
         ]
     if not asked_for:
-        raise RequestError(f"no target of these users has a value of {field!r}: name VALUES")
+        raise ItemAttributeError(f"no target of these users has a value of {field!r}: name VALUES")
     lists = _Lists(own.recommender, fitted.params, prompts, k)
     plain = lists.found()
     rows = []

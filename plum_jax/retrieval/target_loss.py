@@ -47,27 +47,30 @@ class TargetLoss:
 
     def per_user(self, params: Params) -> np.ndarray:
         """float32 [U, L]: nats of each code of each user's target."""
-        recommender = self.recommender
         rows = self.prompts[select_rows(len(self.prompts), self.max_users)]
-        prompts = Ragged.from_series(rows["prompt"])
-        codes = recommender.table.codes[rows["target_item"].to_numpy()]
-        targets = codes + np.asarray(recommender.vocabulary.sid_offsets)
-        losses = np.empty(codes.shape, np.float32)
-        batch_size = recommender.batch_size
-        with tqdm(total=len(rows), desc="held-out loss", unit=" users", disable=len(rows) < 1000) as progress:
-            for users, length in length_batches(prompts.lengths, batch_size, recommender.num_buckets):
-                filled = np.concatenate([users, np.repeat(users[:1], batch_size - len(users))])
-                found = target_nats(
-                    recommender.decoder,
-                    params,
-                    jnp.asarray(prompts.padded(filled, length)),
-                    jnp.asarray(prompts.lengths[filled], jnp.int32),
-                    jnp.asarray(targets[filled], jnp.int32),
-                    start_token=recommender.vocabulary.start_id,
-                )
-                losses[users] = np.asarray(found)[: len(users)]
-                progress.update(len(users))
-        return losses
+        return item_nats(self.recommender, params, Ragged.from_series(rows["prompt"]), rows["target_item"].to_numpy())
+
+
+def item_nats(recommender: Recommender, params: Params, prompts: Ragged, items: np.ndarray) -> np.ndarray:
+    """float32 [U, L]: -log p of each code of an item (int [U]) after each prompt, in batches of the recommender's."""
+    codes = recommender.table.codes[items]
+    targets = codes + np.asarray(recommender.vocabulary.sid_offsets)
+    losses = np.empty(codes.shape, np.float32)
+    batch_size = recommender.batch_size
+    with tqdm(total=len(items), desc="held-out loss", unit=" users", disable=len(items) < 1000) as progress:
+        for users, length in length_batches(prompts.lengths, batch_size, recommender.num_buckets):
+            filled = np.concatenate([users, np.repeat(users[:1], batch_size - len(users))])
+            found = target_nats(
+                recommender.decoder,
+                params,
+                jnp.asarray(prompts.padded(filled, length)),
+                jnp.asarray(prompts.lengths[filled], jnp.int32),
+                jnp.asarray(targets[filled], jnp.int32),
+                start_token=recommender.vocabulary.start_id,
+            )
+            losses[users] = np.asarray(found)[: len(users)]
+            progress.update(len(users))
+    return losses
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "start_token"))

@@ -125,7 +125,11 @@ def test_what_cannot_be_trained_on_is_one_error(songs, tmp_path):
             "mask template of task masked_history: '<mask>' has <mask>, which is no control",
         ),
         (MaskedHistory(mask="?", event="{genre}"), TemplateError, "has no field 'genre'; valid are"),
-        (MaskedHistory(mask="?", layout="{masked} {history}"), TemplateError, "must have {history} and end with"),
+        (
+            MaskedHistory(mask="?", layout="{masked} {history}"),
+            TemplateError,
+            "have {history}, {masked} in this order",
+        ),
         (SidPairs({"p": "{sid} {other_genre}"}), TemplateError, "has no field 'other_genre'; valid are"),
         (SidPairs({"p": "{other_other_sid}"}), TemplateError, "has no field 'other_other_sid'"),
         (PlainText((str(tmp_path / "empty.txt"),)), ValueError, "task plain_text has no sequences"),

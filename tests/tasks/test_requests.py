@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 from rendered import records
 
-from tasks.requests import RequestError, Requests, attributes, require_value, with_request
+from tasks.item_attributes import attributes, require_value
+from tasks.requests import Requests, with_request
 from tasks.retrieval import Retrieval
 
 
@@ -65,6 +66,6 @@ def test_what_no_item_has_is_one_error(world):
         (lambda: Requests(share=1.0), "0 < share < 1"),
         (lambda: Requests(()), "expected fields"),
     ):
-        with pytest.raises(RequestError) as error:
+        with pytest.raises(ValueError) as error:
             make()
         assert message in str(error.value)
