@@ -37,7 +37,7 @@ class Explanations:
       fields: columns of items that make what is shared.
       layout: the whole: {history}, {target}, {reason} and {shared}, in this order, the last at its end.
       event: one event of the history; fields of events and of their items.
-      history_length: events before the target, at most.
+      history_length: events before the target, at most; every half as many events, one is explained.
       name: of the task.
     """
 
@@ -65,7 +65,7 @@ class Explanations:
         from tasks import seqio_task  # TensorFlow's import takes seconds that only materialising should pay
 
         writer = ExplanationWriter(self, split, table, vocabulary)
-        slider = Slider(self.history_length, max(1, self.history_length // 2))
+        slider = Slider(self.history_length, max(1, self.history_length // 2), every_prefix=False)
 
         def explained() -> Iterator[tuple[Windows, np.ndarray]]:
             for windows in slider.windows(split, self.name):

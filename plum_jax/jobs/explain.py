@@ -126,11 +126,11 @@ def _of_decoder(fitted: FittedDecoder, user: EvaluationSet, k: int) -> Parts:
 
 
 def _because(fitted: FittedDecoder, user: EvaluationSet, items: list[int], titles: list[str]) -> list[dict[str, Any]]:
-    """The reason of each item; nothing for a user without two events, or where no feature of items is known."""
+    """The reason of each item; nothing for a user without two events, or where nothing is known of items."""
     own = fitted.stages
     reasons = Reasons(own, fitted.params, fitted.cpt)
     (window,) = reasons.windows(user)
-    if len(window.history_events) < 2 or not (own.corpus.item_features or reasons.task):
+    if len(window.history_events) < 2 or not (own.corpus.item_features or own.corpus.text_fields):
         return [{}] * len(items)
     chosen = np.array(items)
     windows = window.take(np.zeros(len(items), np.int64))

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from plum_jax import artifact
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.evaluation.system import System
 from plum_jax.jobs.chosen import chosen_system
+from plum_jax.jobs.measured import write_measured
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import rank_items, select_rows
 from plum_jax.stages import Data
@@ -25,6 +25,7 @@ def faithfulness(
     systems: Mapping[str, System],
     users: int | None = 500,
     system: str | None = None,
+    results_file: str | None = None,
 ) -> list[dict[str, Any]]:
     """Prints, and writes to MODEL_DIR/faithfulness.json, one row for each way to name a reason; returns the rows.
 
@@ -43,6 +44,7 @@ def faithfulness(
       systems: those of the run.
       users: test users, evenly spread; None: all.
       system: name of the row; None: the last of the table.
+      results_file: a study's rows, which also get these; None: none.
 
     Raises:
       ValueError: no such system, one without prompts, or nobody with two events.
@@ -69,9 +71,8 @@ def faithfulness(
     rows = [{"reason": way, **_figures(places, drops, windows.lengths)} for way, places in named.items()]
     if said is not None:
         rows[-1] |= _true_words(said, reasons, items, Ragged(history, windows.lengths).rows())
-    artifact.write_json(stages.directory / "faithfulness.json", {"system": name, "rows": rows})
     print(_table(rows, len(windows)))
-    print(f"faithfulness of {name}: {stages.directory / 'faithfulness.json'}")
+    write_measured(stages, fitted, "faithfulness", rows, results_file, system=name)
     return rows
 
 

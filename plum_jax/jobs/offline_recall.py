@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.evaluation.system import System
 from plum_jax.jobs.chosen import chosen_system
+from plum_jax.jobs.measured import write_measured
 from plum_jax.model.counts import search_flops
 from plum_jax.ragged import Ragged, from_rows
 from plum_jax.retrieval.recommend import rank_items, select_rows
@@ -31,6 +31,7 @@ def offline_recall(
     k: int = 10,
     users: int | None = None,
     system: str | None = None,
+    results_file: str | None = None,
 ) -> list[dict[str, Any]]:
     """Prints, and writes to MODEL_DIR/offline_recall.json, recall against FLOPs a user; returns the rows.
 
@@ -51,6 +52,7 @@ def offline_recall(
       k: length of a list, at most the number of beams.
       users: test users that are asked, evenly spread; None: all.
       system: name of the row; None: the last of the table.
+      results_file: a study's rows, which also get these; None: none.
 
     Raises:
       ValueError: no such system, one without prompts, a list longer than the beams, or more events than the run has.
@@ -87,9 +89,8 @@ def offline_recall(
         row |= {"users": len(test), "recall": float(hits.mean()), "flops_per_user": per_user}
         row |= {"of_full": per_user / full_flops, "change": change.mean}
         rows.append(row | {"change_low": change.low, "change_high": change.high})
-    artifact.write_json(stages.directory / "offline_recall.json", {"system": name, "k": k, "rows": rows})
     print(_text(rows, k))
-    print(f"recall of {name} against FLOPs: {stages.directory / 'offline_recall.json'}")
+    write_measured(stages, fitted, "offline_recall", rows, results_file, system=name, k=k)
     return rows
 
 

@@ -16,6 +16,7 @@ from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.system import Fitted, System
 from plum_jax.jobs.chosen import chosen_system
 from plum_jax.jobs.grown import table_of
+from plum_jax.retrieval.new_items import NewItems
 from plum_jax.retrieval.offline import recommend_all, recommend_ranked
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.retrieval.serving import export_serving
@@ -42,6 +43,7 @@ def recommend(
     beam_penalty: float = 0.5,
     sid_table: str | None = None,
     request: str | None = None,
+    new_item_share: float = 0.0,
 ) -> None:
     """Recommendations for every user of the test fold, as Parquet, from a system of the run (trained if it is not yet).
 
@@ -59,6 +61,7 @@ def recommend(
         in MODEL_DIR/recommendations_extended then. None: the run's own.
       request: in words, behind every user's history ("more Comedy"), for decoders that were trained with requests; the
         lists are in MODEL_DIR/recommendations_asked then.
+      new_item_share: of each list, for items without a training event, for decoders (`NewItems`).
 
     Raises:
       ValueError: no such system, beams that the groups do not divide, or groups, an extended table or a request of a
@@ -83,7 +86,8 @@ def recommend(
             prompts = fitted.stages.prompts("test")
         if request is not None:
             prompts = with_request(prompts, fitted.stages.vocabulary.encode(request))
-        path = recommend_all(recommender, fitted.params, prompts, **shared)
+        new = NewItems.of(stages.split.item_popularity, new_item_share, recommender.table.num_items)
+        path = recommend_all(recommender, fitted.params, prompts, new_items=new, **shared)
     elif sid_table is not None or request is not None:
         raise ValueError(
             f"SID_TABLE or REQUEST is set, but system {name!r} has a row for each item, knows no others and no words"

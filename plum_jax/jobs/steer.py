@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from plum_jax import artifact
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.evaluation.system import System
 from plum_jax.jobs.chosen import chosen_system
+from plum_jax.jobs.measured import write_measured
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import Recommender, rank_items, select_rows
 from plum_jax.stages import Data
@@ -32,14 +32,16 @@ def steer(
     k: int = 10,
     users: int | None = None,
     system: str | None = None,
+    results_file: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Prints, and writes to MODEL_DIR/steering.json, one row for each value of an attribute; returns the rows.
+    """Prints, and writes to MODEL_DIR/steering_<field>.json, one row for each value of an attribute; returns the rows.
 
     Each test user gets three lists of `k`, seen items removed: without a request, with "more <value>" behind the
     history, and without a request but constrained by the trie to the items that have the value. A row: "share_plain",
     "share_asked" (of the lists that has the value) and their difference "gain" with its 95% interval; over the users
     whose target has the value ("targets") "recall_plain", "recall_asked", "recall_filtered", with the difference of the
-    first two, "recall_gain", and its interval; "share_refused": with "not <value>".
+    first two, "recall_gain", and its interval; "share_refused": with "not <value>"; "recall_all_plain",
+    "recall_all_asked" and their difference "loss_all" with its interval, over all users, whatever their targets.
 
     Args:
       model_dir: of the run.
@@ -50,6 +52,7 @@ def steer(
       k: length of a list, at most the number of beams.
       users: test users, evenly spread; None: all.
       system: name of the row; None: the last of the table.
+      results_file: a study's rows, which also get these; None: none.
 
     Raises:
       ValueError: no such system, one without prompts, or a list longer than the beams.
@@ -88,9 +91,10 @@ def steer(
         )
         filtered = lists.found(items=has[:, place])
         rows.append({"value": names[place], **_figures(has[:, place], prompts, plain, wanted, refused, filtered)})
-    artifact.write_json(stages.directory / "steering.json", {"field": field, "k": k, "system": name, "rows": rows})
     print(_table(rows, k))
-    print(f"steering of {name} by {field}: {stages.directory / 'steering.json'}")
+    write_measured(
+        stages, fitted, f"steering_{field.replace(':', '_')}", rows, results_file, system=name, field=field, k=k
+    )
     return rows
 
 
@@ -138,6 +142,10 @@ def _figures(
     row: dict[str, Any] = {"items": int(has.sum()), "users": len(target), "targets": int(has[target].sum())}
     row |= {f"share_{of}": float(share.mean()) for of, share in zip(("plain", "asked", "refused"), shares, strict=True)}
     row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
+    everybody = [(lists == target[:, None]).any(axis=1).astype(float) for lists in (plain, wanted)]
+    loss = paired_bootstrap(everybody[1], everybody[0])
+    row |= {f"recall_all_{of}": float(hit.mean()) for of, hit in zip(("plain", "asked"), everybody, strict=True)}
+    row |= {"loss_all": loss.mean, "loss_all_low": loss.low, "loss_all_high": loss.high}
     if row["targets"]:
         of = has[target]
         hits = [(lists == target[:, None]).any(axis=1)[of].astype(float) for lists in (plain, wanted, filtered)]

@@ -14,6 +14,7 @@ from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.metrics import NOTHING
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beams import Params
+from plum_jax.retrieval.new_items import NewItems
 from plum_jax.retrieval.recommend import Recommender, rank_items
 from plum_jax.retrieval.shards import ALONE, ShardedTable, Worker
 
@@ -34,6 +35,7 @@ def recommend_all(
     items_per_user: int = 10,
     remove_seen: bool = True,
     users_per_shard: int = 4096,
+    new_items: NewItems | None = None,
     worker: Worker = ALONE,
 ) -> epath.Path | None:
     """Writes each user's recommendations as the artefact "recommendations" and returns the path of its Parquet file.
@@ -51,6 +53,7 @@ def recommend_all(
       items_per_user: K, at most `recommender.num_beams`.
       remove_seen: leave out the items in "seen_items".
       users_per_shard: users that a kill can cost.
+      new_items: which have places of their own in the lists, with scores among themselves; None: none.
       worker: which of the processes this is; None is returned where another puts the file together.
 
     Raises:
@@ -61,9 +64,13 @@ def recommend_all(
 
     def make(start: int, stop: int) -> pa.Table:
         rows = prompts[start:stop]
-        seen = Ragged.from_series(rows["seen_items"]) if remove_seen else None
-        lists = ranked_lists(recommender, params, Ragged.from_series(rows["prompt"]), items_per_user, seen)
-        row, rank, item, score = lists
+        watched, tokens = Ragged.from_series(rows["seen_items"]), Ragged.from_series(rows["prompt"])
+        seen = watched if remove_seen else None
+        lists = searched_lists(recommender, params, tokens, items_per_user, seen)
+        if new_items is not None:
+            found = new_items.found(recommender, params, tokens, items_per_user, watched)
+            lists = new_items.placed(lists, found)
+        row, rank, item, score = as_rows(*lists)
         of_user = names[rows["user"].to_numpy()[row]].tolist()
         return pa.table([of_user, rank, recommender.table.item_ids[item].tolist(), score], schema=_SCHEMA)
 
@@ -72,12 +79,13 @@ def recommend_all(
         **search_inputs(recommender, params, Ragged.from_series(prompts["prompt"])),
         "users": artifact.fingerprint(prompts["user"].to_numpy(), seen.values, seen.lengths, "\n".join(user_ids)),
     }
+    of_new = {} if new_items is None else {"new_items": (new_items.share, artifact.fingerprint(new_items.items))}
     table = ShardedTable(
         directory=epath.Path(directory),
         file=FILE,
         kind=KIND,
         schema=_SCHEMA,
-        config={**search_config(recommender), "items_per_user": items_per_user, "remove_seen": remove_seen},
+        config={**search_config(recommender), "items_per_user": items_per_user, "remove_seen": remove_seen, **of_new},
         inputs=inputs,
         rows=len(prompts),
         rows_per_shard=users_per_shard,
@@ -147,12 +155,23 @@ def require_beams(recommender: Recommender, prompts: pl.DataFrame, k: int) -> No
 def ranked_lists(
     recommender: Recommender, params: Params, prompts: Ragged, k: int, seen: Ragged | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The lists as a table: row of the prompt, rank (from 1), item index and score, each [entries].
+    """`searched_lists` as a table."""
+    return as_rows(*searched_lists(recommender, params, prompts, k, seen))
+
+
+def searched_lists(
+    recommender: Recommender, params: Params, prompts: Ragged, k: int, seen: Ragged | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Items int32 [U, k] and scores float32 [U, k] as `rank_items` gives them.
 
     Items in `seen` are kept out inside the search, so that the beams are full of others.
     """
     codes, log_probs = recommender.search(params, prompts, exclude=seen, description="beam search")
-    items, scores = rank_items(codes, log_probs, recommender.table, k, seen)
+    return rank_items(codes, log_probs, recommender.table, k, seen)
+
+
+def as_rows(items: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Lists as a table: row of the prompt, rank (from 1), item index and score, each [entries]."""
     row, place = np.nonzero(items != NOTHING)
     return row, (place + 1).astype(np.int32), items[row, place], scores[row, place]
 

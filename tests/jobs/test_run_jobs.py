@@ -46,6 +46,8 @@ def test_every_job_does_its_work_and_leaves_the_run_as_it_was(finished, stages, 
         "evaluate": ["--gin.KS=(2, 6)", "--gin.NUM_BEAMS=7"],
         "export_model": [],
         "steer": ["--gin.FIELD='title'", "--gin.VALUES=['The amber film']", "--gin.TOP=4"],
+        "faithfulness": [],
+        "offline_recall": ["--gin.EVENTS=(1, 3)", "--gin.LISTS=(1, 2)", "--gin.TOP=4"],
         "generate": ["--gin.PROMPT='The film {item:tt1} is about {sid}'", "--gin.BEAMS=3"],
     }.items():
         done = plum.run([job, str(model_dir), *flags], model_dir.parent)
@@ -68,10 +70,20 @@ def test_every_job_does_its_work_and_leaves_the_run_as_it_was(finished, stages, 
     for item in explained["recommended"]:
         assert sum(item["by_level"]) == pytest.approx(item["score"], abs=1e-4)
 
-    (steered,) = json.loads((model_dir / "steering.json").read_text())["rows"]
+    (steered,) = json.loads((model_dir / "steering_title.json").read_text())["rows"]
     assert steered["items"] == 1 and steered["users"] == 10
     # The trie's lists hold this film alone, so each user's whose target it is has it, unless it was seen.
     assert steered["recall_filtered"] >= max(steered["recall_plain"], steered["recall_asked"])
+
+    for item in explained["recommended"]:
+        assert item["because"]["title"] in {event["title"] for event in explained["history"]}
+    reasons = {row["reason"]: row for row in json.loads((model_dir / "faithfulness.json").read_text())["rows"]}
+    assert [*reasons] == ["removal", "newest", "shared"]  # its CPT had no explanations
+    assert reasons["removal"]["first"] == 1 and reasons["removal"]["faithful"] >= reasons["newest"]["faithful"]
+
+    offline = json.loads((model_dir / "offline_recall.json").read_text())["rows"]
+    assert [(row.get("events"), row.get("lists")) for row in offline] == [(1, None), (3, None), (None, 1), (None, 2)]
+    assert offline[1]["of_full"] == 1 and offline[1]["change"] == 0 and offline[2]["of_full"] == offline[3]["of_full"]
 
     written = [json.loads(line) for line in (model_dir / "generated.jsonl").open()]
     assert [len(row["items"]) for row in written] == [1, 1, 1]
@@ -93,6 +105,7 @@ def test_what_is_not_a_job_a_run_or_the_job_s_own_is_one_line(finished, tmp_path
         (["recommend", str(model_dir), "--gin_file=gin/corpus/ml_100k.gin"], "a run brings its gin files"),
         (["explain", str(model_dir), "--gin.USERS=['nobody']"], "there is no test user 'nobody'; there are 10"),
         (["explain", str(model_dir), "--gin.ITEMS_PER_USER=99"], "expected ITEMS_PER_USER of at most 10"),
+        (["offline_recall", str(model_dir), "--gin.EVENTS=(1, 99)"], "EVENTS of 1 to 20, the run's history"),
         (["steer", str(model_dir), "--gin.FIELD='genres'"], "have no field 'genres'; valid are"),
         (["steer", str(model_dir), "--gin.FIELD='title'", "--gin.VALUES=['Amber']"], "no item has 'Amber' as title"),
         (["generate", str(model_dir)], "the macro PROMPT is read but not set: add --gin.PROMPT=..."),

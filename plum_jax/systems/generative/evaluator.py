@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 
 from plum_jax.evaluation.judge import judged
-from plum_jax.evaluation.metrics import NOTHING, Catalogue
+from plum_jax.evaluation.metrics import NOTHING, Catalogue, RankedItems
 from plum_jax.evaluation.system import Ranking
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.beams import Params
+from plum_jax.retrieval.new_items import NewItems
 from plum_jax.retrieval.ranking import ranking_of
 from plum_jax.retrieval.recommend import Recommender, select_rows
 
@@ -30,6 +31,7 @@ class RetrievalEvaluator:
       max_users: evaluate on so many users, evenly spread over the rows (for curves while training); None for all.
       free_search_users: users of the search without the trie; 0 leaves "valid_share" out.
       catalogue: of the items; None: no item is cold, and diversity is by Semantic ID only.
+      new_items: which have places of their own in the lists; None: none.
     """
 
     recommender: Recommender
@@ -38,6 +40,7 @@ class RetrievalEvaluator:
     max_users: int | None = None
     free_search_users: int = 1000
     catalogue: Catalogue | None = None
+    new_items: NewItems | None = None
 
     def __post_init__(self) -> None:
         if not self.ks or max(self.ks) > self.recommender.num_beams:
@@ -63,9 +66,16 @@ class RetrievalEvaluator:
     def rank(self, params: Params, rows: pl.DataFrame, k: int) -> Ranking:
         """The first k items of some prompt rows."""
         table = self.recommender.table
-        codes, log_probs = self.recommender.search(params, Ragged.from_series(rows["prompt"]), description="evaluating")
+        prompts = Ragged.from_series(rows["prompt"])
+        codes, log_probs = self.recommender.search(params, prompts, description="evaluating")
         seen = Ragged.from_series(rows["seen_items"])
         ranking = ranking_of(codes, log_probs, table, rows["target_item"].to_numpy(), k, seen)
+        if self.new_items is not None:
+            found = self.new_items.found(self.recommender, params, prompts, k, seen)
+            assert ranking.scores is not None, "beams have scores"
+            kept, _ = self.new_items.placed((ranking.lists.items, ranking.scores), found)
+            unseen, scores = self.new_items.placed((ranking.lists.unseen, ranking.scores), found)
+            ranking = dataclasses.replace(ranking, lists=RankedItems(kept, unseen), scores=scores)
         shares = {"valid_share": self._valid_share(params, rows)} if self.free_search_users else {}
         return dataclasses.replace(ranking, shares=shares)
 

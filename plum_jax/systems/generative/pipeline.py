@@ -18,6 +18,7 @@ from plum_jax.evaluation.metrics import Catalogue
 from plum_jax.interop.pretrained import Pretrained
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
+from plum_jax.retrieval.new_items import NewItems
 from plum_jax.retrieval.recommend import Recommender
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
@@ -50,6 +51,7 @@ class EvaluationConfig:
       batch_size: users of one device call; small is fast on CPU, use hundreds on a TPU.
       users_while_training: validation users for the curves and for choosing the best checkpoint.
       free_search_users: test users of the search without the trie, for the share of valid IDs.
+      new_item_share: of each list's places, for items without a training event (`NewItems`); 0: none.
     """
 
     ks: tuple[int, ...] = (5, 10)
@@ -57,6 +59,7 @@ class EvaluationConfig:
     batch_size: int = 16
     users_while_training: int = 1000
     free_search_users: int = 1000
+    new_item_share: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,6 +247,7 @@ class GenerativeStages:
             ks=evaluation.ks,
             free_search_users=evaluation.free_search_users,
             catalogue=catalogue_of(self.shared),
+            new_items=NewItems.of(self.split.item_popularity, evaluation.new_item_share),
         )
 
     @functools.cached_property
@@ -277,6 +281,7 @@ class GenerativeStages:
                 self.evaluator("validation"),
                 max_users=self.config.evaluation.users_while_training,
                 free_search_users=0,
+                new_items=None,
                 # Curves do without deciles and diversity: many figures, of few users each.
                 catalogue=Catalogue(self.corpus.num_items, self.split.item_popularity == 0, codes=self.table.codes),
             )

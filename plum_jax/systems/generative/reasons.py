@@ -57,17 +57,17 @@ class Reasons:
 
     @functools.cached_property
     def writer(self) -> ExplanationWriter:
-        """Of the task, or of the corpus's item features where there is none.
+        """Of the task, or of the corpus's item features (its texts, where it has none) where there is no task.
 
         Raises:
-          ItemAttributeError: items without a feature.
+          ItemAttributeError: items without a feature and without a text.
         """
         stages, task = self.stages, self.task
         if task is None:
-            features = tuple(stages.corpus.item_features)
+            features = tuple(stages.corpus.item_features or stages.corpus.text_fields)
             if not features:
                 raise ItemAttributeError(
-                    f"the items of corpus {stages.corpus.name!r} have no categorical feature that could be shared: "
+                    f"the items of corpus {stages.corpus.name!r} have neither features nor texts that could be shared: "
                     "set item_features of its source"
                 )
             task = Explanations(fields=features, history_length=stages.config.retrieval_task.history_length)

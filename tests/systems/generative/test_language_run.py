@@ -29,7 +29,8 @@ def arguments(own_csv, model_dir, text, *more: str) -> list[str]:
         "LOSS_BATCHES": "2",
     }
     flags = [f"--gin.{name}={value}" for name, value in settings.items()]
-    return plum_arguments(own_csv, model_dir, "--gin_file=gin/tasks/plain_text.gin", ONE, *flags, *more)
+    tasks = ("--gin_file=gin/tasks/explanations.gin", "--gin_file=gin/tasks/plain_text.gin")
+    return plum_arguments(own_csv, model_dir, *tasks, ONE, *flags, *more)
 
 
 @pytest.fixture(scope="module")
