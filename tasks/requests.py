@@ -21,6 +21,7 @@ class Requests:
       fields: columns of items, text or lists of text, one of which each request is about.
       share: of the examples that have a request; the others are as they were, so that one model serves both.
       refused: of the requests that say what the target is not: a value that it lacks, drawn evenly from all there are.
+        What it is, is drawn by -log of the share of the items that have it: few targets have a rare value.
       wanted_text, refused_text: how they read, {value} in the middle.
       seed: of the draws.
     """
@@ -50,17 +51,20 @@ class Requests:
         Raises:
           ItemAttributeError: a field that the items do not have.
         """
-        tables = [attributes(corpus, field) for field in self.fields]
+        found = [attributes(corpus, field) for field in self.fields]
+        # A value that all items have is worth nothing, and may be all that a target has.
+        tables = [(names, has, 1e-9 - np.log(has.mean(axis=0))) for names, has in found]
         asked, refused = random.random(len(items)) < self.share, random.random(len(items)) < self.refused
         which, place = random.integers(0, len(tables), len(items)), random.random(len(items))
         texts = []
         for row, item in enumerate(items.tolist()):
-            names, has = tables[which[row]]
+            names, has, worth = tables[which[row]]
             valid = np.flatnonzero(has[item] != refused[row])
             if not asked[row] or not has[item].any() or not len(valid):
                 texts.append("")
                 continue
-            name = names[valid[int(place[row] * len(valid))]]
+            shares = np.cumsum(np.ones(len(valid)) if refused[row] else worth[valid])
+            name = names[valid[np.searchsorted(shares, place[row] * shares[-1], side="right")]]
             texts.append(self.refusal(name) if refused[row] else self.wanted(name))
         return texts
 
