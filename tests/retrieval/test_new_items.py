@@ -34,12 +34,13 @@ def test_a_share_is_every_so_manieth_place():
 
 
 def among_new(world, row):
-    """New items of a user, best first, by the bigram model with each step normalised over the codes of new items."""
+    """Unseen new items of a user, best first, by the bigram model, each step normalised over their codes."""
     table, offsets = world.recommender.table, world.recommender.vocabulary.sid_offsets
     logits, codes = np.asarray(world.params["table"], np.float64), table.codes
+    unseen = NEW & ~np.isin(np.arange(NUM_ITEMS), world.prompts["seen_items"][row].to_list())
     scores = {}
-    for item in np.flatnonzero(NEW):
-        token, among, score = world.prompts["prompt"][row][-1], NEW, 0.0
+    for item in np.flatnonzero(unseen):
+        token, among, score = world.prompts["prompt"][row][-1], unseen, 0.0
         for level in range(2):
             exist = np.unique(codes[among, level]) + offsets[level]
             chosen = codes[item, level] + offsets[level]
@@ -47,8 +48,7 @@ def among_new(world, row):
             token, among = chosen, among & (codes[:, level] == codes[item, level])
         scores[int(item)] = score
     order = sorted(scores, key=lambda item: (-scores[item], tuple(codes[item]), table.item_rank[item]))
-    seen = world.prompts["seen_items"][row].to_list()
-    return [(item, scores[item]) for item in order if item not in seen]
+    return [(item, scores[item]) for item in order]
 
 
 def test_the_places_have_the_best_of_a_search_over_new_items_alone(world):
