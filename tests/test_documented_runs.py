@@ -82,6 +82,8 @@ GROUPS = {
         Given("plum watch_next", "README.md"),
         Given("plum explain", "README.md"),
         Given("plum steer", "docs/language.md", gin(FIELD="'title'", VALUES="['The amber film']", TOP=4)),
+        Given("plum faithfulness", "docs/language.md"),
+        Given("plum offline_recall", "docs/retrieval.md", gin(TOP=4)),
         Given("plum generate", "README.md", gin(PROMPT="'The film {item:tt1} is about {sid}'", MAX_TOKENS=4)),
         Given("plum evaluate", "README.md"),
         Given("plum export_serving", "README.md"),

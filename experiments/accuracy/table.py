@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from plum_jax.report.figures import mean_and_error
+
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
 
@@ -71,7 +73,7 @@ def mean_of(rows: Sequence[Row], name: str) -> float:
 
 def line(name: str, rows: Sequence[Row]) -> str:
     """A row of the table."""
-    figures = [figure([row[metric + seen] for row in rows]) for seen in ("", "_unseen") for metric in METRICS]
+    figures = [mean_and_error([row[metric + seen] for row in rows]) for seen in ("", "_unseen") for metric in METRICS]
     seconds, speed = (np.mean([row[key] for row in rows]) for key in ("wall_seconds", "users_per_second"))
     flops, parameters = rows[0].get("train_flops"), rows[0].get("parameters", 0)
     costs = (
@@ -90,8 +92,8 @@ def shown_line(name: str, rows: Sequence[Row]) -> str:
     cells = [
         f"{parameters:,.0f}" if parameters else "",
         f"{np.mean([row['effective_vocabulary@10'] for row in rows]):,.0f}",
-        *(figure([recall_of(row, tenths) for row in rows]) for tenths in TENTHS.values()),
-        figure([row["cold_recall@10"] for row in rows]) if rows[0].get("cold_users") else "",
+        *(mean_and_error([recall_of(row, tenths) for row in rows]) for tenths in TENTHS.values()),
+        mean_and_error([row["cold_recall@10"] for row in rows]) if rows[0].get("cold_users") else "",
     ]
     return f"| {' | '.join((name, *cells))} |"
 
@@ -131,15 +133,6 @@ def flops_to_reach(rows: Sequence[Row], metric: str, recall: float) -> str:
             return "not reached"
         found.append(reached[0])
     return f"{np.mean(found):.2g}"
-
-
-def figure(values: Sequence[float]) -> str:
-    """The mean, and its standard error over seeds where there are several."""
-    shown = f"{np.mean(values):.4f}".lstrip("0")
-    if len(values) == 1:
-        return shown
-    error = f"{np.std(values, ddof=1) / np.sqrt(len(values)):.4f}".lstrip("0")
-    return f"{shown} ± {error}"
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from plum_jax.report import charts, page_svg
+from plum_jax.report.figures import difference, mean_and_error
 
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
@@ -55,8 +55,8 @@ def main() -> None:
 def line(name: str, rows: Sequence[Row]) -> str:
     """A row of the first table."""
     start, cpt, paper = ARMS[name]
-    figures = [figure([at_step(row, step) for row in rows]) for step in EARLY]
-    figures += [figure([row[metric] for row in rows]) for metric in METRICS]
+    figures = [mean_and_error([at_step(row, step) for row in rows]) for step in EARLY]
+    figures += [mean_and_error([row[metric] for row in rows]) for metric in METRICS]
     costs = (f"{paper:.2f}".lstrip("0"), str(len(rows)), f"{rows[0]['train_flops']:.2g}")
     return f"| {' | '.join((name, start, cpt, *figures, *costs))} |"
 
@@ -74,28 +74,6 @@ def at_step(row: Row, step: int) -> float:
     """Recall@10 of the validation users after so many steps of fine-tuning."""
     curve = row["validation_curve"]
     return curve["recall@10"][curve["step"].index(step)]
-
-
-def difference(values: Sequence[float]) -> str:
-    """The mean and, with several seeds, its 95% interval by Student's t."""
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return signed(mean)
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{signed(mean)} [{signed(mean - half)}, {signed(mean + half)}]"
-
-
-def signed(value: float) -> str:
-    """As the pages write it: a sign, no zero before the point."""
-    return f"{value:+.4f}".replace("0.", ".", 1).replace("-", "−")
-
-
-def figure(values: Sequence[float]) -> str:
-    """The mean, and its standard error over seeds where there are several."""
-    shown = f"{np.mean(values):.4f}".lstrip("0")
-    if len(values) == 1:
-        return shown
-    return f"{shown} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.4f}".replace("± 0", "± ")
 
 
 def picture(rows: Sequence[Row], data: str) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from plum_jax.report.figures import difference_over_users, mean_and_error, signed
+
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
 
 # The paper's Tables 2 and 4, MovieLens-1M.
 PAPER = {"sasrec": 0.7295, "hstu": 0.7533, "din": 0.7455, "dien": 0.7527, "sim": 0.7579, "twin": 0.7539}
 PAPER |= {"din_lum": 0.7472, "dien_lum": 0.7604, "sim_lum": 0.7615, "twin_lum": 0.7675}
-Z = 1.96
 METRICS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
 RECALLS = {"recall@10": "R@10", "recall@50": "R@50", "recall@10_unseen": "removed: R@10", "recall@50_unseen": "R@50"}
 SPLITS = {
@@ -52,7 +53,7 @@ def main() -> None:
         print(f"| retrieval | {' | '.join(RECALLS.values())} | seeds | parameters | seconds |\n|{'---|' * 8}")
         for name in dict.fromkeys(row["name"] for row in rows):
             some = [row for row in rows if row["name"] == name]
-            cells = " | ".join(figure([row[metric] for row in some]) for metric in RECALLS)
+            cells = " | ".join(mean_and_error([row[metric] for row in some]) for metric in RECALLS)
             print(f"| {name} | {cells} | {costs(some)} |")
     lengths = sorted(int(path.name) for path in (HERE / "scaling").glob("*"))
     if lengths:
@@ -99,7 +100,7 @@ def read(file: str) -> list[Row]:
 
 def line(name: str, rows: Sequence[Row]) -> str:
     """A row of the first table."""
-    figures = " | ".join(figure([row[metric] for row in rows]) for metric in METRICS)
+    figures = " | ".join(mean_and_error([row[metric] for row in rows]) for metric in METRICS)
     paper = f"{PAPER[name]:.4f}"[1:] if name in PAPER else ""
     speed = np.mean([row["events_per_second"] for row in rows])
     return f"| {name} | {figures} | {paper} | {costs(rows)} | {speed:,.0f} |"
@@ -113,27 +114,9 @@ def costs(rows: Sequence[Row]) -> str:
 
 
 def difference(rows: Sequence[Row], metric: str) -> str:
-    """The mean over seeds with its 95% interval: the seeds share their users, so that the error over users does not
-    fall with their number; that of the seeds does.
-    """
-    found, low, high = (np.array([row[f"{metric}_difference{end}"] for row in rows]) for end in ("", "_low", "_high"))
-    of_users = np.mean(high - low) / (2 * Z)
-    of_seeds = np.std(found, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
-    half = Z * np.hypot(of_users, of_seeds)
-    return f"{signed(found.mean())} [{signed(found.mean() - half)}, {signed(found.mean() + half)}]"
-
-
-def signed(value: float) -> str:
-    """As the pages write it: a sign, no zero before the point."""
-    return f"{value:+.4f}".replace("0.", ".", 1).replace("-", "−")
-
-
-def figure(values: Sequence[float]) -> str:
-    """The mean, with its standard error where there are seeds."""
-    text = f"{np.mean(values):.4f}"[1:]
-    if len(values) == 1:
-        return text
-    return f"{text} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.4f}".replace("± 0", "± ")
+    """The mean over seeds with its 95% interval."""
+    found, low, high = ([row[f"{metric}_difference{end}"] for row in rows] for end in ("", "_low", "_high"))
+    return difference_over_users(found, low, high)
 
 
 if __name__ == "__main__":

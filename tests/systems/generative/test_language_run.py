@@ -8,6 +8,7 @@ from own_csv_run import plum_arguments
 from plum_jax.language.samples import read_samples
 from plum_jax.training.metrics_log import read_metrics
 
+FURTHER = ("masked_history.MaskedHistory", "sid_pairs.SidPairs", "plain_text.PlainText", "explanations.Explanations")
 PROMPTS = ("The film {item:tt1} is", "After item {item:The amber film} people take item {sid}")
 ONE = "--gin.SYSTEMS={'with_cpt': @system.GenerativeRetrieval()}"
 
@@ -18,6 +19,8 @@ def arguments(own_csv, model_dir, text, *more: str) -> list[str]:
         "NUM_PIECES": "299",
         "TEXT_FILES": f"('{text}',)",
         "TEXT_RATE": "0.2",
+        "CPT_FURTHER_TASKS": f"({', '.join(f'@{task}()' for task in FURTHER)})",
+        "EXPLANATION_FIELDS": "('title',)",
         "LANGUAGE_PROMPTS": str(PROMPTS),
         "LANGUAGE_TOKENS": "4",
         "CPT_STEPS": "8",
@@ -47,7 +50,7 @@ def test_a_run_is_judged_at_every_evaluation_and_says_so(own_csv, plum, text, tm
     assert done.returncode == 0, done.stderr[-3000:]
     tasks = {path.parent.name for path in (model_dir / "records/cpt").glob("*/manifest.json")}
     assert tasks == {
-        *("watch_history", "masked_history", "title_of_sid", "sid_of_title", "next_of_sid", "plain_text"),
+        *("watch_history", "masked_history", "title_of_sid", "sid_of_title", "next_of_sid", "plain_text", "explanations"),
     }
     for phase, steps in (("cpt", [4, 8]), ("retrieval", [2])):
         judged = [row for row in read_metrics(model_dir / "train" / phase) if "language/loss" in row]
@@ -71,6 +74,15 @@ def test_a_run_is_judged_at_every_evaluation_and_says_so(own_csv, plum, text, tm
     assert (
         "As a language model" in page and "CPT: loss by kind of token" in page and "After item {item:The amber" in page
     )
+
+
+    # Its words were trained to explain, so they are judged beside what removal says, and shown.
+    done = plum.run(["faithfulness", str(model_dir)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    reasons = {row["reason"]: row for row in json.loads((model_dir / "faithfulness.json").read_text())["rows"]}
+    assert "said" in reasons and reasons["said"]["named"] <= reasons["removal"]["named"] == reasons["said"]["users"]
+    done = plum.run(["explain", str(model_dir)])
+    assert done.returncode == 0 and "because of The" in done.stdout, done.stderr[-3000:]
 
 
 def judged_last(model_dir, phase: str, name: str) -> float:
