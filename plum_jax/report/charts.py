@@ -78,12 +78,19 @@ def recall_dots(groups: Mapping[str, Mapping[str, tuple[float, float | None]]], 
 
 
 def curves(
-    series: Mapping[str, Points], *, title: str, ylabel: str, tokens_per_step: float | None = None, smooth: bool = False
+    series: Mapping[str, Points],
+    *,
+    title: str,
+    ylabel: str,
+    xlabel: str = "training step",
+    tokens_per_step: float | None = None,
+    smooth: bool = False,
 ) -> str:
     """Lines against the training step; where tokens per step are known, a second axis above counts tokens.
 
     Args:
       series: name -> (steps, values).
+      xlabel: where it is not the step.
       smooth: draw the values faintly and their running mean (a fortieth of the run wide) strongly.
     """
     with matplotlib.rc_context(_STYLE):
@@ -98,7 +105,7 @@ def curves(
             axes.plot(
                 x, y, color=_SERIES[i % len(_SERIES)], linewidth=1.6, label=name, marker="" if smooth else "o", ms=4
             )
-        axes.set(title=title, xlabel="training step", ylabel=ylabel)
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
         axes.set_xlim(left=0)
         if tokens_per_step:
             _token_axis(axes, tokens_per_step)
