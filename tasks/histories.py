@@ -39,6 +39,13 @@ class Windows:
     def __len__(self) -> int:
         return len(self.user)
 
+    def last_events(self) -> np.ndarray:
+        """int64 [R], rows of `corpus.events`: the newest event of each history; -1 where it is empty."""
+        last = np.full(len(self), -1, np.int64)
+        there = self.lengths > 0
+        last[there] = self.history_events[np.cumsum(self.lengths)[there] - 1]
+        return last
+
     def take(self, rows: np.ndarray) -> Windows:
         """Some of the pieces (int [n], in any order, also more than once)."""
         lengths = self.lengths[rows]
@@ -265,10 +272,8 @@ class HistoryRenderer:
             return self._renderer.render(part, templates.literal_rows(len(windows)))
         if part == "user":
             return self._renderer.render(self._user, self._rows.users(windows.user))
-        last_items = np.full(len(windows), -1)
-        there = windows.lengths > 0
-        last = windows.history_events[np.cumsum(windows.lengths)[there] - 1]
-        last_items[there] = self._rows.corpus.events["item"].to_numpy()[last]
+        last = windows.last_events()
+        last_items = np.where(last >= 0, self._rows.corpus.events["item"].to_numpy()[last], -1)
         return self._renderer.render(self._context, self._rows.contexts(windows.target_event, last_items))
 
     def _events(self, windows: Windows) -> ragged.Ragged:

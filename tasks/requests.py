@@ -20,8 +20,9 @@ class Requests:
     Attributes:
       fields: columns of items, text or lists of text, one of which each request is about.
       share: of the examples that have a request; the others are as they were, so that one model serves both.
-      refused: of the requests that say what the target is not: a value that it lacks, drawn evenly from all there are.
-        What it is, is drawn by -log of the share of the items that have it: few targets have a rare value.
+      refused: of the requests that say what the target is not: a value of the event before it that it lacks, drawn
+        evenly; that is what somebody would say who has had enough of it. What it is, is drawn by -log of the share of
+        the items that have it: few targets have a rare value.
       wanted_text, refused_text: how they read, {value} in the middle.
       seed: of the draws.
     """
@@ -45,8 +46,10 @@ class Requests:
         """A request for anything but a value."""
         return self.refused_text.format(value=value)
 
-    def draw(self, corpus: Corpus, items: np.ndarray, random: np.random.Generator) -> list[str]:
-        """A request for each target (int [R]), "" for none; a target without a value of the field has none either.
+    def draw(self, corpus: Corpus, items: np.ndarray, previous: np.ndarray, random: np.random.Generator) -> list[str]:
+        """A request for each target (int [R]) after an item before it (int [R], -1: none); "" for none.
+
+        A target without a value of the field has none, and where nothing could be refused there is none either.
 
         Raises:
           ItemAttributeError: a field that the items do not have.
@@ -59,7 +62,8 @@ class Requests:
         texts = []
         for row, item in enumerate(items.tolist()):
             names, has, worth = tables[which[row]]
-            valid = np.flatnonzero(has[item] != refused[row])
+            before = has[previous[row]] if previous[row] >= 0 else np.zeros(len(names), bool)
+            valid = np.flatnonzero(before & ~has[item] if refused[row] else has[item])
             if not asked[row] or not has[item].any() or not len(valid):
                 texts.append("")
                 continue
@@ -69,10 +73,15 @@ class Requests:
         return texts
 
     def tokens(
-        self, corpus: Corpus, items: np.ndarray, vocabulary: SidVocabulary, random: np.random.Generator
+        self,
+        corpus: Corpus,
+        items: np.ndarray,
+        previous: np.ndarray,
+        vocabulary: SidVocabulary,
+        random: np.random.Generator,
     ) -> ragged.Ragged:
         """`draw` as tokens, a row a target."""
-        texts = self.draw(corpus, items, random)
+        texts = self.draw(corpus, items, previous, random)
         encoded = {text: np.array(vocabulary.encode(text) if text else [], np.int32) for text in {*texts}}
         return ragged.from_rows([encoded[text] for text in texts])
 

@@ -155,7 +155,9 @@ class Retrieval:
                 eos_weights = ragged.Ragged(self.eos_weight * weight[windows.target_event], eos.lengths)
                 parts = [prompt, target, eos], [prompt_weights, target_weights, eos_weights]
                 if self.requests is not None:
-                    asked = self.requests.tokens(split.corpus, item_of[windows.target_event], vocabulary, random)
+                    items, last = item_of[windows.target_event], windows.last_events()
+                    previous = np.where(last >= 0, item_of[last], -1)
+                    asked = self.requests.tokens(split.corpus, items, previous, vocabulary, random)
                     parts[0].insert(1, asked)
                     parts[1].insert(1, ragged.Ragged(np.zeros(len(asked.values), np.float32), asked.lengths))
                 yield ragged.join(parts[0]), ragged.join(parts[1])

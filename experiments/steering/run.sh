@@ -15,8 +15,8 @@ for seed in "$@"; do
     --gin.SEED="$seed" --gin.MODEL_DIR="'runs/steering/$seed'" "${data[@]}"
   results=(--gin.RESULTS_FILE="'experiments/steering/results.jsonl'" --gin.SYSTEM="'with_cpt'")
   "$plum" steer "runs/steering/$seed" --gin.FIELD="'genres'" --gin.VALUES="['Film-Noir', 'Western', 'Documentary', 'Animation', 'War', 'Horror', 'Comedy']" \
-    --gin.USERS=2000 "${results[@]}"
-  "$plum" steer "runs/steering/$seed" --gin.FIELD="'year:10'" --gin.VALUES="['1930s', '1940s', '1950s', '1970s', '1990s']" --gin.USERS=2000 "${results[@]}"
+    --gin.USERS=1000 "${results[@]}"
+  "$plum" steer "runs/steering/$seed" --gin.FIELD="'year:10'" --gin.VALUES="['1930s', '1940s', '1950s', '1970s', '1990s']" --gin.USERS=1000 "${results[@]}"
   "$plum" faithfulness "runs/steering/$seed" --gin.USERS=1000 "${results[@]}"
-  "$plum" offline_recall "runs/steering/$seed" "${results[@]}"
+  "$plum" offline_recall "runs/steering/$seed" --gin.USERS=3000 "${results[@]}"
 done

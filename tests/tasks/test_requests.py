@@ -16,18 +16,28 @@ def test_what_is_asked_is_true_of_the_target(world):
     assert not has[3].any()  # an empty list
     requests = Requests(("topics",), share=0.7, refused=0.4)
     items = np.tile(np.arange(6), 300)
-    texts = requests.draw(world.corpus, items, np.random.default_rng(0))
-    for item, text in zip(items.tolist(), texts, strict=True):
+    # 1 is dance and music, 5 weather; nobody knows what was before the last ones.
+    previous = np.repeat([1, 5, -1], 600)
+    texts = requests.draw(world.corpus, items, previous, np.random.default_rng(0))
+    for item, before, text in zip(items.tolist(), previous.tolist(), texts, strict=True):
         if text:
             kind, _, value = text.partition(" ")
             assert has[item, names.index(value)] == (kind == "more")
+            assert kind == "more" or has[before, names.index(value)]
+            assert kind == "more" or before >= 0
         assert not text or item != 3
-    of_others = [text for item, text in zip(items, texts, strict=True) if item != 3]
-    assert abs(np.mean([bool(text) for text in of_others]) - 0.7) < 0.05
-    assert abs(np.mean([text.startswith("not") for text in of_others if text]) - 0.4) < 0.06
-    assert {text for item, text in zip(items, texts, strict=True) if item == 4} == {
-        *("", "more chill", "more music", "not dance", "not weather"),
-    }
+    # After music and dance, who takes weather may have refused either, and who takes music and dance nothing.
+    for target, before, told in (
+        (5, 1, {"", "more weather", "not dance", "not music"}),
+        (1, 1, {"", "more dance", "more music"}),
+    ):
+        assert {t for i, p, t in zip(items, previous, texts, strict=True) if (i, p) == (target, before)} == told
+    of_weather = [t for i, p, t in zip(items, previous, texts, strict=True) if (i, p) == (5, 1)]
+    assert abs(np.mean([bool(t) for t in of_weather]) - 0.7) < 0.15
+    wanted = [t for i, t in zip(items, texts, strict=True) if i == 1 and t.startswith("more")]
+    assert np.mean([t == "more dance" for t in wanted]) == pytest.approx(
+        np.log(6) / (np.log(6) + np.log(6 / 4)), abs=0.06
+    )
 
 
 def test_a_request_stands_between_history_and_target_and_has_no_weight(make_world):

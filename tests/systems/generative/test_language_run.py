@@ -50,7 +50,15 @@ def test_a_run_is_judged_at_every_evaluation_and_says_so(own_csv, plum, text, tm
     assert done.returncode == 0, done.stderr[-3000:]
     tasks = {path.parent.name for path in (model_dir / "records/cpt").glob("*/manifest.json")}
     assert tasks == {
-        *("watch_history", "masked_history", "title_of_sid", "sid_of_title", "next_of_sid", "plain_text", "explanations"),
+        *(
+            "watch_history",
+            "masked_history",
+            "title_of_sid",
+            "sid_of_title",
+            "next_of_sid",
+            "plain_text",
+            "explanations",
+        ),
     }
     for phase, steps in (("cpt", [4, 8]), ("retrieval", [2])):
         judged = [row for row in read_metrics(model_dir / "train" / phase) if "language/loss" in row]
@@ -74,7 +82,6 @@ def test_a_run_is_judged_at_every_evaluation_and_says_so(own_csv, plum, text, tm
     assert (
         "As a language model" in page and "CPT: loss by kind of token" in page and "After item {item:The amber" in page
     )
-
 
     # Its words were trained to explain, so they are judged beside what removal says, and shown.
     done = plum.run(["faithfulness", str(model_dir)])
