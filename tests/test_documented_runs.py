@@ -139,6 +139,7 @@ PAGES = [
     Given("python experiments/t5x/table.py"),
     Given("python experiments/init_cpt/table.py"),
     Given("python experiments/trunk/table.py"),
+    Given("python experiments/steering/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -308,6 +309,8 @@ NOT_RUN = {
     "plum config.gin my_corpus.gin continue.gin": "needs a corpus that has grown: tests/jobs/test_grown_catalogue.py",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin requests.gin": "is language.gin's kind; tests/tasks/test_requests.py",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin study.gin": "a pipeline with other sizes",
+    "plum pipeline.gin ml_1m.gin cpu_tiny.gin language.gin explanations.gin requests.gin study.gin": "the same",
+    "plum common.gin *.gin": "search.gin with a grid, and it is run",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 

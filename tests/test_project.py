@@ -121,6 +121,12 @@ def read_with(file: str) -> list[str]:
         return [study] if file == study else [study, file]
     if folder == "experiments/language":
         return [RUN, CORPUS, MODEL, "gin/tasks/language.gin", file]
+    if folder == "experiments/steering":
+        tasks = [f"gin/tasks/{name}.gin" for name in ("language", "explanations", "requests")]
+        return [RUN, "gin/corpus/ml_1m.gin", MODEL, *tasks, file]
+    if folder == "experiments/accuracy/search":
+        common = f"{folder}/common.gin"
+        return [common] if file == common else [common, file]
     if folder in ("experiments/unicorn", "experiments/trunk"):
         return [file]
     if folder == "experiments/payments":
