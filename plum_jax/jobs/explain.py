@@ -145,7 +145,7 @@ def _because(fitted: FittedDecoder, user: EvaluationSet, items: list[int], title
     for item, drop, one in zip(items, drops, said, strict=True):
         place = int(drop.argmax())
         reason: dict[str, Any] = {"because": named(item, int(history[place])) | {"drop": float(drop[place])}}
-        if one is not None and one.place >= 0:
+        if one is not None:
             reason["said"] = {"title": titles[int(history[one.place])], "words": one.words}
         found.append(reason)
     return found

@@ -31,7 +31,7 @@ def faithfulness(
 
     Of each test user with two events or more in the prompt, the first recommended item (seen ones removed) is
     explained. A way names one event of the history: "newest"; "shared", what has the rarest values in common with the
-    item, by metadata alone; "said", what the model writes where its CPT had explanations; and, as a bound, "removal",
+    item, by metadata alone; "said", what the model itself names first, where its CPT had explanations; and, as a bound, "removal",
     what costs the item most when it is left out. A row: "named", the users for whom it names one; "drop", the mean loss
     of log-probability (nats of the Semantic ID) without the named event, "drop_others" without another of the same
     history, their difference "faithful" with its 95% interval over users; "first", the share of users for whom no
@@ -119,11 +119,11 @@ def _figures(places: np.ndarray, drops: np.ndarray, lengths: np.ndarray) -> dict
 
 
 def _true_words(said: list[Said], reasons: Reasons, items: np.ndarray, histories: list[np.ndarray]) -> dict[str, Any]:
-    """How much of what is said to be shared both items have, where an item of the history is named."""
+    """How much of what is said to be shared both items have."""
     shares = []
     for one, item, history in zip(said, items.tolist(), histories, strict=True):
         words = [word.strip() for word in one.words.split(",") if word.strip()]
-        if one.place >= 0 and words:
+        if words:
             both = set(reasons.writer.shared.in_common(item, int(history[one.place])))
             shares.append(np.mean([word in both for word in words]))
     return {"words": len(shares), "true_words": float(np.mean(shares)) if shares else None}

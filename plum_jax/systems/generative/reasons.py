@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from plum_jax import ragged
 from plum_jax.corpus.splits import EvaluationSet
-from plum_jax.language.generation import Continuation, Generation, LanguageModel
-from plum_jax.language.prompts import ASKED, Prompt
-from plum_jax.ragged import Ragged
+from plum_jax.language.generation import Generation, LanguageModel
+from plum_jax.language.prompts import Prompt
 from plum_jax.retrieval.target_loss import item_nats
 from plum_jax.systems.generative.pipeline import GenerativeStages
 from tasks.explanations import Explanations, ExplanationWriter
@@ -27,7 +27,7 @@ class Said:
     """A model's own sentence.
 
     Attributes:
-      place: of the named item among the window's events, the newest of one Semantic ID; -1: it is none of them.
+      place: of the named event in the history.
       words: what is said to be shared.
     """
 
@@ -98,7 +98,10 @@ class Reasons:
         return self.log_probs(windows, items)[row] - self.log_probs(without_each(windows), items[row])
 
     def said(self, windows: Windows, items: np.ndarray) -> list[Said]:
-        """What the model says of each item (int [R]), greedily.
+        """What the model says of each item (int [R]): which event of the history it names first, and the words behind.
+
+        The named event is the one whose item's Semantic ID is the likeliest behind "because of", of equals the newest;
+        the words are greedy. None of the windows may be empty.
 
         Raises:
           ItemAttributeError: its continued pre-training had no explanations.
@@ -108,22 +111,21 @@ class Reasons:
                 "this run was not trained to explain: train with gin/tasks/explanations.gin, and ask a system with CPT"
             )
         stages, writer = self.stages, self.writer
+        prompts, history = writer.prompts(windows, items), writer.items(windows.history_events)
+        row = np.repeat(np.arange(len(windows)), windows.lengths)
+        of_rows = prompts.rows()
+        asked = ragged.from_rows([of_rows[of] for of in row.tolist()])
+        nats = item_nats(stages.recommender, stages.cpt_params, asked, history).sum(axis=1)
+        places = [len(some) - 1 - int(some[::-1].argmin()) for some in np.split(nats, np.cumsum(windows.lengths)[:-1])]
+        named = history[np.cumsum(windows.lengths) - windows.lengths + places]
+        sids = stages.vocabulary.encode_sid(stages.table.codes[named])
         model = LanguageModel(stages.decoder, stages.cpt_params, stages.vocabulary, stages.table)
-        behind = tuple(writer.behind_reason)
-        prompts = [
-            Prompt("because of", (*tokens.tolist(), ASKED, *behind)) for tokens in writer.prompts(windows, items).rows()
+        begun = [
+            Prompt("because of", (*tokens.tolist(), *sid.tolist(), *writer.behind_reason))
+            for tokens, sid in zip(of_rows, sids, strict=True)
         ]
-        generation = Generation(max_tokens=SAID_TOKENS, words_only=True)
-        found = [one for (one,) in model.generate(prompts, generation, "explaining")]
-        histories = Ragged(writer.items(windows.history_events), windows.lengths).rows()
-        return [self._said(one, history, behind) for one, history in zip(found, histories, strict=True)]
-
-    def _said(self, one: Continuation, history: np.ndarray, behind: Sequence[int]) -> Said:
-        table, vocabulary = self.stages.table, self.stages.vocabulary
-        of_item = np.asarray(one.tokens[: table.num_levels]) - vocabulary.sid_offsets
-        same = np.flatnonzero((table.codes[history] == of_item).all(axis=1))
-        words = vocabulary.decode(one.tokens[table.num_levels + len(behind) :])
-        return Said(int(same[-1]) if len(same) else -1, words.strip())
+        found = model.generate(begun, Generation(max_tokens=SAID_TOKENS, words_only=True), "explaining")
+        return [Said(place, one.text.strip()) for place, (one,) in zip(places, found, strict=True)]
 
 
 def without_each(windows: Windows) -> Windows:
