@@ -31,12 +31,12 @@ def faithfulness(
 
     Of each test user with two events or more in the prompt, the first recommended item (seen ones removed) is
     explained. A way names one event of the history: "newest"; "shared", what has the rarest values in common with the
-    item, by metadata alone; "said", what the model itself names first, where its CPT had explanations; and, as a bound, "removal",
-    what costs the item most when it is left out. A row: "named", the users for whom it names one; "drop", the mean loss
-    of log-probability (nats of the Semantic ID) without the named event, "drop_others" without another of the same
-    history, their difference "faithful" with its 95% interval over users; "first", the share of users for whom no
-    other event costs more, and "first_by_chance". Of "said" also "words": the users for whom anything was said of what
-    is shared, and "true_words", the share of what is said that both items have.
+    item, by metadata alone; "said", what the model itself names first, where its CPT had explanations; and, as a bound,
+    "removal", what costs the item most when it is left out. A row: "named", the users for whom it names one; "drop",
+    the mean loss of log-probability (nats of the Semantic ID) without the named event, "drop_others" without another
+    of the same history, their difference "faithful" with its 95% interval over users; "first", the share of users for
+    whom no other event costs more, and "first_by_chance". Of "said" also "words": the users for whom anything was said
+    of what is shared, and "true_words", the share of what is said that both items have.
 
     Args:
       model_dir: of the run.
