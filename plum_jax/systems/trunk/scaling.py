@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -104,7 +105,7 @@ class ScaledTrunk:
 
     def counts(self, data: DataFacts) -> Mapping[str, int]:
         """Of the arrays themselves, as they would be; whatever is no table is activated."""
-        shapes = jax.eval_shape(functools.partial(initial_trunk, self._network(data)), jax.random.key(0))
+        shapes = nn.unbox(jax.eval_shape(functools.partial(initial_trunk, self._network(data)), jax.random.key(0)))
         counts = parameters_of(jax.tree.map(lambda leaf: np.broadcast_to(0, leaf.shape), shapes))
         total, rest = counts["parameters"], counts["non_embedding_parameters"]
         tables = {"embedding": total - rest, "head": 0, "total": total, "activated": total}
