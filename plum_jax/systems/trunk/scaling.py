@@ -25,7 +25,8 @@ from plum_jax.systems.trunk.items import TrunkItems
 from plum_jax.systems.trunk.known import TrunkKnown
 from plum_jax.systems.trunk.network import TrunkNetwork
 from plum_jax.systems.trunk.reading import histories_of
-from plum_jax.systems.trunk.system import Trunk, initial_trunk, parameters_of
+from plum_jax.systems.trunk.system import FittedTrunk, Trunk, initial_trunk, parameters_of
+from plum_jax.training import checkpoints
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.trainer import Trunk as TrainedTrunk
 from plum_jax.training.training_config import TrainingConfig
@@ -165,6 +166,15 @@ class TrunkTrial:
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
         trunk = None if branch_at is None else TrainedTrunk(*branch_at, may_differ=("system",))
         return self.config.system.train(self.stages, self.known, directory, trunk=trunk, description=description)
+
+    def fitted(self, directory: epath.Path) -> FittedTrunk:
+        """What a cell has trained in a directory, for applications.
+
+        Raises:
+          artifact.ArtifactError: nothing was.
+        """
+        system, params = self.config.system, checkpoints.load_params(directory / "params")
+        return FittedTrunk(system, system.reader(self.stages.split, self.known), params, {}, directory)
 
     def judge(self, params: Any) -> dict[str, Any]:
         split = self.stages.split
