@@ -121,6 +121,8 @@ def read_with(file: str) -> list[str]:
         return [study] if file == study else [study, file]
     if folder == "experiments/language":
         return [RUN, CORPUS, MODEL, "gin/tasks/language.gin", file]
+    if file == "experiments/trunk/scaling.gin":
+        return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
     if folder in ("experiments/unicorn", "experiments/trunk"):
         return [file]
     if folder == "experiments/payments":

@@ -31,7 +31,7 @@ if [[ $what == scaling ]]; then
   study=(--gin_file=gin/corpus/ml_1m.gin --gin_file=gin/study/trunk.gin --gin_file=experiments/trunk/scaling.gin "${data[@]}" --gin.STUDY_DIR="'runs/trunk_scaling'")
   run --gin_file=gin/run/study_plan.gin "${study[@]}"
   run --gin_file=gin/run/study_run.gin "${study[@]}"
-  run --gin_file=gin/run/trunk_gains.gin "${study[@]}" --gin.RESULTS_FILE="'experiments/trunk/scaling.jsonl'"
+  run --gin_file=gin/run/study_gains.gin "${study[@]}" --gin.RESULTS_FILE="'experiments/trunk/scaling.jsonl'"
   exit
 fi
 for seed in "${seeds[@]}"; do

@@ -1,17 +1,20 @@
-"""Tables of the study, from the results beside this file: `python experiments/trunk/table.py`.
+"""Tables and picture of the study, from the results beside this file: `python experiments/trunk/table.py`.
 
 Prints the Markdown that README.md shows: means over seeds with their standard errors, and differences to the base of
-the same seeds, with intervals of 95% over seeds (Student's t).
+the same seeds, with intervals of 95% over seeds (Student's t). Writes scaling.svg: what trunks of a scaling study give
+to applications against their pre-training loss.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from plum_jax.report import charts, page_svg
 
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
@@ -26,6 +29,15 @@ COLD = {"recall@10": "R@10", "cold_recall@10": "new films: R@10", "cold_users": 
 RANK = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
 # arXiv 2409.14517: recall less that of fixed latest windows; its mixed windows reach 500 events back.
 PAPER = {"sliding": "+7.0%", "base": "+13.9%"}
+# What an application gains: a trunk's figure, and what it is compared with: popularity's lists, or a ranker of the same
+# shape from scratch.
+GAINS = {
+    "next film, R@10": ("recall@10_unseen_0_behind", None),
+    "5 behind it, R@10": ("recall@10_unseen_5_behind", None),
+    "a day later, R@10": ("recall@10_unseen_1_days", None),
+    "rating, AUC": ("auc", "scratch_auc"),
+    "rating, GAUC": ("gauc", "scratch_gauc"),
+}
 VERSIONS = {f"kept_{how}": how.replace("_", " ") for how in ("unaligned", "orthogonal", "low_rank", "retrained")}
 
 
@@ -48,7 +60,9 @@ def main() -> None:
                 found = less(horizons[name], horizons["latest"], "recall@10_unseen_0_behind")
                 print(f"| {'mixed' if name == 'base' else name} | {found} | {PAPER[name]} |")
         print()
-    section(by_name, ("cold_sum", "cold_age"), COLD, "films that arrive after training")
+    section(
+        by_name, ("cold_sum", "cold_age", "cold_sum_warm", "cold_age_warm"), COLD, "films that arrive after training"
+    )
     ranked = ("from_scratch", "frozen_mixture", "frozen_last", "frozen_concat", "learning")
     section(by_name, ranked, RANK, "a label on top of the trunk")
     liked = ("base_liked", "fine_tuned_liked", "from_scratch_liked")
@@ -59,6 +73,93 @@ def main() -> None:
         VERSIONS,
         "first ten that an old consumer keeps",
     )
+    of_scaling([json.loads(line) for line in (HERE / "scaling.jsonl").read_text().splitlines()])
+
+
+def of_scaling(rows: list[Row]) -> None:
+    """Gains of each size and number of events, how they hang on the loss, and the picture."""
+    popularity = next(row for row in rows if row["name"] == "popularity")
+    cells = [row for row in rows if "loss" in row]
+    for row in cells:
+        row["gains"] = {
+            said: row[metric] - (popularity[metric] if base is None else row[base])
+            for said, (metric, base) in GAINS.items()
+        }
+    places = sorted({(row["horizon"], row["parameters"]) for row in cells})
+    by_place = {place: [r for r in cells if (r["horizon"], r["parameters"]) == place] for place in places}
+    print_head("scaling: width x layers", "parameters", "events", "loss, nats", *GAINS, "seeds")
+    for (_, parameters), some in by_place.items():
+        gains = (spread([row["gains"][said] for row in some], signed) for said in GAINS)
+        events, size = f"{some[0]['tokens']:,}", some[0]["size"].lstrip("d0")
+        loss = spread([row["loss"] for row in some], "{:.3f}".format)
+        print(f"| {size} | {parameters:,} | {events} | {loss} | {' | '.join(gains)} | {len(some)} |")
+    print()
+    halves = ("of all cells", "of the worse half by loss", "of the better half")
+    print_head("gain for a nat of loss less", "rank correlation of loss and gain", *halves)
+    for said in GAINS:
+        slopes = zip(*(slopes_of(seed, said) for seed in of_seeds(cells)), strict=True)
+        ranks = [rank_correlation(seed, said) for seed in of_seeds(cells)]
+        print(f"| {said} | {plain(ranks)} | {' | '.join(interval(values) for values in slopes)} |")
+    print()
+    (HERE / "scaling.svg").write_text(page_svg.standalone(picture(by_place)))
+
+
+def of_seeds(cells: Sequence[Row]) -> list[list[Row]]:
+    """The cells of each seed."""
+    return [[row for row in cells if row["seed"] == seed] for seed in sorted({row["seed"] for row in cells})]
+
+
+def slopes_of(cells: Sequence[Row], said: str) -> tuple[float, float, float]:
+    """Least-squares slopes of gain over falling loss: of all, of the half with more loss, of the other."""
+    ordered = sorted(cells, key=lambda row: -row["loss"])
+    half = len(ordered) // 2
+    parts = (ordered, ordered[:half], ordered[half:])
+    return tuple(float(np.polyfit([-r["loss"] for r in p], [r["gains"][said] for r in p], 1)[0]) for p in parts)
+
+
+def rank_correlation(cells: Sequence[Row], said: str) -> float:
+    """Spearman's."""
+    ranks = [
+        np.argsort(np.argsort([value(row) for row in cells]))
+        for value in (lambda r: r["loss"], lambda r: r["gains"][said])
+    ]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def picture(by_place: dict[tuple[float, int], list[Row]]) -> str:
+    """A panel a task, a line a number of events, a point a size: mean of the seeds, with 95% by Student's t."""
+    panels: dict[str, dict[str, list[tuple[float, float, float]]]] = {said: {} for said in GAINS}
+    for some in by_place.values():
+        loss, series = float(np.mean([row["loss"] for row in some])), f"{some[0]['tokens']:,} events"
+        for said, of_task in panels.items():
+            values = [row["gains"][said] for row in some]
+            of_task.setdefault(series, []).append((loss, float(np.mean(values)), half_of(values)))
+    return charts.points(panels, xlabel="pre-training loss, nats", falling=True)
+
+
+def half_of(values: Sequence[float]) -> float:
+    """Half of the 95% interval over seeds."""
+    return float(T95[len(values)] * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def interval(values: Sequence[float]) -> str:
+    """The mean over seeds and its 95% interval."""
+    mean, half = float(np.mean(values)), half_of(values)
+    return f"{signed(mean)} [{signed(mean - half)}, {signed(mean + half)}]"
+
+
+def plain(values: Sequence[float]) -> str:
+    """The mean of the seeds, and the least and the greatest."""
+    return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})".replace("-", "−")
+
+
+def spread(values: Sequence[float], write: Callable[[float], str]) -> str:
+    """The mean with its standard error over seeds."""
+    text = write(float(np.mean(values)))
+    if len(values) == 1:
+        return text
+    error = write(float(np.std(values, ddof=1) / np.sqrt(len(values))))
+    return f"{text} ± {error.lstrip('+')}"
 
 
 def section(by_name: dict[str, list[Row]], names: Sequence[str], metrics: dict[str, str], said: str) -> None:
