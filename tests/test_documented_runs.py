@@ -312,6 +312,7 @@ NOT_RUN = {
     "plum study.gin simulator.gin": "takes minutes; payments.gin is run",
     "plum study.gin sequences.gin": "the same",
     "plum study.gin handbook.gin": "the same, on the Handbook's transactions",
+    "plum study.gin terminals.gin": "the same",
     "plum config.gin my_corpus.gin continue.gin": "needs a corpus that has grown: tests/jobs/test_grown_catalogue.py",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin requests.gin": "is language.gin's kind; tests/tasks/test_requests.py",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin study.gin": "a pipeline with other sizes",

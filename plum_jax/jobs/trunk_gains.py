@@ -143,7 +143,7 @@ class _Asked:
 
     def _of_labels(self, ranker: TrunkRanker, trained: FittedTrunk | None, name: str, said: str) -> dict[str, float]:
         row = judge.judged(self.stages, self.label, name, _OnTrained(ranker, trained))
-        return {f"{said}{metric}": row[metric] for metric in OF_LABELS}
+        return {f"{said}{metric}": row[metric] for metric in OF_LABELS if metric in row}  # a GAUC needs both labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
