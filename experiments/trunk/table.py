@@ -90,7 +90,7 @@ def of_scaling(rows: list[Row]) -> None:
     print_head("scaling: width x layers", "parameters", "events", "loss, nats", *GAINS, "seeds")
     for (_, parameters), some in by_place.items():
         gains = (spread([row["gains"][said] for row in some], signed) for said in GAINS)
-        events, size = f"{some[0]['tokens']:,}", some[0]["size"].lstrip("d0")
+        events, size = f"{some[0]['horizon']:,.0f}", some[0]["size"].lstrip("d0")
         loss = spread([row["loss"] for row in some], "{:.3f}".format)
         print(f"| {size} | {parameters:,} | {events} | {loss} | {' | '.join(gains)} | {len(some)} |")
     print()
@@ -130,7 +130,7 @@ def picture(by_place: dict[tuple[float, int], list[Row]]) -> str:
     """A panel a task, a line a number of events, a point a size: mean of the seeds, with 95% by Student's t."""
     panels: dict[str, dict[str, list[tuple[float, float, float]]]] = {said: {} for said in GAINS}
     for some in by_place.values():
-        loss, series = float(np.mean([row["loss"] for row in some])), f"{some[0]['tokens']:,} events"
+        loss, series = float(np.mean([row["loss"] for row in some])), f"{some[0]['horizon']:,.0f} events"
         for said, of_task in panels.items():
             values = [row["gains"][said] for row in some]
             of_task.setdefault(series, []).append((loss, float(np.mean(values)), half_of(values)))

@@ -40,6 +40,7 @@ def test_a_cell_s_gains_stand_beside_its_loss_and_are_asked_once(tmp_path, monke
     with pytest.raises(StudyError, match="none of the 2 cells of study trunk in .* is finished: run them first"):
         ask(tmp_path)
     record = run_cell(STATED, SHORT, tmp_path)
+    assert record["tokens"] == pytest.approx(12_000, rel=0.02) and record["train_loss"] > 0
     rows = ask(tmp_path)
     assert rows.keys() == {"popularity", SHORT}
     row = rows[SHORT]
