@@ -63,6 +63,7 @@ def main() -> None:
     section(
         by_name, ("cold_sum", "cold_age", "cold_sum_warm", "cold_age_warm"), COLD, "films that arrive after training"
     )
+    of_cold(by_name)
     ranked = ("from_scratch", "frozen_mixture", "frozen_last", "frozen_concat", "learning")
     section(by_name, ranked, RANK, "a label on top of the trunk")
     liked = ("base_liked", "fine_tuned_liked", "from_scratch_liked")
@@ -74,6 +75,17 @@ def main() -> None:
         "first ten that an old consumer keeps",
     )
     of_scaling([json.loads(line) for line in (HERE / "scaling.jsonl").read_text().splitlines()])
+
+
+def of_cold(by_name: dict[str, list[Row]]) -> None:
+    """What mixing by age, and warm rows, change."""
+    print_head("films that arrive after training", "less", "R@10", "new films: R@10")
+    for name, base in (("cold_age", "cold_sum"), ("cold_sum_warm", "cold_sum"), ("cold_age_warm", "cold_age")):
+        of_base = {row["seed"]: row for row in by_name[base]}
+        pairs = [(row, of_base[row["seed"]]) for row in by_name[name]]
+        cells = (interval([row[m] - other[m] for row, other in pairs]) for m in ("recall@10", "cold_recall@10"))
+        print(f"| {name} | {base} | {' | '.join(cells)} |")
+    print()
 
 
 def of_scaling(rows: list[Row]) -> None:
