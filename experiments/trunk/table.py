@@ -7,6 +7,7 @@ to applications against their pre-training loss.
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from plum_jax.report import charts, page_svg
 
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
+Step = tuple[str, Any, Any]  # column, from, to
 T95 = {2: 12.706, 3: 4.303}  # Student's, of two and three seeds
 NEXT = ("base", "last", "concat", "tokens4", "tokens4_third", "latest", "sliding", "auxiliary", "no_request")
 TARGETS = {
@@ -106,12 +108,12 @@ def of_scaling(rows: list[Row]) -> None:
         loss = spread([row["loss"] for row in some], "{:.3f}".format)
         print(f"| {size} | {parameters:,} | {events} | {loss} | {' | '.join(gains)} | {len(some)} |")
     print()
-    halves = ("of all cells", "of the worse half by loss", "of the better half")
-    print_head("gain for a nat of loss less", "rank correlation of loss and gain", *halves)
+    steps = steps_of(cells)
+    print_head("what the gain hangs on", "rank correlation with loss", "for a nat less", *(said for said, _ in steps))
     for said in GAINS:
-        slopes = zip(*(slopes_of(seed, said) for seed in of_seeds(cells)), strict=True)
-        ranks = [rank_correlation(seed, said) for seed in of_seeds(cells)]
-        print(f"| {said} | {plain(ranks)} | {' | '.join(interval(values) for values in slopes)} |")
+        ranks, slopes = zip(*(by_loss(seed, said) for seed in of_seeds(cells)), strict=True)
+        changes = (interval([change(seed, said, step) for seed in of_seeds(cells)]) for _, step in steps)
+        print(f"| {said} | {plain(ranks)} | {interval(slopes)} | {' | '.join(changes)} |")
     print()
     (HERE / "scaling.svg").write_text(page_svg.standalone(picture(by_place)))
 
@@ -121,21 +123,29 @@ def of_seeds(cells: Sequence[Row]) -> list[list[Row]]:
     return [[row for row in cells if row["seed"] == seed] for seed in sorted({row["seed"] for row in cells})]
 
 
-def slopes_of(cells: Sequence[Row], said: str) -> tuple[float, float, float]:
-    """Least-squares slopes of gain over falling loss: of all, of the half with more loss, of the other."""
-    ordered = sorted(cells, key=lambda row: -row["loss"])
-    half = len(ordered) // 2
-    parts = (ordered, ordered[:half], ordered[half:])
-    return tuple(float(np.polyfit([-r["loss"] for r in p], [r["gains"][said] for r in p], 1)[0]) for p in parts)
+def by_loss(cells: Sequence[Row], said: str) -> tuple[float, float]:
+    """Spearman's correlation of loss and gain, and the least-squares slope of the gain over falling loss."""
+    loss, gain = ([value(row) for row in cells] for value in (lambda row: row["loss"], lambda row: row["gains"][said]))
+    ranks = [np.argsort(np.argsort(values)) for values in (loss, gain)]
+    return float(np.corrcoef(*ranks)[0, 1]), -float(np.polyfit(loss, gain, 1)[0])
 
 
-def rank_correlation(cells: Sequence[Row], said: str) -> float:
-    """Spearman's."""
-    ranks = [
-        np.argsort(np.argsort([value(row) for row in cells]))
-        for value in (lambda r: r["loss"], lambda r: r["gains"][said])
+def steps_of(cells: Sequence[Row]) -> list[tuple[str, Step]]:
+    """From each number of events, and each width, to the next: what it is called, the column, and both values."""
+    events, sizes = ([*dict.fromkeys(row[name] for row in cells)] for name in ("horizon", "size"))
+    found = [(f"{a:,.0f} to {b:,.0f} events", ("horizon", a, b)) for a, b in itertools.pairwise(sorted(events))]
+    sizes.sort()
+    return found + [
+        (f"{a[1:4].lstrip('0')} to {b[1:4].lstrip('0')} wide", ("size", a, b)) for a, b in itertools.pairwise(sizes)
     ]
-    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def change(cells: Sequence[Row], said: str, step: Step) -> float:
+    """What a step changes of a gain, all else the same: the mean over the places of one seed that have both ends."""
+    column, first, second = step
+    other = "size" if column == "horizon" else "horizon"
+    gains = {(row[column], row[other]): row["gains"][said] for row in cells}
+    return float(np.mean([gains[second, rest] - gains[first, rest] for rest in {row[other] for row in cells}]))
 
 
 def picture(by_place: dict[tuple[float, int], list[Row]]) -> str:
