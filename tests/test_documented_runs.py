@@ -52,13 +52,13 @@ SHORT = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2)
 ITEMS = (*SHORT, *gin(LEM_STEPS=2))
 LUM = gin(LUM_EPOCHS=None, LUM_STEPS=2, LUM_HISTORY_LENGTH=16, LUM_ROW_LENGTH=16)
 UNICORN = gin(UNICORN_BATCH_SIZE=16, UNICORN_EPOCHS=1, UNICORN_CLUSTERS=2)
-MADE_VECTORS = gin(
-    USER_VECTORS="'runs/vectors/vectors/users.parquet'", ITEM_VECTORS="'runs/vectors/vectors/items.parquet'"
-)
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
 TRUNK = gin(TRUNK_EPOCHS=None, TRUNK_STEPS=2, TRUNK_HISTORY_LENGTH=16, TRUNK_ROW_LENGTH=16, TRUNK_STRIDE=8)
 TUNE = gin(TUNE_EPOCHS=None, TUNE_STEPS=2)
 TRUNK += gin({"trunk/training_config.TrainingConfig.select_by": "''", "TRUNK_EVALUATION_PERIOD": 0, "TRUNK_LAYERS": 1})
+SCALED_TRUNK = (*ML_100K, *gin({"rules.Ladder.steps": "((16, 1),)", "grid.Horizons.tokens": "(4000,)"}, SEEDS="(0,)"))
+SCALED_TRUNK += gin(BATCH_SIZE=4, HISTORY_LENGTH=16)
+GAINS = gin(RANK_STEPS=2, BEHIND="(0,)", DAYS="()")
 PAYMENTS = gin(PRETRAIN_EPOCHS=None, PRETRAIN_STEPS=2, DETECT_EPOCHS=None, DETECT_STEPS=2, DETECT_LEAST_STEPS=1)
 PAYMENTS += gin({"PAYMENTS_WIDTH": 32, "PAYMENTS_HEADS": 1, "PAYMENTS_LAYERS": 1, "boosting.Boosting.iterations": 2})
 PAYMENTS += gin({"card_payments.CardPayments.num_cards": 100, "card_payments.CardPayments.num_merchants": 10})
@@ -202,7 +202,10 @@ SLOW = {
         Given("plum unicorn_ask.gin beauty.gin", "docs/unicorn.md", (*UNICORN, *gin(QUERY="'amber'"))),
         Given("plum unicorn_search.gin", "docs/unicorn.md", gin(SEARCH_BATCH_SIZE=4, SEARCH_EPOCHS=1)),
         Given("plum vectors.gin", sizes=LUM),
-        Given("plum three_tasks.gin", sizes=(*UNICORN, *MADE_VECTORS)),
+        Given("plum three_tasks.gin", sizes=UNICORN),
+        Given("plum trunk_vectors.gin beauty.gin", sizes=TRUNK),
+        Given("plum trunk_vectors.gin", sizes=TRUNK),
+        Given("plum from_trunk.gin", sizes=UNICORN),
     ],
     "a trunk is used": [
         Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
@@ -214,6 +217,11 @@ SLOW = {
         Given("plum trunk_finetune.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK, *TUNE)),
         Given("plum trunk_horizons.gin ml_100k.gin", sizes=(*ML_100K, *TRUNK, *gin(BEHIND="(0,)", DAYS="()"))),
         Given("plum study_plan.gin simulator.gin simulated.gin trunk.gin", sizes=STUDY),
+    ],
+    "a trunk is scaled": [
+        Given("plum study_plan.gin ml_100k.gin trunk.gin scaling.gin", "docs/trunk.md", SCALED_TRUNK),
+        Given("plum study_run.gin ml_100k.gin trunk.gin scaling.gin", "docs/trunk.md", SCALED_TRUNK),
+        Given("plum study_gains.gin ml_100k.gin trunk.gin scaling.gin", "docs/trunk.md", (*SCALED_TRUNK, *GAINS)),
     ],
     "payments": [Given("plum payments.gin card_payments.gin", "docs/payments.md", PAYMENTS)],
     "all systems": [
@@ -297,6 +305,7 @@ NOT_RUN = {
     "plum study.gin global_time.gin": "the same",
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
+    "plum study_*.gin ml_1m.gin trunk.gin scaling.gin": "takes GroupLens's files; the same is run on MovieLens-100K",
     "plum rank.gin": "the trunk's study, on MovieLens-1M; its parts are run on MovieLens-100K",
     "plum liked.gin": "the same",
     "plum cold.gin": "the same",
@@ -306,6 +315,7 @@ NOT_RUN = {
     "plum study.gin simulator.gin": "takes minutes; payments.gin is run",
     "plum study.gin sequences.gin": "the same",
     "plum study.gin handbook.gin": "the same, on the Handbook's transactions",
+    "plum study.gin terminals.gin": "the same",
     "plum config.gin my_corpus.gin continue.gin": "needs a corpus that has grown: tests/jobs/test_grown_catalogue.py",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin requests.gin": "is language.gin's kind; tests/tasks/test_requests.py",
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin study.gin": "a pipeline with other sizes",

@@ -127,6 +127,8 @@ def read_with(file: str) -> list[str]:
     if folder == "experiments/accuracy/search":
         common = f"{folder}/common.gin"
         return [common] if file == common else [common, file]
+    if file == "experiments/trunk/scaling.gin":
+        return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
     if folder in ("experiments/unicorn", "experiments/trunk"):
         return [file]
     if folder == "experiments/payments":

@@ -7,6 +7,7 @@
 #   experiments/trunk/run.sh liked 0 1 2          # extracted and fine-tuned to what is liked
 #   experiments/trunk/run.sh versions 1 2         # vectors of the trunk of seed 0, and of these seeds in its place; VARIANT=last, concat: of those
 #   experiments/trunk/run.sh cold 0 1 2           # films that arrive after training, by the age of items
+#   experiments/trunk/run.sh scaling              # sizes and numbers of events, and what each gives to applications
 #   experiments/trunk/run.sh next 0 -- --gin.TRUNK_STEPS=100     # more flags behind --
 #
 # DATA_DIR says where GroupLens's files are (by default they are fetched). Rows are written to results.jsonl.
@@ -26,6 +27,13 @@ vectors() {
     --gin.MODEL_DIR="'$runs/$1'" --gin.TRUNK_NAME="'$variant'" --gin.TRUNK_LAYER_MIX="'${MIX[$variant]}'"
 }
 [[ $what != versions ]] || vectors 0
+if [[ $what == scaling ]]; then
+  study=(--gin_file=gin/corpus/ml_1m.gin --gin_file=gin/study/trunk.gin --gin_file=experiments/trunk/scaling.gin "${data[@]}" --gin.STUDY_DIR="'runs/trunk_scaling'")
+  run --gin_file=gin/run/study_plan.gin "${study[@]}"
+  run --gin_file=gin/run/study_run.gin "${study[@]}"
+  run --gin_file=gin/run/study_gains.gin "${study[@]}" --gin.RESULTS_FILE="'experiments/trunk/scaling.jsonl'"
+  exit
+fi
 for seed in "${seeds[@]}"; do
   case $what in
     small)
@@ -42,6 +50,6 @@ for seed in "${seeds[@]}"; do
         --gin.SECOND="'$runs/$seed/embeddings/$variant'" --gin.ROW="'versions_$variant'" --gin.SEED="$seed" \
         --gin.MODEL_DIR="'$runs/versions/$variant/$seed'" "$results"
       ;;
-    *) echo "expected next, small, rank, liked, versions or cold, got $what" >&2 && exit 1 ;;
+    *) echo "expected next, small, rank, liked, versions, cold or scaling, got $what" >&2 && exit 1 ;;
   esac
 done

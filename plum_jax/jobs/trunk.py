@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.corpus.splits import EvaluationSet
+from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.horizons import days_later, events_later
 from plum_jax.evaluation.judge import catalogue_of, judged
 from plum_jax.evaluation.system import Fitted, System
@@ -139,7 +139,7 @@ def fine_tune(
         raise ValueError(f"no test user's next item has the label {label}: choose another")
     for name, system in systems.items():
         fitted = system.fit(stages, name)
-        metrics = _judged(stages, fitted, liked, k)
+        metrics = figures_of_lists(stages, fitted, liked, k)
         row = _row(stages, f"{name}_liked", metrics, seed, (system, label), fitted)
         write_results(stages.directory, [row], results_file)
         said = (f"{metrics[f'recall@{k}{end}']:.4f} ± {metrics[f'recall@{k}{end}_se']:.4f}" for end in ("", "_unseen"))
@@ -169,20 +169,25 @@ def horizons(
       results_file: a study's `results.jsonl` that also gets the rows.
     """
     stages = data.stages(model_dir)
-    targets = {f"{number}_behind": events_later(stages.split, "test", number) for number in behind}
-    targets |= {f"{number:g}_days": days_later(stages.split, "test", number) for number in days}
+    targets = later_targets(stages.split, behind, days)
     for name, system in systems.items():
         fitted = system.fit(stages, name)
         metrics: dict[str, float] = {}
         for said, evaluation in targets.items():
-            found = _judged(stages, fitted, evaluation, k)
+            found = figures_of_lists(stages, fitted, evaluation, k)
             metrics |= {f"{metric}_{said}": value for metric, value in found.items()}
         row = _row(stages, f"{name}_horizons", metrics, seed, system, fitted)
         write_results(stages.directory, [row], results_file)
         print(f"{name:16s}" + "".join(f"  {said}: {metrics[f'recall@{k}_unseen_{said}']:.4f}" for said in targets))
 
 
-def _judged(stages: Stages, fitted: Fitted, evaluation: EvaluationSet, k: int) -> dict[str, float]:
+def later_targets(split: Split, behind: Sequence[int], days: Sequence[float]) -> dict[str, EvaluationSet]:
+    """Test users with later targets by what they are called: "5_behind", "1_days"."""
+    targets = {f"{number}_behind": events_later(split, "test", number) for number in behind}
+    return targets | {f"{number:g}_days": days_later(split, "test", number) for number in days}
+
+
+def figures_of_lists(stages: Stages, fitted: Fitted, evaluation: EvaluationSet, k: int) -> dict[str, float]:
     """Recall and NDCG at k of lists, seen items kept and removed, and how many users there are."""
     found, _ = judged(fitted.rank(evaluation, k), evaluation.user, evaluation.target_item, (k,), catalogue_of(stages))
     names = [f"{metric}@{k}{end}" for metric in ("recall", "ndcg") for end in ("", "_unseen")]

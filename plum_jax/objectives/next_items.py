@@ -62,7 +62,8 @@ class NextItemsLoss:
         nats = item_nats(output, batch)
         by_offset = jnp.sum(nats * weights, axis=(0, 1)), jnp.sum(weights, axis=(0, 1))
         loss, weight = by_offset[0][0], by_offset[1][0]
-        metrics = {"cross_entropy": (loss, weight)}
+        trained = jnp.count_nonzero(weights[..., 0]).astype(jnp.float32), jnp.float32(weights[..., 0].size)
+        metrics = {"cross_entropy": (loss, weight), "trained_share": trained}
         if weights.shape[-1] > 1:
             further = jnp.sum(by_offset[0][1:])
             loss += goal.further_weight * further

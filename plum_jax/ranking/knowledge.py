@@ -20,12 +20,15 @@ class KnowledgeTables:
       items: float32 [I, D]: unit vectors e_i.
       fingerprint: of both, and of what made them.
       condition_names: N names.
+      fields_read: columns of items and events that the model has read; a ranker that asks for one of them would be
+        told the answer.
     """
 
     queries: np.ndarray
     items: np.ndarray
     fingerprint: str
     condition_names: tuple[str, ...]
+    fields_read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape, (_, width) = self.queries.shape, self.items.shape

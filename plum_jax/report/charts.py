@@ -114,6 +114,35 @@ def curves(
         return _svg(figure, f"{title}: {', '.join(series)}")
 
 
+def points(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], *, xlabel: str, falling: bool = False
+) -> str:
+    """Points with bars, a panel beside the other, joined within a series.
+
+    Args:
+      panels: title -> series -> (x, y, half of the bar) of each point.
+      xlabel: what all horizontal axes measure.
+      falling: the axis runs from large to small, as a loss does in training.
+    """
+    with matplotlib.rc_context(_STYLE):
+        columns = min(3, len(panels))
+        rows = -(-len(panels) // columns)
+        figure = Figure(figsize=(3.4 * columns, 3.0 * rows + 0.3), layout="constrained")
+        for place, (title, series) in enumerate(panels.items()):
+            axes = figure.add_subplot(rows, columns, place + 1)
+            for i, (name, of_series) in enumerate(series.items()):
+                x, y, half = zip(*of_series, strict=True)
+                marker, colour = "osD^vP"[i % 6], _SERIES[i % len(_SERIES)]
+                axes.errorbar(x, y, yerr=half, marker=marker, ms=5, color=colour, label=name, capsize=3, linewidth=1)
+            axes.axhline(0, color=_INK, linewidth=0.8)
+            axes.set(title=title, xlabel=xlabel)
+            if falling:
+                axes.invert_xaxis()
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+        return _svg(figure, f"{', '.join(panels)} against {xlabel}")
+
+
 def code_usage(codes: np.ndarray, codebook_sizes: Sequence[int]) -> str:
     """How many items each code of each level holds, most used code first.
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.corpus.features.fields_read import fields_read
 from plum_jax.corpus.schema import Corpus
 from plum_jax.ranking.event_rows import rows_of_all
 from plum_jax.ranking.knowledge import KnowledgeTables
@@ -53,7 +54,9 @@ class LumKnowledge:
         queries = _by_event(path, stages.corpus.num_events, len(self.asked))
         # Of model, corpus and conditions, which decide the items' vectors too: no need to hash all answers.
         fingerprint = artifact.read_manifest(path.parent, MOMENTS).fingerprint
-        return KnowledgeTables(queries, fitted.asker.items(fitted.params), fingerprint, tuple(self.asked))
+        blocks = stages.data.feature_builders if self.lum.use_features else ()
+        read = tuple(sorted({*fields_read(blocks, stages.corpus), *self.lum.conditions}))
+        return KnowledgeTables(queries, fitted.asker.items(fitted.params), fingerprint, tuple(self.asked), read)
 
 
 def write_moments(

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.corpus.features.fields_read import READ
 from plum_jax.corpus.splits import FOLDS, Split
 from plum_jax.retrieval.alignment import Version
 from plum_jax.retrieval.shards import ALONE, ShardedTable, Worker
@@ -45,6 +46,7 @@ def write_vectors(
       path of each Parquet file; None where another process puts it together.
     """
     corpus, folder = stages.corpus, folder_of(stages, name, until)
+    read = fitted.system.fields_read(stages)
     histories, items = histories_until(stages.split, until), fitted.reader.items(fitted.params)
     ids = {"users": corpus.users["user_id"].to_list(), "items": corpus.items["item_id"].to_list()}
 
@@ -63,7 +65,7 @@ def write_vectors(
             file=f"trunk_{what}.parquet",
             kind=f"trunk_{what}",
             schema=vectors_schema(what, items.shape[1]),
-            config={"until": until, "history_length": fitted.reader.history_length},
+            config={"until": until, "history_length": fitted.reader.history_length, READ: read},
             inputs={"corpus": corpus.fingerprint, "trunk": fitted.fingerprint, "split": stages.split.fingerprint},
             rows=len(ids[what]),
             rows_per_shard=_ROWS_A_SHARD,

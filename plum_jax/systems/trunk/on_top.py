@@ -29,7 +29,7 @@ from plum_jax.ranking.sequence_ranker import FittedSequenceRanker, Reader
 from plum_jax.stages import Stages
 from plum_jax.systems.trunk.known import TrunkKnown
 from plum_jax.systems.trunk.network import TrunkNetwork
-from plum_jax.systems.trunk.system import Trunk
+from plum_jax.systems.trunk.system import FittedTrunk, Trunk
 from plum_jax.training import trainer, training_config
 from plum_jax.training.parameter_groups import ParameterGroups
 
@@ -138,15 +138,19 @@ class TrunkRanker:
 
     def fit(self, stages: Stages, label: Label, name: str) -> FittedSequenceRanker:
         """Trains on every labelled training event, or goes on, or reads what was trained."""
+        trained = self.trunk.fit(stages, self.name) if self.pretrained else None
+        return self.fit_on(trained, stages, label, name)
+
+    def fit_on(self, trained: FittedTrunk | None, stages: Stages, label: Label, name: str) -> FittedSequenceRanker:
+        """The same on a trunk that is there already, of another run perhaps; None: on random parameters."""
         events, known = label.of(stages.split), self.trunk.known(stages)
         columns, feed = TrunkColumns(stages.split, known), self.feed(stages.split, known, events)
         said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         network = OnTop(self.trunk.network_of(known), tuple(self.mlp_dims), self.frozen)
         init: Any = functools.partial(_initial, network, next(feed.make_iterator()))
         inherited = {}
-        if self.pretrained:
-            fitted = self.trunk.fit(stages, self.name)
-            init, inherited = warm_started(jax.jit(init), {TRUNK: fitted.params}), {TRUNK: fitted.fingerprint}
+        if trained is not None:
+            init, inherited = warm_started(jax.jit(init), {TRUNK: trained.params}), {TRUNK: trained.fingerprint}
         # The reader looks events up by `split` and `by_event` alone, which these columns have.
         reader: Any = Reader(network, columns, self.trunk.row_length)  # type: ignore[arg-type]
         evaluators = {"validation": reader.curve(events, self.curve_rows)} if self.training.evaluation_period else {}

@@ -144,9 +144,26 @@ class TrunkReader:
           cache: of `begin` or `go_on`, S events.
           seen: bool [U, S], which of them are real.
           batch: of new events, all real, as `TrunkNetwork.represented` has it; their positions go on.
+
+        Raises:
+          ValueError: positions that do not go on: an event that is older than the cache's last, or one that is left
+            out. Nothing is read.
         """
+        _require_going_on(np.asarray(seen), np.asarray(batch["decoder_positions"]))
         vectors = _item_vectors(self.network, params)
         return _gone_on(self.network, params, vectors, cache, seen, dict(batch))
+
+
+def _require_going_on(seen: np.ndarray, positions: np.ndarray) -> None:
+    expected = seen.sum(axis=1, keepdims=True) + np.arange(positions.shape[1])
+    wrong = np.argwhere(positions != expected)
+    if len(wrong):
+        row, place = wrong[0]
+        raise ValueError(
+            f"row {row}: the cache has {int(seen[row].sum())} events, so that position {expected[row, place]} comes "
+            f"next, and the event that came has {positions[row, place]}: events go on in order of time; leave out the "
+            "older ones, or begin anew with the whole history"
+        )
 
 
 def histories_of(evaluation: EvaluationSet) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -24,7 +25,8 @@ from plum_jax.systems.trunk.items import TrunkItems
 from plum_jax.systems.trunk.known import TrunkKnown
 from plum_jax.systems.trunk.network import TrunkNetwork
 from plum_jax.systems.trunk.reading import histories_of
-from plum_jax.systems.trunk.system import Trunk, initial_trunk, parameters_of
+from plum_jax.systems.trunk.system import FittedTrunk, Trunk, initial_trunk, parameters_of
+from plum_jax.training import checkpoints
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.trainer import Trunk as TrainedTrunk
 from plum_jax.training.training_config import TrainingConfig
@@ -104,7 +106,7 @@ class ScaledTrunk:
 
     def counts(self, data: DataFacts) -> Mapping[str, int]:
         """Of the arrays themselves, as they would be; whatever is no table is activated."""
-        shapes = jax.eval_shape(functools.partial(initial_trunk, self._network(data)), jax.random.key(0))
+        shapes = nn.unbox(jax.eval_shape(functools.partial(initial_trunk, self._network(data)), jax.random.key(0)))
         counts = parameters_of(jax.tree.map(lambda leaf: np.broadcast_to(0, leaf.shape), shapes))
         total, rest = counts["parameters"], counts["non_embedding_parameters"]
         tables = {"embedding": total - rest, "head": 0, "total": total, "activated": total}
@@ -164,6 +166,15 @@ class TrunkTrial:
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
         trunk = None if branch_at is None else TrainedTrunk(*branch_at, may_differ=("system",))
         return self.config.system.train(self.stages, self.known, directory, trunk=trunk, description=description)
+
+    def fitted(self, directory: epath.Path) -> FittedTrunk:
+        """What a cell has trained in a directory, for applications.
+
+        Raises:
+          artifact.ArtifactError: nothing was.
+        """
+        system, params = self.config.system, checkpoints.load_params(directory / "params")
+        return FittedTrunk(system, system.reader(self.stages.split, self.known), params, {}, directory)
 
     def judge(self, params: Any) -> dict[str, Any]:
         split = self.stages.split

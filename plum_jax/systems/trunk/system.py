@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.corpus.features.fields_read import fields_read
 from plum_jax.corpus.splits import EvaluationSet, Split
 from plum_jax.evaluation.system import Ranking
 from plum_jax.feeds.item_columns import ItemColumns
@@ -121,6 +122,12 @@ class Trunk:
     def known(self, stages: Stages) -> TrunkKnown:
         """What is read of a run."""
         return TrunkKnown.of(stages, self.fields, self.use_features, self.age)
+
+    def fields_read(self, stages: Stages) -> tuple[str, ...]:
+        """Columns of items and events that it reads, for those who must not be told of one."""
+        blocks = stages.data.feature_builders if self.use_features else ()
+        fields = self.fields
+        return tuple(sorted({*fields_read(blocks, stages.corpus), *fields.post, *fields.request, *fields.auxiliary}))
 
     def network_of(self, known: TrunkKnown) -> TrunkNetwork:
         """The network for these items and fields."""

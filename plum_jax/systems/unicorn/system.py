@@ -12,8 +12,8 @@ import numpy as np
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.corpus.features.text import TextEmbedding, embed_texts, item_texts
-from plum_jax.corpus.schema import Corpus
+from plum_jax.corpus.features.fields_read import fields_read
+from plum_jax.corpus.features.text import embed_texts, item_texts
 from plum_jax.corpus.splits import TRAIN, EvaluationSet, Split
 from plum_jax.evaluation.judge import judged
 from plum_jax.evaluation.metrics import Catalogue
@@ -140,12 +140,16 @@ class Unicorn:
         """What is read of users, queries and items.
 
         Raises:
-          ValueError: no such field, block or vectors, or a block of text that holds what queries are made of.
+          ValueError: no such field, block or vectors; or a block of features, or a user model, has read what queries
+            are made of.
         """
         split, corpus = stages.split, stages.corpus
         for builder in stages.data.feature_builders:
-            if isinstance(builder, TextEmbedding) and builder.name in self.blocks:
-                self._check_block(builder, corpus)
+            if builder.name in self.blocks and self.queries.field in fields_read([builder], corpus):
+                raise ValueError(
+                    f"queries are made of {self.queries.field!r}, which block {builder.name!r} of FEATURES has read: "
+                    "leave it out of UNICORN_BLOCKS, or set TextEmbedding.fields"
+                )
         texts, queries = item_texts(corpus, self.text_fields, "items"), self.queries.of(corpus)
         learnt = [text for text, fold in zip(queries.texts, queries.fold, strict=True) if fold == TRAIN]
         words = KnownWords.of(learnt, texts)
@@ -153,6 +157,12 @@ class Unicorn:
         vectors = embed_texts(rows, self.text_dim, "queries and items")
         table = QueryTable(words.numbers(rows, self.query_words), vectors)
         found = None if self.vectors is None or self.personalisation == "none" else self.vectors.read(stages)
+        if found is not None and self.queries.field in found.fields_read:
+            raise ValueError(
+                f"queries are made of {self.queries.field!r}, which the user model that UNICORN_VECTORS names has read "
+                f"(it has read {', '.join(found.fields_read)}): its vectors would tell a query's category; train it "
+                "without that field, e.g. --gin.features.TextEmbedding.fields=\"('title',)\""
+            )
         users = Users.of(self.personalisation, found, split, self.clusters)
         blocks, numbers = blocks_and_numbers(stages, self.blocks)
         of_model = found.items if found is not None and self.personalisation == "full" else None
@@ -160,13 +170,6 @@ class Unicorn:
         items = ItemSide(of_text, blocks, numbers, words.numbers(texts, self.item_words), of_model)
         inputs = Inputs(table, users, fields_known_before(split, self.fields), words.size)
         return UnicornData(split, queries, words, items, inputs)
-
-    def _check_block(self, builder: TextEmbedding, corpus: Corpus) -> None:
-        if self.queries.field in (builder.fields or corpus.text_fields):
-            raise ValueError(
-                f"queries are made of {self.queries.field!r}, which block {builder.name!r} of FEATURES has read: leave "
-                "it out of UNICORN_BLOCKS, or set TextEmbedding.fields"
-            )
 
     def _curve(self, fitted: FittedUnicorn) -> Evaluator:
         """Recall and NDCG at 10 of some validation examples of each task, and the mean of the recalls."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ import polars as pl
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.corpus.features.fields_read import READ
 from plum_jax.corpus.features.file import FileEmbedding
 from plum_jax.corpus.schema import Corpus, CorpusError
 from plum_jax.evaluation.files import write_frame
@@ -28,12 +30,14 @@ class UserVectors:
     of_event: int32 [E], the row that was known before each event of the corpus; `UNKNOWN`: none.
     of_user: int32 [U], the newest row of each user; `UNKNOWN`: none.
     items: float32 [N, D], the same model's vectors of items; V is a multiple of D. None: it gives none.
+    fields_read: columns of items and events that the model has read, as far as that is known.
     """
 
     vectors: np.ndarray
     of_event: np.ndarray
     of_user: np.ndarray
     items: np.ndarray | None = None
+    fields_read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.items is not None and self.vectors.shape[1] % self.items.shape[1]:
@@ -111,7 +115,12 @@ class VectorFile:
         items = None
         if self.items_path is not None:
             items = FileEmbedding(self.items_path, "vectors", value_column="vector").compute(stages.split).values
-        return UserVectors(vectors, of_event, of_user, items)
+        return UserVectors(vectors, of_event, of_user, items, self._fields_read())
+
+    def _fields_read(self) -> tuple[str, ...]:
+        """What the model has read, where the artefact beside the table says so; else ()."""
+        manifest = epath.Path(self.path).parent / artifact.MANIFEST
+        return tuple(json.loads(manifest.read_text())["config"].get(READ, ())) if manifest.exists() else ()
 
     def _frame(self) -> pl.DataFrame:
         path = epath.Path(self.path)
@@ -164,7 +173,8 @@ class KnowledgeVectors:
         vectors = known.queries.reshape(len(known.queries), -1).astype(np.float32)
         ends = corpus.history_offsets[1:]
         of_user = np.where(np.diff(corpus.history_offsets) > 0, ends - 1, UNKNOWN).astype(np.int32)
-        return UserVectors(vectors, np.arange(len(vectors), dtype=np.int32), of_user, known.items.astype(np.float32))
+        rows, items = np.arange(len(vectors), dtype=np.int32), known.items.astype(np.float32)
+        return UserVectors(vectors, rows, of_user, items, known.fields_read)
 
 
 def write_vectors(stages: Stages, knowledge: Knowledge, directory: epath.PathLike) -> None:
@@ -178,7 +188,8 @@ def write_vectors(stages: Stages, knowledge: Knowledge, directory: epath.PathLik
     """
     known, corpus = knowledge.read(stages), stages.corpus
     known.require_for(corpus.num_events, corpus.num_items)
-    config, inputs = {"conditions": known.condition_names}, {"knowledge": known.fingerprint}
+    config = {"conditions": known.condition_names, READ: known.fields_read}
+    inputs = {"knowledge": known.fingerprint}
     if artifact.is_current(directory, kind=KIND, config=config, inputs=inputs):
         return
     user = corpus.events["user"].to_numpy()

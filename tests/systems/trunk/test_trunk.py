@@ -129,6 +129,11 @@ def test_a_cache_that_goes_on_is_the_whole_history_at_once(run, fitted):
         states, cache = reader.go_on(params, cache, seen, new)
         found.append(np.asarray(states))
         seen = np.concatenate([seen, np.ones((len(some), stop - start), bool)], axis=1)
+    older = {name: values[:, 8:9] for name, values in whole.items()}
+    with pytest.raises(
+        ValueError, match="row 0: the cache has 12 events, so that position 12 comes next, and .* has 8"
+    ):
+        reader.go_on(params, cache, seen, older)
     np.testing.assert_allclose(np.concatenate(found, axis=1), full, atol=3e-6)
     np.testing.assert_allclose(reader.users(params, some), np.asarray(full)[:, -1], atol=3e-6)
     assert not reader.users(params, [np.zeros(0, np.int64)]).any()

@@ -12,6 +12,7 @@ from two_shops import NUM_ITEMS, SMALL
 from plum_jax.corpus.splits import LeaveOneOut
 from plum_jax.systems.trunk.inheriting import Inherited, inherited_rows, weighted_mean
 from plum_jax.systems.trunk.items import ItemVectors, TrunkItems, item_ages
+from plum_jax.systems.trunk.warm import WarmRows
 
 RANDOM = np.random.default_rng(0)
 
@@ -82,3 +83,16 @@ def test_rows_of_new_titles():
         Inherited(new_rows="median")
     with pytest.raises(ValueError, match="there is no trained trunk 'none' to begin with in .*train it first"):
         Inherited("none").initialiser(lambda key: key, DATA.stages("/nowhere"), TRUNK.known)
+
+
+def test_warm_rows_are_of_new_items_alone_and_are_read(run, fitted):
+    warm = WarmRows(dataclasses.replace(TRUNK, training=fitted.system.training)).fit(run, "warm")
+    known = fitted.reader.known.items
+    assert (~known.in_training).sum() == 1 and not known.in_training[-1]
+    before, after = fitted.reader.items(fitted.params), warm.reader.items(warm.params)
+    np.testing.assert_array_equal(before[:-1], after[:-1])
+    own = fitted.params["item_vectors"]["ids"]
+    row = weighted_mean(own[:-1], known.features[:-1], known.features[-1:])[0]
+    share = float(fitted.reader.network.apply({"params": fitted.params}, method="age_shares")[1])
+    np.testing.assert_allclose(after[-1], share * row + (1 - share) * before[-1], rtol=1e-4, atol=1e-6)
+    assert warm.fingerprint != fitted.fingerprint

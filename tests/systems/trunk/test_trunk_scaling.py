@@ -17,6 +17,7 @@ def test_counts_steps_and_losses_are_those_of_the_trunk(run, fitted):
     counts = scaled.counts(data)
     assert counts["total"] == sum(np.size(leaf) for leaf in jax.tree.leaves(fitted.params))
     assert counts["total"] == fitted.facts["parameters"] == counts["embedding"] + counts["non_embedding"]
+    assert counts["non_embedding"] == fitted.facts["non_embedding_parameters"] < counts["total"]
     recipe = scaled.step(data)
     ours = next(TRUNK.feed(run.split, fitted.reader.known).make_iterator())
     shapes = {name: (values.shape, values.dtype) for name, values in recipe.batch().items()}

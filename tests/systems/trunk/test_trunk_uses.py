@@ -19,6 +19,7 @@ from plum_jax.ranking.networks.perceptron import Perceptron
 from plum_jax.systems.trunk import embedding
 from plum_jax.systems.trunk.embedding import StoredVectors, histories_until, write_vectors
 from plum_jax.systems.trunk.inheriting import Inherited
+from plum_jax.systems.trunk.knowledge import TrunkKnowledge
 from plum_jax.systems.trunk.on_top import TRUNK as BELOW
 from plum_jax.systems.trunk.on_top import TrunkRanker
 from plum_jax.systems.trunk.system import initial_trunk
@@ -102,6 +103,23 @@ def test_vectors_until_a_fold_read_nothing_of_it(run, until):
         start, stop = run.corpus.history_offsets[user : user + 2]
         expected = [row for row in range(start, stop) if run.split.fold[row] < FOLDS[until]]
         assert rows.tolist() == expected
+
+
+def test_vectors_before_every_event_are_those_of_the_events_before_it_and_its_request(run, fitted):
+    knowledge = TrunkKnowledge(dataclasses.replace(TRUNK, training=fitted.system.training), "trunk")
+    known = knowledge.read(run)
+    offsets, user = run.corpus.history_offsets, run.corpus.events["user"].to_numpy()
+    before = [np.arange(offsets[who], row) for row, who in enumerate(user)]
+    short = [row for row, history in enumerate(before) if len(history) <= TRUNK.windows.length // 2]
+    requests = fitted.reader.known.request.buckets
+    users = fitted.reader.users(fitted.params, [before[row] for row in short], requests[short])
+    users /= np.maximum(np.linalg.norm(users, axis=1, keepdims=True), 1e-9)
+    np.testing.assert_allclose(known.queries[short, 0], users, atol=2e-3)  # halves of floats
+    assert not known.queries[offsets[:-1]].any() and np.abs(known.queries[short[1], 0]).max() > 0.1
+    items = fitted.reader.items(fitted.params)
+    lengths = np.linalg.norm(items, axis=1, keepdims=True)
+    np.testing.assert_allclose(known.items * lengths, items, atol=1e-5)
+    assert known.fields_read == ("gap", "rating", "shop") and known.condition_names == ("next",)
 
 
 def test_two_versions_are_aligned_and_vectors_of_two_trunks_are_not_multiplied(run, fitted, tmp_path, capsys):

@@ -7,6 +7,11 @@ import planted_shop
 import polars as pl
 import pytest
 
+from plum_jax import artifact
+from plum_jax.corpus.features import CoWatchEmbedding
+from plum_jax.corpus.features.categorical import Categorical
+from plum_jax.corpus.features.fields_read import fields_read
+from plum_jax.corpus.features.text import TextEmbedding
 from plum_jax.corpus.schema import CorpusError
 from plum_jax.ranking.knowledge import KnowledgeTables
 from plum_jax.systems.unicorn.inputs import Users
@@ -124,3 +129,36 @@ def test_clusters_are_of_vectors_that_training_read_and_nobody_has_one_of_his_ow
     unknown = UserVectors(found.vectors, np.full_like(found.of_event, UNKNOWN), found.of_user)
     full = Users.of("full", unknown, stages.split, 4)
     assert (full.of_event == 0).all() and not full.vectors[0].any()
+
+
+def test_a_user_model_that_has_read_what_queries_are_made_of_is_refused(stages, tmp_path):
+    """Of a model in memory and of its tables on disk; one that has read another text is welcome."""
+    corpus = stages.corpus
+
+    @dataclasses.dataclass(frozen=True)
+    class Known:
+        read_too: tuple[str, ...]
+
+        def read(self, stages):
+            queries = np.ones((corpus.num_events, 1, 2), np.float16)
+            items = np.ones((corpus.num_items, 2), np.float32)
+            return KnowledgeTables(queries, items, artifact.fingerprint(self.read_too), ("next",), self.read_too)
+
+    def sources(read_too):
+        directory = tmp_path / "-".join(read_too)
+        write_vectors(stages, Known(read_too), directory)
+        paths = (str(directory / f"{name}.parquet") for name in ("users", "items"))
+        return KnowledgeVectors(Known(read_too)), VectorFile(*paths)
+
+    for source in sources(("path", "title")):
+        with pytest.raises(ValueError, match=r"queries are made of 'path'.* has read \(it has read path, title\)"):
+            planted_shop.unicorn(personalisation="full", vectors=source).data(stages)
+    for source in sources(("title",)):
+        assert planted_shop.unicorn(personalisation="full", vectors=source).data(stages).inputs.users.width == 2
+
+
+def test_blocks_say_which_columns_they_were_made_of(stages):
+    builders = (TextEmbedding(), CoWatchEmbedding(), TextEmbedding(("title",), name="titles"))
+    assert fields_read(builders, stages.corpus) == ("path", "title")
+    assert fields_read(builders[1:], stages.corpus) == ("title",)
+    assert fields_read((Categorical(("path",)),), stages.corpus) == ("path",)
