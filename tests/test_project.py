@@ -123,6 +123,8 @@ def read_with(file: str) -> list[str]:
         return [RUN, CORPUS, MODEL, "gin/tasks/language.gin", file]
     if folder in ("experiments/unicorn", "experiments/trunk"):
         return [file]
+    if folder == "experiments/days":
+        return ["gin/run/days.gin", file, MODEL]
     if folder == "experiments/payments":
         return [study, f"{folder}/simulator.gin"] if file == study else [study, file]
     if folder in ("experiments/accuracy", "experiments/init_cpt"):
