@@ -203,7 +203,7 @@ def draw(rows: Sequence[Row]) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "days"
+    matplotlib.rcParams |= {"svg.hashsalt": "days", "svg.fonttype": "none"}
     from matplotlib import pyplot
 
     corpora = list(dict.fromkeys(row["data"] for row in rows))

@@ -35,15 +35,16 @@ class Day:
         Raises:
           SplitError: times in another order, no event that is learnt, or nobody to judge.
         """
-        if not (self.learnt_until or self.train_until) <= self.train_until <= self.judged_from:
+        before = self.train_until if self.learnt_until is None else self.learnt_until
+        if not before <= self.train_until <= self.judged_from:
             raise SplitError(f"expected learnt_until <= train_until <= judged_from, got {self}")
         times = corpus.events["time"].to_numpy()
         fold = np.where(times < self.train_until, TRAIN, NOT_LEARNT).astype(np.int8)
         fold[times >= self.judged_from] = TEST
-        before, new = None, fold == TRAIN
+        known, new = None, fold == TRAIN
         if self.learnt_until is not None:
-            before = Before(events=times < self.learnt_until, items=births(corpus) < self.judged_from)
-            new = new & ~before.events
+            known = Before(events=times < self.learnt_until, items=births(corpus) < self.judged_from)
+            new = new & ~known.events
         if not new.any():
             raise SplitError(f"no event of corpus {corpus.name!r} is left to learn from: {self}")
         test = first_targets(corpus, fold, TEST, 1)
@@ -52,4 +53,4 @@ class Day:
                 f"nobody in corpus {corpus.name!r} has an event from unix {self.judged_from} on and one before it: "
                 "take longer or fewer days (SPAN, DAYS)"
             )
-        return Split(corpus, fold, {"validation": test[:0], "test": test}, config=self, before=before)
+        return Split(corpus, fold, {"validation": test[:0], "test": test}, config=self, before=known)
