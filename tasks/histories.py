@@ -106,11 +106,10 @@ class Slider:
         rows, starts = self._training_rows(split, used_by)
         user_of = split.corpus.events["user"].to_numpy()
         waiting: list[tuple[int, int, int]] = []
-        lengths = np.diff(starts).tolist()
-        for start, length, before in zip(starts.tolist(), lengths, _learnt_before(split, rows, starts), strict=False):
-            waiting += [
-                (start + first, start + target, start + learnt) for first, target, learnt in self.bounds(length, before)
-            ]
+        histories = np.stack([starts[:-1], np.diff(starts), split.learnt_before(rows, starts)], axis=1)
+        for start, length, before in histories.tolist():
+            bounds = self.bounds(length, before)
+            waiting += [(start + first, start + target, start + learnt) for first, target, learnt in bounds]
             if len(waiting) >= WINDOWS_AT_ONCE:
                 yield self._gather(waiting, rows, user_of)
                 waiting = []
@@ -120,7 +119,7 @@ class Slider:
     def count(self, split: Split, used_by: str) -> int:
         """Number of windows that `windows` gives."""
         rows, starts = self._training_rows(split, used_by)
-        histories = np.stack([np.diff(starts), _learnt_before(split, rows, starts)], axis=1)
+        histories = np.stack([np.diff(starts), split.learnt_before(rows, starts)], axis=1)
         kinds, users = np.unique(histories, axis=0, return_counts=True)
         return sum(len(self.bounds(*kind)) * count for kind, count in zip(kinds.tolist(), users.tolist(), strict=True))
 
@@ -142,14 +141,6 @@ class Slider:
             lengths=lengths,
             learnt=positions >= np.repeat(learnt_from, lengths),
         )
-
-
-def _learnt_before(split: Split, rows: np.ndarray, starts: np.ndarray) -> list[int]:
-    """For each user, whose training events begin at `starts` of `rows`, how many a run before has learnt."""
-    if split.before is None:
-        return [0] * (len(starts) - 1)
-    learnt = np.concatenate([[0], np.cumsum(split.before.events[rows])])
-    return np.diff(learnt[starts]).tolist()
 
 
 def evaluation_windows(evaluation: EvaluationSet, history_length: int) -> Iterator[Windows]:

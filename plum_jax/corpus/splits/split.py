@@ -131,6 +131,15 @@ class Split:
         """bool [N]: the items whose text is to be learnt: learnt items that no run before has learnt."""
         return self.learnt_items if self.before is None else self.learnt_items & ~self.before.items
 
+    def learnt_before(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """int64 [users]: how many of each user's events a run before has learnt; a user's begin at `starts` of `rows`,
+        int [users + 1] places in int [R] rows of `corpus.events`.
+        """
+        if self.before is None:
+            return np.zeros(len(starts) - 1, np.int64)
+        learnt = np.concatenate([[0], np.cumsum(self.before.events[rows])])
+        return np.diff(learnt[starts])
+
     @functools.cached_property
     def item_popularity(self) -> np.ndarray:
         """Training events of each item, int64 [N]."""
