@@ -68,15 +68,17 @@ class CptTasks:
         return [*self.sid_text.texts(corpus), *(text for task in self.further for text in task.texts(corpus))]
 
     def mixture(self, split: Split, table: SidTable, vocabulary: SidVocabulary, length: int) -> seqio.Mixture:
-        """The mixture, over training events and learnt items only.
+        """The mixture, over training events and learnt items only, and of those over what no run before has learnt.
 
         Raises:
           LeakError, templates.TemplateError, ValueError: as the tasks do; a task without a sequence is named.
         """
-        spoken_of = None if self.sid_text.new_items else split.learnt_items
+        spoken_of = None if self.sid_text.new_items else split.spoken_items
         made: dict[str, list[seqio.Task]] = {
             "behaviour": [self.watch_history.task(split, table, vocabulary)],
-            "metadata": self.sid_text.tasks(split.corpus, table, vocabulary, spoken_of),
+            "metadata": self.sid_text.tasks(
+                split.corpus, table, vocabulary, spoken_of, may_be_empty=split.before is not None
+            ),
             "text": [],
         }
         for task in self.further:

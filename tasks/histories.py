@@ -64,6 +64,8 @@ class Windows:
 class Slider:
     """Cuts training histories into windows, from the newest event back.
 
+    Events that a run before has learnt (`Split.before`) are in the histories and are not predicted.
+
     Attributes:
       history_length: events before the target, at most.
       stride: a further window ends this many events earlier, while there are events that no window has predicted.
@@ -88,14 +90,17 @@ class Slider:
         if self.max_windows is not None and self.max_windows < 1:
             raise ValueError(f"expected {self.max_windows=} to be 1 or more, or None for all windows")
 
-    def bounds(self, num_events: int) -> list[tuple[int, int, int]]:
-        """(first, target, learnt_from), positions among a user's events: history [first, target), learnt from there."""
+    def bounds(self, num_events: int, learnt_before: int = 0) -> list[tuple[int, int, int]]:
+        """(first, target, learnt_from), positions among a user's events: history [first, target), learnt from there.
+
+        The first `learnt_before` events are predicted by no window.
+        """
         windows: list[tuple[int, int, int]] = []
-        target = num_events - 1
-        while target >= self.minimum_history and (self.max_windows is None or len(windows) < self.max_windows):
+        target, least = num_events - 1, max(self.minimum_history, learnt_before)
+        while target >= least and (self.max_windows is None or len(windows) < self.max_windows):
             first = max(0, target - self.history_length)
             last = first == 0 and self.every_prefix
-            learnt_from = self.minimum_history if last else max(target - self.stride + 1, self.minimum_history)
+            learnt_from = least if last else max(target - self.stride + 1, least)
             windows.append((first, target, learnt_from if self.every_prefix else target))
             if last:
                 break
@@ -107,10 +112,10 @@ class Slider:
         rows, starts = self._training_rows(split, used_by)
         user_of = split.corpus.events["user"].to_numpy()
         waiting: list[tuple[int, int, int]] = []
-        for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-            waiting += [
-                (start + first, start + target, start + learnt) for first, target, learnt in self.bounds(end - start)
-            ]
+        histories = np.stack([starts[:-1], np.diff(starts), split.learnt_before(rows, starts)], axis=1)
+        for start, length, before in histories.tolist():
+            bounds = self.bounds(length, before)
+            waiting += [(start + first, start + target, start + learnt) for first, target, learnt in bounds]
             if len(waiting) >= WINDOWS_AT_ONCE:
                 yield self._gather(waiting, rows, user_of)
                 waiting = []
@@ -119,8 +124,10 @@ class Slider:
 
     def count(self, split: Split, used_by: str) -> int:
         """Number of windows that `windows` gives."""
-        lengths, users = np.unique(np.diff(self._training_rows(split, used_by)[1]), return_counts=True)
-        return sum(len(self.bounds(int(n))) * int(count) for n, count in zip(lengths, users, strict=True))
+        rows, starts = self._training_rows(split, used_by)
+        histories = np.stack([np.diff(starts), split.learnt_before(rows, starts)], axis=1)
+        kinds, users = np.unique(histories, axis=0, return_counts=True)
+        return sum(len(self.bounds(*kind)) * count for kind, count in zip(kinds.tolist(), users.tolist(), strict=True))
 
     def _training_rows(self, split: Split, used_by: str) -> tuple[np.ndarray, np.ndarray]:
         """Rows of `corpus.events` that train, and where in them each user's begin (with the end)."""

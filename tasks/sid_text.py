@@ -52,13 +52,19 @@ class SidText:
         return texts
 
     def tasks(
-        self, corpus: Corpus, table: SidTable, vocabulary: SidVocabulary, learnt_items: np.ndarray | None = None
+        self,
+        corpus: Corpus,
+        table: SidTable,
+        vocabulary: SidVocabulary,
+        learnt_items: np.ndarray | None = None,
+        may_be_empty: bool = False,
     ) -> list[seqio.Task]:
         """The tasks, in the templates' order; loss weight 1 everywhere.
 
         Args:
           corpus, table, vocabulary: whose items, which IDs, what tokens.
-          learnt_items: bool [N], items that may be spoken of (`Split.learnt_items`); None: all.
+          learnt_items: bool [N], items that may be spoken of (`Split.spoken_items`); None: all.
+          may_be_empty: leave out a template that speaks of none of them: on some days few items come, or none.
 
         Raises:
           templates.TemplateError: an unknown field or control token.
@@ -71,6 +77,8 @@ class SidText:
             where = f"item template of task {name}"
             template = templates.parse(text, where=where, fields=rows.item_fields, tokens=vocabulary.control_tokens)
             sentences = _Sentences(template, rows, vocabulary, learnt_items)
+            if may_be_empty and not len(sentences.items):
+                continue
             made.append(seqio_task.sequence_task(name, sentences.sequences, vocabulary, len(sentences.items)))
         return made
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class WatchHistory:
     """Next-token prediction on training histories: loss weight 1 on every token.
 
+    Of windows with events that a run before has learnt (`Split.before`), the Semantic IDs of the others weigh, the
+    target and the EOS.
+
     Attributes:
       name: of the task.
       templates: how a window reads.
@@ -49,8 +52,13 @@ class WatchHistory:
 
         def sequences() -> Iterator[tuple[ragged.Ragged, ragged.Ragged]]:
             for windows in slider.windows(split, self.name):
-                prompt, _ = renderer.prompt(windows, np.zeros(len(windows.history_events)))
-                tokens = ragged.join([prompt, renderer.target(windows), ragged.repeated(eos, len(windows))])
-                yield tokens, ragged.Ragged(np.ones(len(tokens.values), np.float32), tokens.lengths)
+                prompt, new = renderer.prompt(windows, windows.learnt.astype(np.float32))
+                rest = ragged.join([renderer.target(windows), ragged.repeated(eos, len(windows))])
+                weights = _ones(prompt) if split.before is None else new
+                yield ragged.join([prompt, rest]), ragged.join([weights, _ones(rest)])
 
         return seqio_task.sequence_task(self.name, sequences, vocabulary, slider.count(split, self.name))
+
+
+def _ones(tokens: ragged.Ragged) -> ragged.Ragged:
+    return ragged.Ragged(np.ones(len(tokens.values), np.float32), tokens.lengths)

@@ -37,6 +37,7 @@ COMPLETED = {
         f"plum {{}} {CORPUS} {MODEL_DIR} --gin.UNICORN_QUERY_FIELD=\"'path'\" --gin.UNICORN_TEXT=\"('title',)\""
     ),
     "--gin_file=gin/run/rank.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
+    "--gin_file=gin/run/days.gin": f"plum {{}} {CORPUS} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/run/trunk.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
     "--gin_file=gin/run/payments.gin": f"plum {{}} {PAYMENTS} {MODEL_DIR}",
     "--gin_file=gin/run/semantic_ids.gin": f"plum {{}} {CORPUS} {MODEL} {MODEL_DIR}",

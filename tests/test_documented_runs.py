@@ -69,6 +69,10 @@ STUDY = (
 )
 # Not where the rows of the study as it is wait for their forecast.
 MOVIELENS = (*STUDY, *gin(CODEBOOK_SIZES="(4, 4)", STUDY_DIR="'runs/movielens'"))
+DAYS = (
+    *SMALL,
+    *gin(SELECT_BY="''", EVALUATION_PERIOD=0, BASE=0.5, DAYS=2, PASSES=1.0, FEATURES="[@features.TextEmbedding()]"),
+)
 POD = gin(TOPOLOGY="'v6e:2x2'", VOCAB_SIZE=4096, BATCH_SIZE=8, LENGTH=256, CODEBOOK_SIZES="(16, 16)", NUM_ITEMS=100)
 POD += gin({"NUM_BEAMS": 4, "SEARCH_USERS": 8, "config.DecoderConfig.num_layers": 1})
 EXPORTED = gin(
@@ -119,6 +123,7 @@ GROUPS = {
         Given("plum trunk.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
         Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
     ],
+    "days": [Given("plum days.gin ml_100k.gin cpu_tiny.gin", "docs/days.md", (*DAYS, *ML_100K))],
     "nothing is trained": [
         Given("plum --help"),
         Given("plum model_size.gin cpu_tiny.gin"),
@@ -140,6 +145,7 @@ PAGES = [
     Given("python experiments/init_cpt/table.py"),
     Given("python experiments/trunk/table.py"),
     Given("python experiments/steering/table.py"),
+    Given("python experiments/days/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -321,6 +327,8 @@ NOT_RUN = {
     "plum pipeline.gin ml_100k.gin cpu_tiny.gin language.gin study.gin": "a pipeline with other sizes",
     "plum pipeline.gin ml_1m.gin cpu_tiny.gin language.gin explanations.gin requests.gin study.gin": "the same",
     "plum common.gin *.gin": "search.gin with a grid, and it is run",
+    "plum days.gin movielens.gin cpu_tiny.gin": "the same as days.gin, on MovieLens-1M with births",
+    "plum days.gin simulator.gin cpu_tiny.gin": "the same, on the simulator",
     "plum study.gin * *.gin": "is run on the other corpus, or with other IDs",
 }
 
@@ -385,6 +393,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("t5x", 4),
         ("init_cpt", 8),
         ("trunk", 8),
+        ("days", 20),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least

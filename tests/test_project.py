@@ -131,6 +131,8 @@ def read_with(file: str) -> list[str]:
         return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
     if folder in ("experiments/unicorn", "experiments/trunk"):
         return [file]
+    if folder == "experiments/days":
+        return ["gin/run/days.gin", file, MODEL]
     if folder == "experiments/payments":
         return [study, f"{folder}/simulator.gin"] if file == study else [study, file]
     if folder in ("experiments/accuracy", "experiments/init_cpt"):

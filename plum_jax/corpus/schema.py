@@ -49,7 +49,7 @@ class Corpus:
     Attributes:
       name: what the reports call it.
       items: row number = item index, 0..N-1. "item_id" String, unique; text fields String (null allowed); features
-        String, List(String) or numbers; optional "publish_time" Int64 (unix seconds, null allowed).
+        String, List(String) or numbers; optional "publish_time" and "end_time" Int64 (unix seconds, null allowed).
       users: row number = user index, 0..U-1. "user_id" String, unique; user features.
       events: sorted by user, then by time (file order where times are equal or not known). "user" Int32, "item"
         Int32, "time" Int64 (see `clock`); optional engagement columns (`ENGAGEMENT`), context features, and "fold"

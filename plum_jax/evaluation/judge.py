@@ -54,7 +54,7 @@ def evaluated(
     seconds = said.get("train_seconds", 0.0) + time.perf_counter() - start
     said["wall_seconds"] = round(seconds, 1)
     row = run_record(name, metrics, config=artifact.fingerprint(stages.data, system), **said)
-    write_evaluation(path, row, _with_ids(stages.corpus, per_user), fingerprint)
+    write_evaluation(path, row, with_ids(stages.corpus, per_user), fingerprint)
     return row
 
 
@@ -100,7 +100,7 @@ def _sids(stages: Stages) -> str:
     return "none" if stages.data.quantizer is None else stages.table.fingerprint
 
 
-def _with_ids(corpus: Corpus, per_user: pl.DataFrame) -> pl.DataFrame:
+def with_ids(corpus: Corpus, per_user: pl.DataFrame) -> pl.DataFrame:
     """Ranks by the names of users and items, which other runs share; indexes are a corpus's own."""
     names = {
         "user_id": corpus.users["user_id"].gather(per_user["user"]).cast(pl.String),

@@ -49,6 +49,7 @@ class TokenBatches:
       share: from where to where of each task's records, in a fixed random order, are fed: (0.0, 0.9) leaves a tenth for
         another feed that judges.
       num_epochs: for a single task: end after so many, the last batch filled up with empty rows. None: never end.
+      once: every record of all tasks once, in one shuffle, whatever the rates; then the feed ends as with `num_epochs`.
       pack: whether several records may share a row.
       packing_window: records that are read and packed together; larger fills rows better and shuffles more finely.
       feed_shards: number of independent streams; another number is another order.
@@ -63,6 +64,7 @@ class TokenBatches:
     rate_unit: str = "sequences"
     share: tuple[float, float] = (0.0, 1.0)
     num_epochs: int | None = None
+    once: bool = False
     pack: bool = True
     packing_window: int = 4096
     feed_shards: int = 1
@@ -122,6 +124,10 @@ class TokenBatches:
         """Hash of the records' content and rates: what a checkpoint was trained on."""
         return artifact.read_manifest(self.records_dir, token_records.KIND).fingerprint
 
+    def count(self) -> int:
+        """Batches until the feed ends, by reading all of them: for `once` and `num_epochs`."""
+        return sum(1 for _ in self.make_iterator())
+
     @property
     def steps_per_epoch(self) -> float:
         """Batches that hold, in expectation, as many records as the tasks have in all."""
@@ -136,13 +142,19 @@ class TokenBatches:
         """A fresh iterator at the start, over the rows of these shards (all by default), one after the other."""
         if shards is None:
             shards = range(self.feed_shards)
-        elif self.num_epochs is not None and len(shards) < self.feed_shards:
-            raise ValueError(f"num_epochs={self.num_epochs}: shards end at different steps, so one process reads all")
+        elif (self.once or self.num_epochs is not None) and len(shards) < self.feed_shards:
+            raise ValueError(
+                f"{'once' if self.once else f'num_epochs={self.num_epochs}'}: shards end at different steps, so one "
+                "process reads all"
+            )
         source = grain.sources.ArrayRecordDataSource([path for task in self.tasks for path in task.paths])
         return ShardsIterator({shard: PackedIterator(self, self._order(shard), source, shard) for shard in shards})
 
     def _order(self, shard: int) -> grain.MapDataset:
         """Position -> index of the record, of one shard."""
+        if self.once:
+            records = sum(task.statistics.records for task in self.tasks)
+            return shuffled(grain.MapDataset.range(records), fold_seed(self.seed, 0))[shard :: self.feed_shards]
         datasets, rates, first = [], [], 0
         for number, task in enumerate(self.tasks):
             after = first + task.statistics.records

@@ -1,6 +1,7 @@
 """Packed = separate, resumed = uninterrupted, rates and epochs exact."""
 
 import collections
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -157,6 +158,19 @@ def test_mixture_rates_are_exact(tmp_path):
     assert share_of_a(None) == 0.25
     assert share_of_a({"a": 0.6, "b": 0.4}) == 0.6
     assert share_of_a({"a": 1.0}) == 1.0
+
+
+def test_once_feeds_each_record_of_all_tasks_once_whatever_the_rates(tmp_path):
+    rng = np.random.default_rng(0)
+    tasks = {"a": make_records(rng, 37, 9, 1), "b": make_records(rng, 5, 4, 2), "c": make_records(rng, 1, 4, 3)}
+    write(tmp_path / "records", tasks, {"a": 1.0, "b": 8.0, "c": 1.0})
+    feed = batches.TokenBatches(tmp_path / "records", 4, 12, seed=3, once=True, packing_window=8)
+    found = [batch for batch in feed.make_iterator()]
+    records = [record for records in tasks.values() for record in records]
+    assert collections.Counter(s for batch in found for s in sequences(batch)) == collections.Counter(records)
+    assert feed.count() == len(found)
+    with pytest.raises(ValueError, match="once: shards end at different steps"):
+        dataclasses.replace(feed, feed_shards=2, rates={"a": 1.0, "b": 1.0}).make_iterator([0])
 
 
 def test_shards_share_the_records(tmp_path):

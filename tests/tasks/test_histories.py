@@ -1,12 +1,14 @@
 """Windows: every event is learnt exactly once, with as much history as the window allows."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plum_jax.corpus.splits import Before
 from tasks.histories import HistoryRenderer, HistoryTemplates, Slider, evaluation_windows
 from tasks.templates import TemplateError
 
@@ -24,6 +26,32 @@ def test_each_event_is_learnt_exactly_once(history_length, data, minimum_history
         assert all(place - first >= min(place, history_length - stride + 1) for place in places)
         learnt.update(places)
     assert learnt == collections.Counter(range(minimum_history, num_events))
+
+
+@given(st.integers(1, 8), st.data(), st.integers(0, 2), st.booleans(), st.lists(st.integers(0, 12), max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_of_a_history_that_comes_in_parts_each_event_is_learnt_once(length, data, minimum, every_prefix, parts):
+    stride = data.draw(st.integers(1, length)) if every_prefix else 1
+    slider = Slider(length, stride, minimum, every_prefix)
+    learnt: collections.Counter[int] = collections.Counter()
+    before = 0
+    for part in parts:
+        for first, target, learnt_from in slider.bounds(before + part, before):
+            assert target - first == min(target, length)  # with what was learnt before as its history
+            learnt.update(range(learnt_from, target + 1))
+        before += part
+    assert learnt == collections.Counter(range(minimum, before))
+
+
+def test_windows_of_a_day_are_those_of_its_events(world):
+    # As below, but the first three events of the corpus were learnt before: 0, 1 and 2, of the first user.
+    events = np.arange(world.split.corpus.num_events) < 3
+    before = Before(events, np.zeros(world.split.corpus.num_items, bool))
+    (windows,) = Slider(history_length=2, stride=1).windows(dataclasses.replace(world.split, before=before), "a test")
+    assert windows.target_event.tolist() == [3, 7, 11]
+    assert windows.history_events.tolist() == [1, 2, 6, 10]
+    assert not windows.learnt.any()
+    assert Slider(2, 1).count(dataclasses.replace(world.split, before=before), "a test") == 3
 
 
 def test_windows_by_hand(world):

@@ -11,8 +11,9 @@ from rendered import records, sids
 
 from plum_jax import artifact
 from plum_jax.corpus.leaks import LeakError
-from plum_jax.corpus.splits import LeaveOneOut
+from plum_jax.corpus.splits import Before, LeaveOneOut
 from plum_jax.semantic_ids.field_tokens import Buckets, Categories
+from tasks.cpt import CptTasks
 from tasks.histories import HistoryTemplates
 from tasks.retrieval import Retrieval, Reward, read_prompts, write_prompts
 from tasks.sid_text import SidText
@@ -67,6 +68,30 @@ def test_watch_history_by_hand(world):
         expected.append([*encode("wh ="), *events, *encode("||"), *sids(world, target), 1])
     assert [tokens for tokens, _ in records(task)] == expected
     assert all(weights == [1.0] * len(tokens) for tokens, weights in records(task))
+
+
+def test_a_day_weighs_its_own_events_and_speaks_of_the_items_that_have_come(world):
+    # Of the first user's four training events two were learnt before; item 3, which has a channel alone, has come.
+    events = np.arange(world.corpus.num_events) < 2
+    items = np.arange(world.corpus.num_items)
+    split = dataclasses.replace(world.split, before=Before(events, items != 3))
+    task = WatchHistory().task(split, world.table, world.vocabulary)
+    start = world.vocabulary.control_id("<history>")
+    first, *others = records(task)
+    assert first[0] == [start, *sids(world, 0, 1, 2, 3), 1]
+    assert first[1] == [0.0] * 7 + [1.0] * 7
+    # A first event is context for all, as it is for who begins.
+    assert all(weights == [0.0] * 4 + [1.0] * 4 for _, weights in others)
+    (retrieval, *_) = records(Retrieval(HistoryTemplates()).task(split, world.table, world.vocabulary))
+    assert retrieval == (first[0], [0.0] * 7 + [1.0] * 6 + [0.0])
+
+    def names(split) -> list[str]:
+        mixture = CptTasks().mixture(split, world.table, world.vocabulary, 64)
+        return sorted(task.name for task in mixture.tasks)
+
+    assert names(split) == ["channel_of_sid", "sid_of_channel", "watch_history"]
+    nothing = dataclasses.replace(world.split, before=Before(events, items >= 0))
+    assert names(nothing) == ["watch_history"]
 
 
 def test_retrieval_weights_by_hand(make_world):

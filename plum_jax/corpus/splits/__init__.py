@@ -1,10 +1,11 @@
 """Splits: which events train, which are held out, and the guard that keeps the two apart.
 
-Protocols: leave-one-out, the literature's; cuts by global time, with and without gaps, and by each user's own; and what
-the data's makers say, for each event or for each item. Every consumer of interactions takes `Split.training_events()`
-and passes what it really uses to `Split.check_no_leak`.
+Protocols: leave-one-out, the literature's; cuts by global time, with and without gaps and day by day, and by each
+user's own; and what the data's makers say, for each event or for each item. Every consumer of interactions takes
+`Split.training_events()` and passes what it really uses to `Split.check_no_leak`.
 """
 
+from plum_jax.corpus.splits.day import Day
 from plum_jax.corpus.splits.gapped_time import GappedTime
 from plum_jax.corpus.splits.given import Given, GivenItems
 from plum_jax.corpus.splits.global_time import GlobalTime
@@ -15,6 +16,7 @@ from plum_jax.corpus.splits.split import (
     TEST,
     TRAIN,
     VALIDATION,
+    Before,
     EvaluationSet,
     FoldName,
     Split,
@@ -28,6 +30,8 @@ __all__ = [
     "TEST",
     "TRAIN",
     "VALIDATION",
+    "Before",
+    "Day",
     "EvaluationSet",
     "FoldName",
     "GappedTime",

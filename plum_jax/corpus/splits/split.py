@@ -78,6 +78,19 @@ def first_targets(corpus: Corpus, fold: np.ndarray, number: int, minimum_history
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Before:
+    """What a run that another goes on from has learnt: context from then on, and not learnt twice.
+
+    Attributes:
+      events: bool [num_events], training events that it has learnt; none of a user's others is older.
+      items: bool [N], items whose text it has learnt.
+    """
+
+    events: np.ndarray
+    items: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Split:
     """A corpus with each event in exactly one fold.
 
@@ -88,6 +101,7 @@ class Split:
       targets: fold name -> int64 [E], ascending rows of `corpus.events` that are to be predicted, at most one a user.
       config: the splitter that made it.
       held_out_items: bool [N], items that count as new: nothing is learnt from them or their events. None: no item.
+      before: what of the training events and of the items an earlier run has learnt; None: nothing.
     """
 
     corpus: Corpus
@@ -95,13 +109,15 @@ class Split:
     targets: Mapping[str, np.ndarray]
     config: Any
     held_out_items: np.ndarray | None = None
+    before: Before | None = None
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the corpus, of each event's fold and of the targets."""
-        held_out = () if self.held_out_items is None else (self.held_out_items,)
+        """Hash of the corpus, of each event's fold, of the targets, and of what is new and what was learnt before."""
+        more: list[Any] = [] if self.held_out_items is None else [self.held_out_items]
+        more += [] if self.before is None else ["before", self.before.events, self.before.items]
         targets = (self.targets[name] for name in FOLDS)
-        return artifact.fingerprint(self.corpus.fingerprint, self.fold, *targets, *held_out)
+        return artifact.fingerprint(self.corpus.fingerprint, self.fold, *targets, *more)
 
     @functools.cached_property
     def learnt_items(self) -> np.ndarray:
@@ -109,6 +125,20 @@ class Split:
         if self.held_out_items is None:
             return np.ones(self.corpus.num_items, bool)
         return ~self.held_out_items
+
+    @property
+    def spoken_items(self) -> np.ndarray:
+        """bool [N]: the items whose text is to be learnt: learnt items that no run before has learnt."""
+        return self.learnt_items if self.before is None else self.learnt_items & ~self.before.items
+
+    def learnt_before(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """int64 [users]: how many of each user's events a run before has learnt; a user's begin at `starts` of `rows`,
+        int [users + 1] places in int [R] rows of `corpus.events`.
+        """
+        if self.before is None:
+            return np.zeros(len(starts) - 1, np.int64)
+        learnt = np.concatenate([[0], np.cumsum(self.before.events[rows])])
+        return np.diff(learnt[starts])
 
     @functools.cached_property
     def item_popularity(self) -> np.ndarray:

@@ -33,7 +33,8 @@ class FrozenIds:
       base: directory of a SidTable with a codec.
     """
 
-    base: str
+    # A run may move: the fingerprints of table and codec are among its inputs.
+    base: str = dataclasses.field(metadata=artifact.NOT_DESCRIBED)
 
     @property
     def directory(self) -> epath.Path:

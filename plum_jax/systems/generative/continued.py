@@ -29,7 +29,8 @@ class Continued:
       phase: of its trainings, whose parameters are taken: "retrieval" or "cpt".
     """
 
-    run: str
+    # A run may move: what is taken from it is known by its fingerprint.
+    run: str = dataclasses.field(metadata=artifact.NOT_DESCRIBED)
     phase: str = "retrieval"
 
     @functools.cached_property

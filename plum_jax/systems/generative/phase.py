@@ -36,6 +36,7 @@ class Phase:
       rate_unit: what the tasks' rates are shares of, "sequences" or "tokens".
       rates: sampling rate of each task; those that the records were made with where None. Tasks not named are left out.
       share: from where to where of each task's records are trained on (`TokenBatches`).
+      once: each record is trained on once, whatever the rates; `in_one_pass` says the steps.
     """
 
     training: training_config.TrainingConfig = training_config.TrainingConfig()
@@ -46,6 +47,8 @@ class Phase:
     rate_unit: str = "sequences"
     rates: Mapping[str, float] | None = None
     share: tuple[float, float] = (0.0, 1.0)
+    # `fingerprints_of` names it where it is asked for, so that checkpoints of before are still known.
+    once: bool = dataclasses.field(default=False, metadata=artifact.NOT_DESCRIBED)
 
 
 def phase_step_flops(phase: Phase, config: DecoderConfig, vocab_size: int) -> float:
@@ -79,8 +82,22 @@ def feed_of(phase: Phase, records: epath.Path, start_token: int) -> TokenBatches
         rate_unit=phase.rate_unit,
         rates=phase.rates,
         share=phase.share,
+        once=phase.once,
         start_token=start_token,
     )
+
+
+def in_passes(phase: Phase, passes: float, records: epath.Path) -> Phase:
+    """With as many steps as see the records so many times, each task by its rate."""
+    training = phase.training.for_passes(passes, feed_of(phase, records, 0).steps_per_epoch)
+    return dataclasses.replace(phase, training=training)
+
+
+def in_one_pass(phase: Phase, records: epath.Path) -> Phase:
+    """With as many steps as it takes to feed each record once."""
+    phase = dataclasses.replace(phase, once=True)
+    steps = feed_of(phase, records, 0).count()
+    return dataclasses.replace(phase, training=dataclasses.replace(phase.training, steps=steps))
 
 
 def fingerprints_of(
@@ -91,7 +108,7 @@ def fingerprints_of(
         **made_from,
         "records": feed.fingerprint,
         "decoder": artifact.fingerprint(decoder.config),
-        "phase": artifact.fingerprint(phase),
+        "phase": artifact.fingerprint(phase, *(["once"] if phase.once else [])),
         "warm_start": warm_start_fingerprint,
     }
 
