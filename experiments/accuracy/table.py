@@ -120,19 +120,19 @@ def reached_table(data: str, rows: Sequence[Row]) -> list[str]:
 
 
 def best_of(rows: Sequence[Row], name: str, metric: str) -> float:
-    """The best of a system's evaluations, a mean over seeds."""
-    return float(np.mean([max(row["validation_curve"][metric]) for row in rows if row["name"] == name]))
+    """The best of a system's evaluations, of means over seeds."""
+    return float(mean_curve([row for row in rows if row["name"] == name], metric).max())
 
 
 def flops_to_reach(rows: Sequence[Row], metric: str, recall: float) -> str:
-    """FLOPs at the first evaluation that has the recall, a mean over seeds; "not reached" where one seed has not."""
-    found = []
-    for curve in (row["validation_curve"] for row in rows):
-        reached = [flops for flops, value in zip(curve["train_flops"], curve[metric], strict=True) if value >= recall]
-        if not reached:
-            return "not reached"
-        found.append(reached[0])
-    return f"{np.mean(found):.2g}"
+    """FLOPs at the first evaluation at which the mean over seeds has the recall."""
+    reached = np.flatnonzero(mean_curve(rows, metric) >= recall)
+    return f"{rows[0]['validation_curve']['train_flops'][reached[0]]:.2g}" if len(reached) else "not reached"
+
+
+def mean_curve(rows: Sequence[Row], metric: str) -> np.ndarray:
+    """A validation curve, the mean over seeds, which are evaluated after the same steps."""
+    return np.mean([row["validation_curve"][metric] for row in rows], axis=0)
 
 
 if __name__ == "__main__":
