@@ -127,7 +127,7 @@ def best_of(rows: Sequence[Row], name: str, metric: str) -> float:
 def flops_to_reach(rows: Sequence[Row], metric: str, recall: float) -> str:
     """FLOPs at the first evaluation at which the mean over seeds has the recall."""
     reached = np.flatnonzero(mean_curve(rows, metric) >= recall)
-    return f"{rows[0]['validation_curve']['train_flops'][reached[0]]:.2g}" if len(reached) else "not reached"
+    return f"{mean_curve(rows, 'train_flops')[reached[0]]:.2g}" if len(reached) else "not reached"
 
 
 def mean_curve(rows: Sequence[Row], metric: str) -> np.ndarray:

@@ -19,6 +19,6 @@ def test_flops_to_reach_are_those_of_the_first_evaluation_that_has_it():
     rows += [row("sasrec", 0, [0.01, 0.03, 0.04]), row("item_history", 0, [0.05, 0.07, 0.08])]
     assert table["reached_table"]("Made", rows)[2:] == [
         "| sasrec | .0400 / .0500 | not reached | not reached | 4e+09 | 4e+09 |",
-        "| lem | .0500 / .0600 | 5e+09 | 5e+09 | 5e+09 | 5e+09 |",
+        "| lem | .0450 / .0550 | 6e+09 | 6e+09 | 6e+09 | 6e+09 |",
         "| item_history | .0800 / .0900 | 1e+09 | 1e+09 | 1e+09 | 1e+09 |",
     ]
