@@ -57,7 +57,24 @@ def main() -> None:
             print(*reached_table(data, curves), "", sep="\n")
     equal = read("equal_flops.jsonl")
     if equal:
-        print(*reached_table(f"{equal[0]['data']}, {equal[0]['train_flops']:.2g} each", equal), sep="\n")
+        print(*reached_table(f"{equal[0]['data']}, {equal[0]['train_flops']:.2g} each", equal), "", sep="\n")
+    print(*searched_table(sorted((HERE / "search").glob("*.jsonl"))), sep="\n")
+
+
+def searched_table(files: Sequence[pathlib.Path]) -> list[str]:
+    """The best and the worst settings of each system that was searched, by validation users; a file a system."""
+    lines = ["| MovieLens-100K, validation R@10 | trials | the best | its settings | the worst | its settings |"]
+    lines.append(f"|{'---|' * 6}")
+    for file in files:
+        rows = sorted(read(f"search/{file.name}"), key=lambda row: -row["best"])
+        ends = [f"{row['best']:.4f}".lstrip("0") + f" | {told(row['settings'])}" for row in (rows[0], rows[-1])]
+        lines.append(f"| {file.stem} | {len(rows)} of {rows[0]['places']} | {' | '.join(ends)} |")
+    return lines
+
+
+def told(settings: Row) -> str:
+    """Settings by the last part of their paths."""
+    return ", ".join(f"{path.rpartition('.')[2]} {value:g}" for path, value in settings.items())
 
 
 def read(file: str) -> list[Row]:
