@@ -208,7 +208,7 @@ def power(value: float) -> str:
 
 
 def draw(rows: Sequence[Row]) -> None:
-    """Recall of each day that judges, and of its new items, a line a way."""
+    """Recall of each day that judges, and of its young items, a line a way."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -217,7 +217,7 @@ def draw(rows: Sequence[Row]) -> None:
 
     corpora = list(dict.fromkeys(row["data"] for row in rows))
     figure, axes = pyplot.subplots(len(corpora), 2, figsize=(9, 3 * len(corpora)), layout="constrained", squeeze=False)
-    panels = ((UNSEEN, "users", "next item"), ("cold_recall@10", "cold_targets", "items that no training event shows"))
+    panels = ((UNSEEN, "users", "next item"), (f"young_{RECALL}", "young_targets", AGES["young"]))
     for (left, right), data in zip(axes, corpora, strict=True):
         for axis, (name, weight, said) in zip((left, right), panels, strict=True):
             for arm, label in ARMS.items():
