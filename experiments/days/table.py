@@ -22,8 +22,10 @@ AGES = {
     "new": "came since the last day learnt",
     "young": "came since the base, watched",
     "old": "of the base",
-    "cold": "no watch in training",
+    "all": "all of these",
+    "cold": "of the new and young: no watch in training",
 }
+WHOLE = ("new", "young", "old")
 RECALL, UNSEEN = "recall@10", "recall@10_unseen"
 
 
@@ -50,9 +52,16 @@ def main() -> None:
 
 
 def read(name: str) -> list[Row]:
-    """The rows of a file; none where it is not there."""
+    """The rows of a file, with what all ages come to; none where it is not there."""
     path = HERE / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    for row in rows:
+        row["all_targets"] = sum(row[f"{age}_targets"] for age in WHOLE)
+        for name in (f"all_{RECALL}", f"all_{RECALL}_less_never"):
+            parts = {age: name.replace("all", age, 1) for age in WHOLE}
+            there = {age: row[part] * row[f"{age}_targets"] for age, part in parts.items() if part in row}
+            row |= {name: sum(there.values()) / row["all_targets"]} if there else {}
+    return rows
 
 
 def span(rows: Sequence[Row], arm: str) -> str:
@@ -115,7 +124,7 @@ def by_age(rows: Sequence[Row]) -> None:
         name = f"{age}_{RECALL}"
         figures = [interval(pooled(found[arm], name, f"{age}_targets"), signed=False) for arm in found]
         less = interval(pooled(found["daily"], f"{name}_less_never", f"{age}_targets"))
-        cells = (*figures, less, users(found["daily"], f"{name}_less_never", age))
+        cells = (*figures, less, "" if age == "all" else users(found["daily"], f"{name}_less_never", age))
         print(f"| {said} | {watched:,} | {' | '.join(cells)} |")
     print()
 
@@ -199,7 +208,7 @@ def power(value: float) -> str:
 
 
 def draw(rows: Sequence[Row]) -> None:
-    """Recall of each day that judges, and of its new items, a line a way."""
+    """Recall of each day that judges, and of its young items, a line a way."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -208,7 +217,7 @@ def draw(rows: Sequence[Row]) -> None:
 
     corpora = list(dict.fromkeys(row["data"] for row in rows))
     figure, axes = pyplot.subplots(len(corpora), 2, figsize=(9, 3 * len(corpora)), layout="constrained", squeeze=False)
-    panels = ((UNSEEN, "users", "next item"), ("cold_recall@10", "cold_targets", "items that no training event shows"))
+    panels = ((UNSEEN, "users", "next item"), (f"young_{RECALL}", "young_targets", AGES["young"]))
     for (left, right), data in zip(axes, corpora, strict=True):
         for axis, (name, weight, said) in zip((left, right), panels, strict=True):
             for arm, label in ARMS.items():
