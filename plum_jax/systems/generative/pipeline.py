@@ -230,13 +230,8 @@ class GenerativeStages:
     @functools.cached_property
     def recommender(self) -> Recommender:
         evaluation = self.config.evaluation
-        return Recommender(
-            self.decoder,
-            self.vocabulary,
-            self.table,
-            num_beams=evaluation.num_beams,
-            batch_size=evaluation.batch_size,
-        )
+        sizes = {"num_beams": evaluation.num_beams, "batch_size": evaluation.batch_size}
+        return Recommender(self.decoder, self.vocabulary, self.table, **sizes)
 
     def evaluator(self, fold: str) -> RetrievalEvaluator:
         """The evaluator of all users of a fold."""
