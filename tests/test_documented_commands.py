@@ -30,7 +30,7 @@ def reader(tmp_path_factory) -> pathlib.Path:
     run.configure(OF_A_RUN, ["MODEL_DIR = 'runs/quickstart'"])
     configuration = gin.config_str(max_line_length=120)
     gin.clear_config()
-    for name in ("quickstart", "try", "x"):
+    for name in ("quickstart", "try", "x", *(f"steering/{seed}" for seed in range(3))):
         (directory / "runs" / name).mkdir(parents=True)
         (directory / "runs" / name / run_jobs.CONFIG).write_text(configuration)
     readme = (REPOSITORY / "README.md").read_text()

@@ -230,8 +230,9 @@ class GenerativeStages:
     @functools.cached_property
     def recommender(self) -> Recommender:
         evaluation = self.config.evaluation
-        sizes = {"num_beams": evaluation.num_beams, "batch_size": evaluation.batch_size}
-        return Recommender(self.decoder, self.vocabulary, self.table, **sizes)
+        return Recommender(
+            self.decoder, self.vocabulary, self.table, num_beams=evaluation.num_beams, batch_size=evaluation.batch_size
+        )
 
     def evaluator(self, fold: str) -> RetrievalEvaluator:
         """The evaluator of all users of a fold."""
