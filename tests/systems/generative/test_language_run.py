@@ -43,7 +43,6 @@ def text(tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
 def test_a_run_is_judged_at_every_evaluation_and_says_so(own_csv, plum, text, tmp_path):
     model_dir = tmp_path / "run"
     done = plum.run(arguments(own_csv, model_dir, text))
