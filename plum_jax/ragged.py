@@ -30,6 +30,11 @@ class Ragged:
         """int64 [R]: where each row begins in `values`."""
         return np.cumsum(self.lengths) - self.lengths
 
+    @property
+    def places(self) -> np.ndarray:
+        """int64 [values]: the place of each value in its row."""
+        return np.arange(len(self.values)) - np.repeat(self.starts, self.lengths)
+
     @classmethod
     def from_series(cls, series: pl.Series) -> Ragged:
         """int32, from a Polars column of lists; null is an empty list."""

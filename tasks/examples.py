@@ -1,4 +1,6 @@
-"""Which examples there are beside one a window: later targets of the same history, and draws by reward (PLUM §5)."""
+"""Which examples there are beside one a window (later targets of the same history, draws by reward: PLUM §5), and what
+of an answer is learnt.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from plum_jax import ragged
 from plum_jax.corpus.splits import TRAIN, Split
 from tasks.histories import Windows
 
@@ -59,3 +62,12 @@ def drawn_by_reward(make_windows: Callable[[], Iterator[Windows]], reward: np.nd
         marks = np.floor(np.concatenate([[before], until]) + start)
         before = until[-1]
         yield some.take(np.repeat(np.arange(len(some)), np.diff(marks).astype(np.int64)))
+
+
+def answered(prompt: ragged.Ragged, told: ragged.Ragged) -> tuple[ragged.Ragged, ragged.Ragged]:
+    """Sequences of a prompt and what is told after it, row by row, and loss weights: 0 on the prompt, 1 on the rest."""
+    weights = [
+        ragged.Ragged(np.full(len(part.values), weight, np.float32), part.lengths)
+        for part, weight in ((prompt, 0.0), (told, 1.0))
+    ]
+    return ragged.join([prompt, told]), ragged.join(weights)

@@ -14,6 +14,7 @@ from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks import templates
+from tasks.examples import answered
 from tasks.fields import TemplateRows
 from tasks.histories import Slider, Windows
 from tasks.item_attributes import SharedAttributes
@@ -77,12 +78,8 @@ class Explanations:
             for windows, reason in explained():
                 if not len(windows):
                     continue
-                prompt, told = writer.prompts(windows, writer.items(windows.target_event)), writer.told(windows, reason)
-                weights = [
-                    ragged.Ragged(np.full(len(part.values), weight, np.float32), part.lengths)
-                    for part, weight in ((prompt, 0.0), (told, 1.0))
-                ]
-                yield ragged.join([prompt, told]), ragged.join(weights)
+                prompt = writer.prompts(windows, writer.items(windows.target_event))
+                yield answered(prompt, writer.told(windows, reason))
 
         count = sum(len(windows) for windows, _ in explained())
         return [seqio_task.sequence_task(self.name, sequences, vocabulary, count)]

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from plum_jax.corpus.schema import Corpus
+from plum_jax.ragged import Ragged
 
 
 class ItemAttributeError(ValueError):
@@ -114,7 +115,7 @@ class SharedAttributes:
         """
         strength = self.strength(np.repeat(targets, lengths), history)
         row = np.repeat(np.arange(len(targets)), lengths)
-        place = np.arange(len(history)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        place = Ragged(history, lengths).places
         order = np.lexsort((place, strength, row))
         found = np.full(len(targets), -1, np.int64)
         kept = order[strength[order] > 0]

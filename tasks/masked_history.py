@@ -14,6 +14,7 @@ from plum_jax.corpus.splits import Split
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks import templates
+from tasks.examples import answered
 from tasks.fields import TemplateRows
 from tasks.histories import Slider, Windows
 
@@ -100,11 +101,7 @@ class MaskedHistory:
                 count = len(counts)
                 prompt = ragged.join([literal(before, count), shown.grouped(counts), literal(between, count)])
                 told = ragged.join([answers, ragged.repeated([vocabulary.eos_id], count)])
-                weights = [
-                    ragged.Ragged(np.full(len(part.values), weight, np.float32), part.lengths)
-                    for part, weight in ((prompt, 0.0), (told, 1.0))
-                ]
-                yield ragged.join([prompt, told]), ragged.join(weights)
+                yield answered(prompt, told)
 
         return [seqio_task.sequence_task(self.name, sequences, vocabulary, slider.count(split, self.name))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,8 @@ from plum_jax import ragged
 from plum_jax.corpus.schema import Corpus
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
 from tasks.item_attributes import attributes
+
+Values = tuple[list[str], np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +49,24 @@ class Requests:
         """A request for anything but a value."""
         return self.refused_text.format(value=value)
 
-    def draw(self, corpus: Corpus, items: np.ndarray, previous: np.ndarray, random: np.random.Generator) -> list[str]:
-        """A request for each target (int [R]) after an item before it (int [R], -1: none); "" for none.
-
-        A target without a value of the field has none, and where nothing could be refused there is none either.
+    def values(self, corpus: Corpus) -> list[Values]:
+        """Of each field: its values, bool [N, values] which items have which, and what each is worth, nats.
 
         Raises:
           ItemAttributeError: a field that the items do not have.
         """
         found = [attributes(corpus, field) for field in self.fields]
         # A value that all items have is worth nothing, and may be all that a target has.
-        tables = [(names, has, 1e-9 - np.log(has.mean(axis=0))) for names, has in found]
+        return [(names, has, 1e-9 - np.log(has.mean(axis=0))) for names, has in found]
+
+    def draw(
+        self, tables: Sequence[Values], items: np.ndarray, previous: np.ndarray, random: np.random.Generator
+    ) -> list[str]:
+        """A request for each target (int [R]) after an item before it (int [R], -1: none); "" for none.
+
+        A target without a value of the field has none, and where nothing could be refused there is none either.
+        `tables` are those of `values`, made once for all draws of a corpus.
+        """
         asked, refused = random.random(len(items)) < self.share, random.random(len(items)) < self.refused
         which, place = random.integers(0, len(tables), len(items)), random.random(len(items))
         texts = []
@@ -74,14 +84,14 @@ class Requests:
 
     def tokens(
         self,
-        corpus: Corpus,
+        tables: Sequence[Values],
         items: np.ndarray,
         previous: np.ndarray,
         vocabulary: SidVocabulary,
         random: np.random.Generator,
     ) -> ragged.Ragged:
         """`draw` as tokens, a row a target."""
-        texts = self.draw(corpus, items, previous, random)
+        texts = self.draw(tables, items, previous, random)
         encoded = {text: np.array(vocabulary.encode(text) if text else [], np.int32) for text in {*texts}}
         return ragged.from_rows([encoded[text] for text in texts])
 

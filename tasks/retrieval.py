@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -146,6 +146,7 @@ class Retrieval:
 
         def sequences() -> Iterator[tuple[ragged.Ragged, ragged.Ragged]]:
             random = np.random.default_rng(self.requests.seed if self.requests is not None else 0)
+            tables = self.requests.values(split.corpus) if self.requests is not None else []
             for windows in examples():
                 history_weights = self.history_weight * weight[windows.history_events] * windows.learnt
                 prompt, prompt_weights = renderer.prompt(windows, history_weights)
@@ -157,7 +158,7 @@ class Retrieval:
                 if self.requests is not None:
                     items, last = item_of[windows.target_event], windows.last_events()
                     previous = np.where(last >= 0, item_of[last], -1)
-                    asked = self.requests.tokens(split.corpus, items, previous, vocabulary, random)
+                    asked = self.requests.tokens(tables, items, previous, vocabulary, random)
                     parts[0].insert(1, asked)
                     parts[1].insert(1, ragged.Ragged(np.zeros(len(asked.values), np.float32), asked.lengths))
                 yield ragged.join(parts[0]), ragged.join(parts[1])
@@ -174,26 +175,26 @@ class Retrieval:
           "seen_items" List(Int32) (all items of the history, also those before the prompt's; ascending, each once).
         """
         evaluation = split.evaluation(fold)
-        parts = [
-            self.prompts_of(windows, split, table, vocabulary)
-            for windows in evaluation_windows(evaluation, self.history_length)
-        ]
-        values = np.concatenate([part.values for part in parts]) if parts else np.zeros(0, np.int32)
-        lengths = np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, np.int64)
+        prompts = self.prompts_of(evaluation_windows(evaluation, self.history_length), split, table, vocabulary)
         seen = ragged.Ragged(evaluation.history_items, np.diff(evaluation.history_offsets))
         return pl.DataFrame(
             {
                 "user": pl.Series(evaluation.user, dtype=pl.Int32),
-                "prompt": _list_column(ragged.Ragged(values, lengths)),
+                "prompt": _list_column(prompts),
                 "target_item": pl.Series(evaluation.target_item, dtype=pl.Int32),
                 "seen_items": _list_column(seen).list.unique().list.sort(),
             }
         )
 
-    def prompts_of(self, windows: Windows, split: Split, table: SidTable, vocabulary: SidVocabulary) -> ragged.Ragged:
-        """Tokens before the target of each of R windows, without a request, int32 R rows."""
+    def prompts_of(
+        self, some: Iterable[Windows], split: Split, table: SidTable, vocabulary: SidVocabulary
+    ) -> ragged.Ragged:
+        """Tokens before the target of each window of all lots, without a request, int32 rows in their order."""
         renderer = self._renderer(split, table, vocabulary)
-        return renderer.prompt(windows, np.zeros(len(windows.history_events)))[0]
+        parts = [renderer.prompt(windows, np.zeros(len(windows.history_events)))[0] for windows in some]
+        values = np.concatenate([part.values for part in parts]) if parts else np.zeros(0, np.int32)
+        lengths = np.concatenate([part.lengths for part in parts]) if parts else np.zeros(0, np.int64)
+        return ragged.Ragged(values, lengths)
 
     def watch_next_prompts(self, split: Split, table: SidTable, vocabulary: SidVocabulary) -> pl.DataFrame:
         """Prompts that ask what is watched after an item, by nobody in particular (YouTube's offline recipe).

@@ -45,7 +45,7 @@ def main() -> None:
         print(f"\n| {said} | less | AUC | GAUC | log loss |\n|{'---|' * 5}")
         for name, some in by_name.items():
             if "base" in some[0]:
-                cells = " | ".join(difference(some, metric) for metric in METRICS)
+                cells = " | ".join(difference_over_users(some, f"{metric}_difference") for metric in METRICS)
                 print(f"| {name} | {some[0]['base']} | {cells} |")
         print()
     if (HERE / "results_retrieval.jsonl").exists():
@@ -111,12 +111,6 @@ def costs(rows: Sequence[Row]) -> str:
     parameters = rows[0].get("parameters")
     seconds = np.mean([row.get("train_seconds", 0.0) for row in rows])
     return f"{len(rows)} | {f'{parameters:,}' if parameters else ''} | {seconds:,.0f}"
-
-
-def difference(rows: Sequence[Row], metric: str) -> str:
-    """The mean over seeds with its 95% interval."""
-    found, low, high = ([row[f"{metric}_difference{end}"] for row in rows] for end in ("", "_low", "_high"))
-    return difference_over_users(found, low, high)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from plum_jax.report.figures import difference_over_users, mean_and_error
+
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
 
-Z = 1.96
+DIGITS = 3
 FIGURES = {
     "average_precision": "average precision",
     "recall@fpr0.001": "recall at .001",
@@ -48,7 +50,7 @@ def differences(data: str, rows: Sequence[Row]) -> None:
     for share in SHARES:
         for name, some in grouped([row for row in rows if row["label_share"] == share]).items():
             if "base" in some[0]:
-                cells = " | ".join(difference(some, figure) for figure in FIGURES)
+                cells = " | ".join(difference_over_users(some, f"{figure}_difference", DIGITS) for figure in FIGURES)
                 print(f"| {name}{told(share)} | {some[0]['base'].removesuffix(f'_{share:g}')} | {cells} |")
     print()
 
@@ -67,8 +69,8 @@ def figures(said: str, share: float, by_name: dict[str, list[Row]]) -> None:
     titles = (*FIGURES.values(), "cards of 100 a day", "seeds", "parameters", "seconds")
     print(f"| {said}, {share:.0%} of the labels ({frauds:,.0f} frauds) | {' | '.join(titles)} |\n|{'---|' * 8}")
     for name, some in by_name.items():
-        cells = [mean([row[figure] for row in some]) for figure in FIGURES]
-        cells += [mean([row["card_precision@100"] for row in some]), str(len(some))]
+        cells = [mean_and_error([row[figure] for row in some], DIGITS) for figure in FIGURES]
+        cells += [mean_and_error([row["card_precision@100"] for row in some], DIGITS), str(len(some))]
         parameters, seconds = some[0].get("parameters"), [row.get("train_seconds", 0.0) for row in some]
         cells += [f"{parameters:,}" if parameters else "", f"{np.mean(seconds):,.0f}"]
         print(f"| {name} | {' | '.join(cells)} |")
@@ -82,38 +84,14 @@ def by_kind(data: str, by_name: dict[str, list[Row]]) -> None:
     titles = " | ".join(KINDS[data].format(kind) for kind in kinds)
     print(f"| {SAID[data]}, recall at .001 | {titles} |\n|{'---|' * (1 + len(kinds))}")
     for name, some in by_name.items():
-        cells = (mean([row[f"recall@fpr0.001_kind{kind}"] for row in some]) for kind in kinds)
+        cells = (mean_and_error([row[f"recall@fpr0.001_kind{kind}"] for row in some], DIGITS) for kind in kinds)
         print(f"| {name} | {' | '.join(cells)} |")
     print()
-
-
-def difference(rows: Sequence[Row], figure: str) -> str:
-    """The mean over seeds with its 95% interval. The Handbook's seeds share their customers, so that the error over
-    customers does not fall with their number; that of the seeds does. Of the simulator it is a little too wide.
-    """
-    found, low, high = (np.array([row[f"{figure}_difference{end}"] for row in rows]) for end in ("", "_low", "_high"))
-    of_customers = np.mean(high - low) / (2 * Z)
-    of_seeds = np.std(found, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
-    half = Z * np.hypot(of_customers, of_seeds)
-    return f"{signed(found.mean())} [{signed(found.mean() - half)}, {signed(found.mean() + half)}]"
 
 
 def told(share: float) -> str:
     """Of the labels, where they are not all."""
     return "" if share == 1 else f", {share:.0%} of the labels"
-
-
-def signed(value: float) -> str:
-    """As the pages write it: a sign, no zero before the point."""
-    return f"{value:+.3f}".replace("0.", ".", 1).replace("-", "−")
-
-
-def mean(values: Sequence[float]) -> str:
-    """The mean, with its standard error where there are seeds."""
-    text = f"{np.mean(values):.3f}".replace("0.", ".", 1)
-    if len(values) == 1:
-        return text
-    return f"{text} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.3f}".replace("± 0", "± ")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def steering(records: Sequence[Row]) -> None:
         shares = [mean_and_error([row[f"share_{of}"] for row in rows], 3) for of in ("plain", "asked")]
         times = np.mean([row["share_asked"] for row in rows]) / np.mean([row["share_plain"] for row in rows])
         recalls = [plain(pooled(rows, f"recall_{of}"), 3) for of in ("plain", "asked", "filtered")]
-        change = difference_over_users(*([row[f"loss_all{end}"] for row in rows] for end in ("", "_low", "_high")))
+        change = difference_over_users(rows, "loss_all")
         cells = [*shares, f"{times:.1f}", mean_and_error([row["share_refused"] for row in rows], 3)]
         cells += [str(sum(row["targets"] for row in rows)), *recalls, change]
         print(f"| {value} | {rows[0]['items']} | {' | '.join(cells)} |")
@@ -99,9 +99,9 @@ def reasons(records: Sequence[Row]) -> None:
         rows = [row for record in records for row in record["rows"] if row["reason"] == way]
         named = sum(row["named"] for row in rows) / sum(row["users"] for row in rows)
         drops = [plain(float(np.mean([row[name] for row in rows])), 3) for name in ("drop", "drop_others")]
-        faithful = [[row[f"faithful{end}"] for row in rows] for end in ("", "_low", "_high")]
         firsts = [plain(float(np.mean([row[name] for row in rows])), 3) for name in ("first", "first_by_chance")]
-        print(f"| {said} | {named:.0%} | {' | '.join((*drops, difference_over_users(*faithful, digits=3), *firsts))} |")
+        cells = " | ".join((*drops, difference_over_users(rows, "faithful", digits=3), *firsts))
+        print(f"| {said} | {named:.0%} | {cells} |")
     true = [row["true_words"] for record in records for row in record["rows"] if "true_words" in row]
     print(f"\nOf what the model says to be shared, {mean_and_error(true, 3)} is.")
 
@@ -114,7 +114,7 @@ def offline(records: Sequence[Row]) -> None:
         rows = [record["rows"][place] for record in records]
         personal = first["family"] == "personal"
         what = f"the model, {first['events']} events" if personal else f"a table, {first['lists']} lists"
-        change = difference_over_users(*([row[f"change{end}"] for row in rows] for end in ("", "_low", "_high")))
+        change = difference_over_users(rows, "change")
         recall = mean_and_error([row["recall"] for row in rows])
         print(f"| {what} | {recall} | {first['flops_per_user']:.2g} | {first['of_full']:.1%} | {change} |")
         line = lines.setdefault("asked for each user" if personal else "watch-next tables", ([], []))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from plum_jax.report import charts, page_svg
+from plum_jax.report.figures import signed
 
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
@@ -228,11 +229,6 @@ def less(rows: Sequence[Row], base: Sequence[Row], metric: str) -> str:
     half = T95[len(found)] * np.std(found, ddof=1) / np.sqrt(len(found))
     low, high = signed(found.mean() - half), signed(found.mean() + half)
     return f"{signed(found.mean())} [{low}, {high}], {share}".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """As the pages write it: a sign, no zero before the point."""
-    return f"{value:+.4f}".replace("0.", ".", 1).replace("-", "−")
 
 
 def seconds(rows: Sequence[Row]) -> str:

@@ -38,7 +38,7 @@ def main() -> None:
         print(f"\n| {task} | less | {' | '.join(titles.values())} |\n|{'---|' * 6}")
         for model, some in by_model.items():
             if "base" in some[0]:
-                cells = " | ".join(difference(some, metric) for metric in titles)
+                cells = " | ".join(difference_over_users(some, f"{metric}_difference") for metric in titles)
                 print(f"| {model} | {some[0]['base']} | {cells} |")
         print()
     rows = read("results_search.jsonl")
@@ -51,7 +51,7 @@ def main() -> None:
         seconds = np.mean([row.get("wall_seconds", 0.0) for row in some])
         print(f"| {name} | {cells} | {some[0]['queries']:,} | {len(some)} | {seconds:,.0f} |")
     some = [row for row in rows if "base" in row]
-    cells = " | ".join(difference(some, metric) for metric in ("ndcg@10", "recall@10"))
+    cells = " | ".join(difference_over_users(some, f"{metric}_difference") for metric in ("ndcg@10", "recall@10"))
     print(f"| {some[0]['name']} less {some[0]['base']} | {cells} | | | |")
 
 
@@ -64,12 +64,6 @@ def costs(rows: Sequence[Row], task: str) -> str:
     """Seeds, examples of the task in a pass, parameters, and seconds of training."""
     seconds = np.mean([row["train_seconds"] for row in rows])
     return f"{len(rows)} | {rows[0]['examples'][task]:,} | {rows[0]['parameters']:,} | {seconds:,.0f}"
-
-
-def difference(rows: Sequence[Row], metric: str) -> str:
-    """The mean over seeds with its 95% interval."""
-    found, low, high = ([row[f"{metric}_difference{end}"] for row in rows] for end in ("", "_low", "_high"))
-    return difference_over_users(found, low, high)
 
 
 if __name__ == "__main__":

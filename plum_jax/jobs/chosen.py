@@ -1,12 +1,13 @@
-"""Which system of a run a job is about."""
+"""Which system of a run a job is about, and which of its rows are compared."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from plum_jax.evaluation.system import System
 from plum_jax.stages import Stages
+from plum_jax.systems.generative.system import FittedDecoder
 
 
 def chosen_system(stages: Stages, systems: Mapping[str, System], name: str | None) -> tuple[str, System]:
@@ -22,3 +23,31 @@ def chosen_system(stages: Stages, systems: Mapping[str, System], name: str | Non
     if name not in systems:
         raise ValueError(f"SYSTEM is {name!r}, but the run has {', '.join(systems)}")
     return name, systems[name]
+
+
+def chosen_decoder(
+    stages: Stages, systems: Mapping[str, System], name: str | None, others: str
+) -> tuple[str, FittedDecoder]:
+    """A decoder by name, trained if it is not yet.
+
+    Args:
+      stages: of the run.
+      systems: those of the run.
+      name: as in `chosen_system`.
+      others: what is said of a system that is none, e.g. "takes no words".
+
+    Raises:
+      ValueError: no such system, or one that is no decoder.
+    """
+    name, chosen = chosen_system(stages, systems, name)
+    fitted = chosen.fit(stages, name)
+    if not isinstance(fitted, FittedDecoder):
+        raise ValueError(f"system {name!r} {others}: set SYSTEM to a decoder, such as 'with_cpt'")
+    return name, fitted
+
+
+def require_base(base: Mapping[str, str], names: Collection[str], error: type[ValueError] = ValueError) -> None:
+    """Refuses comparisons (name of a row -> that of the one it is compared with) of rows that there are not."""
+    for name in (*base, *base.values()):
+        if name not in names:
+            raise error(f"BASE names {name!r}, expected names among {', '.join(names)}")

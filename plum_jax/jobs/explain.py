@@ -68,7 +68,8 @@ def explain(
         raise ValueError(f"expected ITEMS_PER_USER of at most {beams}, the number of beams, got {items_per_user}")
     test = stages.split.evaluation("test")
     chosen_users = [test.take(np.array([row])) for row in _rows(stages, test, users, num_users)]
-    found = [_explanation(stages, fitted, user, items_per_user) for user in chosen_users]
+    reasons = Reasons(fitted.stages, fitted.params, fitted.cpt) if isinstance(fitted, FittedDecoder) else None
+    found = [_explanation(stages, fitted, reasons, user, items_per_user) for user in chosen_users]
     artifact.write_json(stages.directory / "explanations.json", found)
     print("\n".join(_text(one) for one in found))
     print(f"explanations of {name}: {stages.directory / 'explanations.json'}")
@@ -86,13 +87,17 @@ def _rows(stages: Stages, test: EvaluationSet, users: Sequence[str] | None, num_
 
 
 def _explanation(
-    stages: Stages, fitted: FittedDecoder | FittedItemHistory, user: EvaluationSet, k: int
+    stages: Stages,
+    fitted: FittedDecoder | FittedItemHistory,
+    reasons: Reasons | None,
+    user: EvaluationSet,
+    k: int,
 ) -> dict[str, Any]:
     """Of one user."""
     found = _of_decoder(fitted, user, k) if isinstance(fitted, FittedDecoder) else _of_item_history(fitted, user, k)
     items, scores, by_level, among_all = found
     titles, target = _titles(stages), int(user.target_item[0])
-    because = _because(fitted, user, items, titles) if isinstance(fitted, FittedDecoder) else [{}] * len(items)
+    because = _because(reasons, user, items, titles) if reasons is not None else [{}] * len(items)
     dense = [None] * len(items) if among_all is None else [float(value) for value in among_all]
     return {
         "user_id": stages.corpus.users["user_id"][int(user.user[0])],
@@ -125,12 +130,11 @@ def _of_decoder(fitted: FittedDecoder, user: EvaluationSet, k: int) -> Parts:
     return items, scores[0, : len(items)], levels, None
 
 
-def _because(fitted: FittedDecoder, user: EvaluationSet, items: list[int], titles: list[str]) -> list[dict[str, Any]]:
+def _because(reasons: Reasons, user: EvaluationSet, items: list[int], titles: list[str]) -> list[dict[str, Any]]:
     """The reason of each item; nothing for a user without two events, or where nothing is known of items."""
-    own = fitted.stages
-    reasons = Reasons(own, fitted.params, fitted.cpt)
+    corpus = reasons.stages.corpus
     (window,) = reasons.windows(user)
-    if len(window.history_events) < 2 or not (own.corpus.item_features or own.corpus.text_fields):
+    if len(window.history_events) < 2 or not (corpus.item_features or corpus.text_fields):
         return [{}] * len(items)
     chosen = np.array(items)
     windows = window.take(np.zeros(len(items), np.int64))

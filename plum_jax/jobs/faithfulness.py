@@ -9,7 +9,7 @@ import numpy as np
 
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.evaluation.system import System
-from plum_jax.jobs.chosen import chosen_system
+from plum_jax.jobs.chosen import chosen_decoder
 from plum_jax.jobs.measured import write_measured
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import rank_items, select_rows
@@ -51,10 +51,7 @@ def faithfulness(
       ItemAttributeError: items without a feature that could be shared.
     """
     stages = data.stages(model_dir)
-    name, chosen = chosen_system(stages, systems, system)
-    fitted = chosen.fit(stages, name)
-    if not isinstance(fitted, FittedDecoder):
-        raise ValueError(f"system {name!r} has no prompts: set SYSTEM to a decoder, such as 'with_cpt'")
+    name, fitted = chosen_decoder(stages, systems, system, "has no prompts")
     reasons = Reasons(fitted.stages, fitted.params, fitted.cpt)
     windows, items = _explained(fitted, reasons, users)
     drops = reasons.drops(windows, items)

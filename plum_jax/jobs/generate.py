@@ -8,13 +8,12 @@ from typing import Any
 
 from plum_jax import artifact
 from plum_jax.evaluation.system import System
-from plum_jax.jobs.chosen import chosen_system
+from plum_jax.jobs.chosen import chosen_decoder
 from plum_jax.jobs.grown import table_of
 from plum_jax.language.generation import Generation, LanguageModel
 from plum_jax.language.prompts import PromptReader
 from plum_jax.language.samples import sample_rows
 from plum_jax.stages import Data
-from plum_jax.systems.generative.system import FittedDecoder
 
 PHASES = ("cpt", "retrieval")
 
@@ -47,10 +46,7 @@ def generate(
       SidTableMismatch: a table that changes what the model has learnt.
     """
     stages = data.stages(model_dir)
-    name, chosen = chosen_system(stages, systems, system)
-    fitted = chosen.fit(stages, name)
-    if not isinstance(fitted, FittedDecoder):
-        raise ValueError(f"system {name!r} writes no words: set SYSTEM to a decoder, such as 'with_cpt'")
+    name, fitted = chosen_decoder(stages, systems, system, "writes no words")
     if phase not in PHASES:
         raise ValueError(f"expected PHASE to be one of {PHASES}, got {phase!r}")
     if phase == "cpt" and not fitted.cpt:

@@ -11,14 +11,13 @@ import numpy as np
 from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.evaluation.system import System
-from plum_jax.jobs.chosen import chosen_system
+from plum_jax.jobs.chosen import chosen_decoder
 from plum_jax.jobs.measured import write_measured
 from plum_jax.model.counts import search_flops
-from plum_jax.ragged import Ragged, from_rows
+from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import rank_items, select_rows
 from plum_jax.stages import Data
 from plum_jax.systems.generative.pipeline import GenerativeStages
-from plum_jax.systems.generative.system import FittedDecoder
 from tasks.histories import evaluation_windows
 
 
@@ -58,10 +57,7 @@ def offline_recall(
       ValueError: no such system, one without prompts, a list longer than the beams, or more events than the run has.
     """
     stages = data.stages(model_dir)
-    name, chosen = chosen_system(stages, systems, system)
-    fitted = chosen.fit(stages, name)
-    if not isinstance(fitted, FittedDecoder):
-        raise ValueError(f"system {name!r} has no prompts: set SYSTEM to a decoder, such as 'with_cpt'")
+    name, fitted = chosen_decoder(stages, systems, system, "has no prompts")
     own = fitted.stages
     most = own.config.retrieval_task.history_length
     if (
@@ -111,11 +107,7 @@ class _Asked:
         """Hits, float [U], of prompts with the newest events, and FLOPs a user."""
         own = self.stages
         task = dataclasses.replace(own.config.retrieval_task, history_length=events, stride=None)
-        parts = [
-            task.prompts_of(windows, own.split, own.table, own.vocabulary)
-            for windows in evaluation_windows(self.users, events)
-        ]
-        prompts = from_rows([row for part in parts for row in part.rows()])
+        prompts = task.prompts_of(evaluation_windows(self.users, events), own.split, own.table, own.vocabulary)
         items, _ = self._search(prompts, self.seen)
         return self._hits(items[:, : self.k]), float(self._flops(prompts).mean())
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from plum_jax import artifact
 from plum_jax.evaluation.metrics.detection import Draws
+from plum_jax.jobs.chosen import require_base
 from plum_jax.payments import judge
 from plum_jax.payments.detector import Detector
 from plum_jax.payments.events import KnownLabels, PaymentError, PaymentEvents, Payments
@@ -50,9 +51,7 @@ def detect_frauds(
     base = base or {}
     if not detectors or not label_shares:
         raise PaymentError("expected a detector and a share of labels at least: set DETECTORS and LABEL_SHARES")
-    for name in (*base, *base.values()):
-        if name not in detectors:
-            raise PaymentError(f"BASE names {name!r}, expected names among {', '.join(detectors)}")
+    require_base(base, detectors, PaymentError)
     stages, bootstrap = data.stages(model_dir), Draws(draws, seed)
     events = payments.of(stages.split)
     print(f"{stages.corpus.name}: {_counts(events)}")

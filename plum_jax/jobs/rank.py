@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from plum_jax import artifact
+from plum_jax.jobs.chosen import require_base
 from plum_jax.ranking import judge
 from plum_jax.ranking.labels import Label, LabelledEvents
 from plum_jax.ranking.protocol import Ranker
@@ -40,9 +41,7 @@ def rank_events(
     base = base or {}
     if not rankers:
         raise ValueError("expected at least one ranker to judge, got none: set RANKERS")
-    for name in (*base, *base.values()):
-        if name not in rankers:
-            raise ValueError(f"BASE names {name!r}, expected names among {', '.join(rankers)}")
+    require_base(base, rankers)
     stages = data.stages(model_dir)
     events = label.of(stages.split)
     print(f"{stages.corpus.name}: {_counts(events)}")

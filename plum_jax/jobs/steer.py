@@ -11,12 +11,11 @@ import polars as pl
 
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.evaluation.system import System
-from plum_jax.jobs.chosen import chosen_system
+from plum_jax.jobs.chosen import chosen_decoder
 from plum_jax.jobs.measured import write_measured
 from plum_jax.ragged import Ragged
 from plum_jax.retrieval.recommend import Recommender, rank_items, select_rows
 from plum_jax.stages import Data
-from plum_jax.systems.generative.system import FittedDecoder
 from tasks.item_attributes import ItemAttributeError, attributes, require_value
 from tasks.requests import Requests, with_request
 
@@ -59,10 +58,7 @@ def steer(
       ItemAttributeError: no such field, or a value that no item has.
     """
     stages = data.stages(model_dir)
-    name, chosen = chosen_system(stages, systems, system)
-    fitted = chosen.fit(stages, name)
-    if not isinstance(fitted, FittedDecoder):
-        raise ValueError(f"system {name!r} takes no words: set SYSTEM to a decoder, such as 'with_cpt'")
+    name, fitted = chosen_decoder(stages, systems, system, "takes no words")
     own = fitted.stages
     if k > own.recommender.num_beams:
         raise ValueError(f"expected TOP of at most {own.recommender.num_beams}, the number of beams, got {k}")

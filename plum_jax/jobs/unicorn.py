@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from etils import epath
 
 from plum_jax.corpus.sources.judgements import Judgements
+from plum_jax.jobs.chosen import require_base
 from plum_jax.ranking.knowledge import Knowledge
 from plum_jax.stages import Data
 from plum_jax.systems.unicorn import judge, judge_search
@@ -47,9 +48,7 @@ def train_and_judge(
     base = base or {}
     if not models:
         raise ValueError("expected at least one model to train, got none: set MODELS")
-    for name in (*base, *base.values()):
-        if name not in models:
-            raise ValueError(f"BASE names {name!r}, expected names among {', '.join(models)}")
+    require_base(base, models)
     stages = data.stages(model_dir)
     rows = []
     for name, model in models.items():

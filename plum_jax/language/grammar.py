@@ -45,20 +45,20 @@ class Grammar:
     @functools.cached_property
     def words(self) -> np.ndarray:
         """bool [V]: text pieces and the end, without what pads or stands for the unknown."""
-        vocabulary = self.vocabulary
-        allowed = np.arange(vocabulary.vocab_size) < vocabulary.num_pieces
-        allowed[[vocabulary.pad_id, vocabulary.start_id, vocabulary.unk_id]] = False
-        allowed[vocabulary.eos_id] = True
-        return allowed
+        return self._below(self.vocabulary.num_pieces)
 
     @functools.cached_property
     def anything(self) -> np.ndarray:
         """bool [V]: words, control and field tokens, and the first code of an ID."""
+        return self._below(self.vocabulary.sid_offset) | self.codes(self.root)
+
+    def _below(self, token: int) -> np.ndarray:
+        """bool [V]: the tokens below one, and the end, without what pads or stands for the unknown."""
         vocabulary = self.vocabulary
-        allowed = np.arange(vocabulary.vocab_size) < vocabulary.sid_offset
+        allowed = np.arange(vocabulary.vocab_size) < token
         allowed[[vocabulary.pad_id, vocabulary.start_id, vocabulary.unk_id]] = False
         allowed[vocabulary.eos_id] = True
-        return allowed | self.codes(self.root)
+        return allowed
 
     def codes(self, place: Place) -> np.ndarray:
         """bool [V]: the codes that an ID may go on with."""

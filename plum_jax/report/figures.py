@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -37,12 +38,19 @@ def difference(values: Sequence[float], digits: int = 4) -> str:
     return f"{signed(mean, digits)} [{signed(mean - half, digits)}, {signed(mean + half, digits)}]"
 
 
-def difference_over_users(found: Sequence[float], low: Sequence[float], high: Sequence[float], digits: int = 4) -> str:
+def difference_over_users(rows: Sequence[Mapping[str, Any]], name: str, digits: int = 4) -> str:
     """The mean over seeds of differences that have 95% intervals over users, with one that has both errors.
 
     The seeds share their users, so that the error over users does not fall with their number; that of the seeds does.
+    Where each seed has users of its own it is a little too wide.
+
+    Args:
+      rows: a seed each, with `name`, "<name>_low" and "<name>_high".
+      name: of the difference.
+      digits: behind the point.
     """
-    of_users = np.mean(np.subtract(high, low)) / (2 * Z)
+    found, low, high = (np.array([row[name + end] for row in rows]) for end in ("", "_low", "_high"))
+    of_users = np.mean(high - low) / (2 * Z)
     of_seeds = np.std(found, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
-    mean, half = float(np.mean(found)), Z * float(np.hypot(of_users, of_seeds))
+    mean, half = float(found.mean()), Z * float(np.hypot(of_users, of_seeds))
     return f"{signed(mean, digits)} [{signed(mean - half, digits)}, {signed(mean + half, digits)}]"

@@ -18,7 +18,7 @@ def test_what_is_asked_is_true_of_the_target(world):
     items = np.tile(np.arange(6), 1200)
     # 1 is dance and music, 5 weather; nobody knows what was before the last ones.
     previous = np.repeat([1, 5, -1], 2400)
-    texts = requests.draw(world.corpus, items, previous, np.random.default_rng(0))
+    texts = requests.draw(requests.values(world.corpus), items, previous, np.random.default_rng(0))
     for item, before, text in zip(items.tolist(), previous.tolist(), texts, strict=True):
         if text:
             kind, _, value = text.partition(" ")

@@ -81,7 +81,7 @@ class Reasons:
         """float64 [R], nats: of the Semantic ID of an item (int [R]) after each window's prompt."""
         stages = self.stages
         task = stages.config.retrieval_task
-        prompts = task.prompts_of(windows, stages.split, stages.table, stages.vocabulary)
+        prompts = task.prompts_of([windows], stages.split, stages.table, stages.vocabulary)
         return -item_nats(stages.recommender, self.params, prompts, items).astype(np.float64).sum(axis=1)
 
     def drops(self, windows: Windows, items: np.ndarray) -> np.ndarray:
@@ -130,11 +130,10 @@ class Reasons:
 
 def without_each(windows: Windows) -> Windows:
     """Every window as often as it has events, each time without another of them, in the order of the events."""
-    row = np.repeat(np.arange(len(windows)), windows.lengths)
-    left_out = np.arange(len(row)) - np.repeat(np.cumsum(windows.lengths) - windows.lengths, windows.lengths)
-    every = windows.take(row)
-    place = np.arange(len(every.history_events)) - np.repeat(np.cumsum(every.lengths) - every.lengths, every.lengths)
-    kept = place != np.repeat(left_out, every.lengths)
+    left_out = ragged.Ragged(windows.history_events, windows.lengths).places
+    every = windows.take(np.repeat(np.arange(len(windows)), windows.lengths))
+    places = ragged.Ragged(every.history_events, every.lengths).places
+    kept = places != np.repeat(left_out, every.lengths)
     return dataclasses.replace(
         every,
         history_events=every.history_events[kept],
