@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from plum_jax.corpus.splits import FOLDS, TRAIN, EvaluationSet, Split
+from plum_jax.queries.category_paths import ItemQueries
 from plum_jax.retrieval.recommend import select_rows
-from plum_jax.systems.unicorn.queries import ItemQueries
 
 SEARCH, SIMILAR, HOMEPAGE = "search", "similar", "homepage"
 TASKS = (SEARCH, SIMILAR, HOMEPAGE)  # a task's id is its place

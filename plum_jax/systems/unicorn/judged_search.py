@@ -16,6 +16,7 @@ from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.corpus.splits import FOLDS, TRAIN
 from plum_jax.objectives.log_loss import LogLoss
+from plum_jax.queries.words import KnownWords
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.systems.unicorn.examples import NO_EVENT, NO_SOURCE, SEARCH, TASKS, Examples
@@ -23,7 +24,6 @@ from plum_jax.systems.unicorn.feed import ExampleFeed, Negatives
 from plum_jax.systems.unicorn.inputs import Inputs, QueryTable, Users
 from plum_jax.systems.unicorn.items import ItemSide
 from plum_jax.systems.unicorn.network import UnicornConfig, UnicornNetwork
-from plum_jax.systems.unicorn.queries import KnownWords
 from plum_jax.systems.unicorn.ranking import best_items, logits_of
 from plum_jax.systems.unicorn.system import initial_params
 from plum_jax.training import trainer, training_config

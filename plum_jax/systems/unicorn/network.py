@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from plum_jax.model.projections import parameter
+from plum_jax.queries.words import inverse_frequency
 from plum_jax.ranking.networks.embedding import STD, FieldVectors, embedding
 from plum_jax.systems.unicorn.examples import TASKS
 from plum_jax.systems.unicorn.inputs import ContextSizes
 from plum_jax.systems.unicorn.items import ItemSide
-from plum_jax.systems.unicorn.queries import inverse_frequency
 
 FEATURE_STD = 0.3  # of a projection of vectors of length one, so that what comes of it has entries of that size
 

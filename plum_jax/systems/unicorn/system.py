@@ -19,6 +19,8 @@ from plum_jax.evaluation.judge import judged
 from plum_jax.evaluation.metrics import Catalogue
 from plum_jax.evaluation.system import Ranking
 from plum_jax.objectives.log_loss import LogLoss
+from plum_jax.queries.category_paths import CategoryQueries, ItemQueries
+from plum_jax.queries.words import KnownWords
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.stages import Stages
 from plum_jax.systems.unicorn.examples import (
@@ -42,7 +44,6 @@ from plum_jax.systems.unicorn.inputs import (
 )
 from plum_jax.systems.unicorn.items import ItemSide, blocks_and_numbers
 from plum_jax.systems.unicorn.network import UnicornConfig, UnicornNetwork
-from plum_jax.systems.unicorn.queries import CategoryQueries, ItemQueries, KnownWords
 from plum_jax.systems.unicorn.ranking import best_items
 from plum_jax.systems.unicorn.vectors import VectorSource
 from plum_jax.training import trainer, training_config

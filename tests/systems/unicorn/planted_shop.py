@@ -7,9 +7,9 @@ import polars as pl
 
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import LeaveOneOut, Split
+from plum_jax.queries.category_paths import CategoryQueries
 from plum_jax.stages import Data, Stages
 from plum_jax.systems.unicorn.network import UnicornConfig
-from plum_jax.systems.unicorn.queries import CategoryQueries
 from plum_jax.systems.unicorn.system import Unicorn
 from plum_jax.systems.unicorn.vectors import UserVectors
 from plum_jax.training.optimizer import AdamW

@@ -9,10 +9,10 @@ import pytest
 
 from plum_jax.corpus.features import TextEmbedding
 from plum_jax.corpus.splits import FOLDS, LeaveOneOut
+from plum_jax.queries.category_paths import CategoryQueries
 from plum_jax.stages import Data
 from plum_jax.systems.unicorn import system
 from plum_jax.systems.unicorn.examples import HOMEPAGE, SEARCH, SIMILAR
-from plum_jax.systems.unicorn.queries import CategoryQueries
 from plum_jax.systems.unicorn.requests import Request, answers
 
 FULL = planted_shop.unicorn(personalisation="full", vectors=planted_shop.Tastes(), fields=("country",))

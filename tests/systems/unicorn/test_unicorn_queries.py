@@ -5,6 +5,8 @@ import planted_shop
 import pytest
 
 from plum_jax.corpus.splits import FOLDS, TRAIN
+from plum_jax.queries.category_paths import CategoryQueries
+from plum_jax.queries.words import KnownWords, inverse_frequency, words_of
 from plum_jax.systems.unicorn.examples import (
     HOMEPAGE,
     KNOWN_SEARCH,
@@ -18,7 +20,6 @@ from plum_jax.systems.unicorn.examples import (
     queries_of_rows,
     training_examples,
 )
-from plum_jax.systems.unicorn.queries import CategoryQueries, KnownWords, inverse_frequency, words_of
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Search queries: of a log with judgements, of category paths, of what users took; and their words."""
