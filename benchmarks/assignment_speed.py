@@ -25,7 +25,7 @@ CHUNK = 1 << 16  # items of the stream that are in memory together
 
 
 def measure(quick: bool) -> dict[str, float | dict]:
-    """The bound's time over ours, least over the sizes, and each size's rates; prints a table.
+    """The bound's time over ours, least over the sizes, each size's rates, and a stream; prints a table.
 
     The bound is the plain float32 products [N, 256] @ [256, W] of all levels in numpy and nothing else, by the fastest
     of three: threads inside the product, one thread, or blocks of rows on as many threads as we use.
@@ -51,7 +51,7 @@ def measure(quick: bool) -> dict[str, float | dict]:
             f"{row['share_of_bound']:>8.2f}"
         )
     share = min(row["share_of_bound"] for row in details.values())
-    return {"assignment_share_of_bound": share, "assignment": details}
+    return {"assignment_share_of_bound": share, "assignment": details, "stream": stream(quick)}
 
 
 def _latents_and_codebooks(items: int, levels: int, codes: int) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -18,13 +18,10 @@ The last line is JSON:
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import pathlib
 import statistics
 import time
-from importlib import metadata
 
 import timing
 
@@ -36,21 +33,15 @@ SEED = 0
 
 def main() -> None:
     """Measures fit, then bootstrap."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="at most 50 s")
-    quick = parser.parse_args().quick
     # The arrays of SciPy's side are short: a pool of threads would only slow it down.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", JAX_PLATFORMS="cpu")
-    timing.bound_threads()
+    timing.run(__doc__, VERSIONS, measure, environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
 
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
+
+def measure(quick: bool) -> dict:
+    """The keys of both."""
     points, N, D, loss = chinchilla_points()
     print(f"{len(N)} points: {points}")
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS, "points": points}
-    result |= measure_fit(N, D, loss, quick)
-    result |= measure_bootstrap(N, D, loss, quick)
-    print(json.dumps(timing.rounded(result)))
+    return {"points": points, **measure_fit(N, D, loss, quick), **measure_bootstrap(N, D, loss, quick)}
 
 
 def chinchilla_points():

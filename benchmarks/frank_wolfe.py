@@ -20,11 +20,6 @@ The last line is JSON:
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-from importlib import metadata
-
 import timing
 
 VERSIONS = ("jax", "numpy", "copt", "numba")
@@ -33,20 +28,18 @@ SEED = 0
 
 def main() -> None:
     """Measures problem after problem."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="at most 50 s")
-    quick = parser.parse_args().quick
-    os.environ.update(JAX_PLATFORMS="cpu", NUMBA_NUM_THREADS=str(timing.THREADS))
-    timing.bound_threads()
+    timing.run(__doc__, VERSIONS, measure, environment={"NUMBA_NUM_THREADS": str(timing.THREADS)})
 
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    rows = {name: measure(*problem, quick) for name, problem in problems().items()}
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS, "problems": rows}
-    result["vs_copt"] = min(row["vs_copt"] for row in rows.values())
-    result["objective_minus_copt"] = max(row["objective_minus_copt"] for row in rows.values())
-    result["gap_ratio_max"] = max(row["gap_ratio"] for row in rows.values())
-    print(json.dumps(timing.rounded(result)))
+
+def measure(quick: bool) -> dict:
+    """The keys, and each problem's."""
+    rows = {name: of_problem(*problem, quick) for name, problem in problems().items()}
+    return {
+        "problems": rows,
+        "vs_copt": min(row["vs_copt"] for row in rows.values()),
+        "objective_minus_copt": max(row["objective_minus_copt"] for row in rows.values()),
+        "gap_ratio_max": max(row["gap_ratio"] for row in rows.values()),
+    }
 
 
 def problems():
@@ -84,7 +77,7 @@ def rcv1_shaped(draw):
     return matrix.tocsr(), (scores + 0.1 * scores.std() * draw.normal(size=count) > 0).astype(float)
 
 
-def measure(features, targets, radius, batch_size, passes, quick):
+def of_problem(features, targets, radius, batch_size, passes, quick):
     """Seconds of both sides and where they ended."""
     import copt
     import numpy as np

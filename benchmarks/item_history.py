@@ -15,11 +15,6 @@ Needs PyTorch (`pip install -e .[bench]`). Prints tables, and at the end one lin
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-from importlib import metadata
-
 import timing
 
 VERSIONS = ("jax", "torch", "numpy")
@@ -27,22 +22,7 @@ VERSIONS = ("jax", "torch", "numpy")
 
 def main() -> None:
     """Measures the sections one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="at most 50 s")
-    quick = parser.parse_args().quick
-    timing.bound_threads()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-
-    # Imported here: what is set above is read when these libraries are loaded.
-    import item_positions
-    import sasrec_training
-
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
-    result |= item_positions.measure(quick)
-    result |= sasrec_training.measure(quick)
-    print(json.dumps(timing.rounded(result)))
+    timing.run(__doc__, VERSIONS, "item_positions", "sasrec_training")
 
 
 if __name__ == "__main__":

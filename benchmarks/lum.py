@@ -17,11 +17,6 @@ Needs PyTorch (`pip install -e .[bench]`). Prints a line for each, and at the en
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-from importlib import metadata
-
 import timing
 
 VERSIONS = ("jax", "torch", "numpy", "faiss-cpu")
@@ -29,22 +24,7 @@ VERSIONS = ("jax", "torch", "numpy", "faiss-cpu")
 
 def main() -> None:
     """Measures the sections one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="at most 50 s")
-    quick = parser.parse_args().quick
-    timing.bound_threads()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-
-    # Imported here: what is set above is read when these libraries are loaded.
-    import lum_queries
-    import lum_training
-
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
-    result |= lum_queries.measure(quick)
-    result |= lum_training.measure(quick)
-    print(json.dumps(timing.rounded(result)))
+    timing.run(__doc__, VERSIONS, "lum_queries", "lum_training")
 
 
 if __name__ == "__main__":

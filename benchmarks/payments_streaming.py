@@ -16,12 +16,8 @@ line of JSON:
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import os
 import statistics
-from importlib import metadata
 from typing import Any
 
 import timing
@@ -33,15 +29,7 @@ EVENTS, ROUNDS = 20, 9  # payments a round
 
 def main() -> None:
     """Measures each window."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="at most 20 s")
-    quick = parser.parse_args().quick
-    timing.bound_threads()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS, **measure(quick)}
-    print(json.dumps(timing.rounded(result)))
+    timing.run(__doc__, VERSIONS, measure)
 
 
 def measure(quick: bool) -> dict[str, Any]:

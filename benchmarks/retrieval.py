@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from importlib import metadata
 
 import timing
 
@@ -39,9 +38,7 @@ def main() -> None:
     import beam_search_speed
     import retrieval_masks
 
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
+    result = timing.told(VERSIONS)
     result |= beam_search_speed.measure(quick, arguments.only)
     if not arguments.only:
         result |= retrieval_masks.measure(quick)

@@ -13,35 +13,14 @@ than the others:
 
 from __future__ import annotations
 
-import argparse
-import json
-from importlib import metadata
-
 import timing
 
 VERSIONS = ("jax", "torch", "faiss-cpu", "numpy")
 
 
 def main() -> None:
-    """Measures the three sections and the stream."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="at most 50 s")
-    quick = parser.parse_args().quick
-    timing.bound_threads()
-
-    # Imported here: what is set above is read when these libraries are loaded.
-    import assignment_speed
-    import residual_kmeans_speed
-    import rqvae_training
-
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
-    result |= assignment_speed.measure(quick)
-    result["stream"] = assignment_speed.stream(quick)
-    result |= residual_kmeans_speed.measure(quick)
-    result |= rqvae_training.measure(quick)
-    print(json.dumps(timing.rounded(result)))
+    """Measures the sections one after the other."""
+    timing.run(__doc__, VERSIONS, "assignment_speed", "residual_kmeans_speed", "rqvae_training")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 
 THREADS = 2  # of either side
+
+
+def run(
+    doc: str | None,
+    versions: Sequence[str],
+    *sections: str | Callable[[bool], Mapping[str, object]],
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """A benchmark's command, `[--quick]`: its sections one after the other, and their keys in one line of JSON.
+
+    Args:
+      doc: what `--help` says.
+      versions: distributions whose versions are told.
+      sections: modules beside this one with `measure(quick)`, which are imported in their turn, so that what is set
+        here is read when their libraries are loaded; or functions `(quick) -> keys`.
+      environment: variables besides `JAX_PLATFORMS`.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="at most 50 s")
+    quick = parser.parse_args().quick
+    os.environ.update({"JAX_PLATFORMS": "cpu", **(environment or {})})
+    bound_threads()
+    result = told(versions)
+    for section in sections:
+        measure = importlib.import_module(section).measure if isinstance(section, str) else section
+        result |= measure(quick)
+    print(json.dumps(rounded(result)))
+
+
+def told(versions: Sequence[str]) -> dict[str, object]:
+    """The machine, versions of distributions, and the bound on threads; the first two are printed."""
+    found = {name: metadata.version(name) for name in versions}
+    print(f"{machine()}; {', '.join(f'{name} {version}' for name, version in found.items())}")
+    return {"machine": machine(), **found, "threads": THREADS}
 
 
 def bound_threads() -> None:

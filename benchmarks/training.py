@@ -14,11 +14,6 @@ Needs PyTorch and transformers (`pip install -e .[bench]`). Prints tables, and a
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-from importlib import metadata
-
 import timing
 
 VERSIONS = ("jax", "torch", "transformers", "numpy")
@@ -26,22 +21,7 @@ VERSIONS = ("jax", "torch", "transformers", "numpy")
 
 def main() -> None:
     """Measures the sections one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="at most 50 s")
-    quick = parser.parse_args().quick
-    timing.bound_threads()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-
-    # Imported here: what is set above is read when these libraries are loaded.
-    import startup_speed
-    import train_step_speed
-
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
-    result |= startup_speed.measure(quick)
-    result |= train_step_speed.measure(quick)
-    print(json.dumps(timing.rounded(result)))
+    timing.run(__doc__, VERSIONS, "startup_speed", "train_step_speed")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,6 @@ The store needs LanceDB (`pip install -e .[store]`). Prints a line for each sect
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import json
-import os
-from importlib import metadata
-
 import timing
 
 VERSIONS = ("jax", "numpy")
@@ -29,18 +23,7 @@ SECTIONS = ("trunk_windows", "trunk_store", "payments_streaming")
 
 def main() -> None:
     """Measures the sections one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="at most 50 s")
-    quick = parser.parse_args().quick
-    timing.bound_threads()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    print(f"{timing.machine()}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
-    result = {"machine": timing.machine(), **versions, "threads": timing.THREADS}
-    for section in SECTIONS:  # imported here: what is set above is read when their libraries are loaded
-        result |= importlib.import_module(section).measure(quick)
-    print(json.dumps(timing.rounded(result)))
+    timing.run(__doc__, VERSIONS, *SECTIONS)
 
 
 if __name__ == "__main__":
