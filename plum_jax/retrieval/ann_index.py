@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Sequence
+from typing import cast
 
 import faiss
 import numpy as np
@@ -168,7 +169,7 @@ def read_index(directory: epath.PathLike, encoder: str) -> BuiltIndex:
             f"encoder {encoder}: products of the two mean nothing; make the index again with this encoder, or ask the "
             "one that made it"
         )
-    graph = faiss.deserialize_index(np.frombuffer((directory / _GRAPH).read_bytes(), np.uint8))
+    graph = cast(faiss.IndexHNSWPQ, faiss.deserialize_index(np.frombuffer((directory / _GRAPH).read_bytes(), np.uint8)))
     said, vectors = json.loads((directory / _IDS).read_text()), None
     if (directory / _VECTORS).exists():
         with (directory / _VECTORS).open("rb") as file:
