@@ -38,7 +38,7 @@ def measure(quick: bool) -> dict[str, Any]:
     built = time.perf_counter() - began
     size = {part: value / count for part, value in index.size_in_bytes.items()}
     print(
-        f"\nHNSW over 4-bit codes, {count:,} items of {WIDTH}: built in {built:.1f} s, {size['total']:.0f} bytes an item "
+        f"\nHNSW over 4-bit codes, {count:,} items: built in {built:.1f} s, {size['total']:.0f} bytes an item "
         f"({size['codes']:.0f} codes, {size['links']:.0f} links, {size['vectors']:.0f} vectors; exact {4 * WIDTH})"
     )
     print(f"{'effort':>8}{'shortlist':>11}{'of exact@10':>13}{'searches/s':>12}")

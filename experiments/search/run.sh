@@ -5,7 +5,7 @@
 #   experiments/search/run.sh quality 0 1 2       # weights of quality, after arms
 #   experiments/search/run.sh index 0 1 2         # size and recall of the index, after quality
 #   experiments/search/run.sh judged 0 1 2        # text towers on the judged queries of Home Depot
-#   experiments/search/run.sh crowdflower 0 1 2   # and, by the same recipe, on those of CrowdFlower
+#   experiments/search/run.sh crowdflower 0 1 2   # and, by the same recipe, on those of CrowdFlower, after crowdflower.py
 #   experiments/search/run.sh arms 0 -- --gin.SEARCH_EPOCHS=2      # more flags behind --
 #
 # BEAUTY_DIR and SEARCH_DIR say where the data are. Rows are written to results*.jsonl beside this file.
@@ -17,7 +17,7 @@ beauty=${BEAUTY_DIR:-data/amazon_beauty} search=${SEARCH_DIR:-data/search_releva
 here=experiments/search
 seeds=()
 while [[ $# -gt 0 && $1 != -- ]]; do seeds+=("$1") && shift; done
-plum=${PLUM:-.venv/bin/plum} python=${PYTHON:-.venv/bin/python}
+plum=${PLUM:-.venv/bin/plum}
 for seed in "${seeds[@]}"; do
   of_seed=(--gin.SEED="$seed")
   on_beauty=("${of_seed[@]}" --gin.DATA_DIR="'$beauty'" --gin.MODEL_DIR="'$runs/beauty/$seed'")
@@ -32,7 +32,6 @@ for seed in "${seeds[@]}"; do
         --gin.JUDGEMENTS="'$search/judgements.parquet'" --gin.ITEMS="'$search/items.parquet'" \
         --gin.MODEL_DIR="'$runs/judged/$seed'" --gin.RESULTS_FILE="'$here/results_judged.jsonl'" "${@:2}" ;;
     crowdflower)
-      "$python" $here/crowdflower.py "$search/crowdflower" "$runs/crowdflower.parquet"
       "$plum" --gin_file=gin/run/product_search_judged.gin "${of_seed[@]}" \
         --gin.JUDGEMENTS="'$runs/crowdflower.parquet'" --gin.ITEMS="'$runs/crowdflower_items.parquet'" \
         --gin.RELEVANT=3.0 --gin.DATA_NAME="'CrowdFlower search'" --gin.MODEL_DIR="'$runs/crowdflower/$seed'" \

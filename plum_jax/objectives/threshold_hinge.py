@@ -28,13 +28,14 @@ class ThresholdHinge:
       threshold: t, of cosines.
       margin: m.
       hard: negatives of the highest scores, for each query; at most those of the pool.
-      negative_weight: of negatives beside the own item's 1.
+      negative_weight: of negatives beside the own item's 1: the larger, the fewer items score above the threshold, relevant
+        ones among them.
     """
 
     threshold: float = 0.5
     margin: float = 0.1
     hard: int = 16
-    negative_weight: float = 1.0
+    negative_weight: float = 0.75
 
     def __post_init__(self) -> None:
         if not -1 < self.threshold - self.margin <= self.threshold + self.margin < 1 or self.hard < 1:

@@ -17,7 +17,7 @@ from plum_jax.semantic_ids.assignment import bounded_threads
 
 KIND = "ann_index"
 _GRAPH, _VECTORS, _IDS = "graph.faiss", "vectors.npy", "ids.json"
-_LEAST = 16  # vectors: centroids of a 4-bit code
+_CENTROIDS = 16  # of a 4-bit code
 NOTHING = -1  # instead of an item, where the graph reached fewer
 
 
@@ -51,11 +51,11 @@ class AnnIndex:
           encoder: fingerprint of what made the vectors.
 
         Raises:
-          ValueError: vectors that are not finite, fewer than a code has values, or not as many as ids.
+          ValueError: no vectors, some that are not finite, or not as many as ids.
         """
-        if len(vectors) != len(ids) or len(vectors) < _LEAST or not np.isfinite(vectors).all():
+        if len(vectors) != len(ids) or not len(vectors) or not np.isfinite(vectors).all():
             raise ValueError(
-                f"expected at least {_LEAST} finite vectors, one an id, got {len(vectors)} vectors, {len(ids)} ids and "
+                f"expected finite vectors, one an id, got {len(vectors)} vectors, {len(ids)} ids and "
                 f"{int((~np.isfinite(vectors)).sum())} numbers that are not finite"
             )
         longest = np.linalg.norm(vectors, axis=1).max()
@@ -64,7 +64,7 @@ class AnnIndex:
         graph = faiss.IndexHNSWPQ(wide.shape[1], wide.shape[1] // self.code_dims, self.links, 4)
         graph.hnsw.efConstruction = self.build_effort
         with bounded_threads(1):
-            graph.train(wide)
+            graph.train(np.resize(wide, (max(len(wide), _CENTROIDS), wide.shape[1])))
             graph.add(wide)
         kept = vectors.astype(np.float16) if self.keep_vectors else None
         return BuiltIndex(self, graph, kept, float(longest), tuple(ids), encoder)

@@ -90,7 +90,9 @@ def test_what_cannot_be_indexed_or_asked_is_one_error(vectors):
     assert (items[:, 20:] == NOTHING).all() and np.isneginf(scores[:, 20:]).all()
     with pytest.raises(ValueError, match="expected an index with vectors for a shortlist: make it with keep_vectors"):
         index.search(vectors[:3], 5, shortlist=10)
-    with pytest.raises(ValueError, match="expected at least 16 finite vectors, one an id, got 5 vectors, 5 ids and 0"):
-        AnnIndex().build(vectors[:5], list("abcde"), "a")
+    with pytest.raises(ValueError, match="expected finite vectors, one an id, got 5 vectors, 4 ids and 0 numbers"):
+        AnnIndex().build(vectors[:5], list("abcd"), "a")
+    few = AnnIndex().build(vectors[:5], list("abcde"), "a")
+    assert (few.search(vectors[:5], 1, shortlist=5)[1][:, 0] == exact(vectors[:5], vectors[:5], 1)[1][:, 0]).all()
     with pytest.raises(ValueError, match="got 20 vectors, 20 ids and 15 numbers that are not finite"):
         AnnIndex().build(np.where(np.arange(20)[:, None] == 3, np.nan, vectors[:20]), ["x"] * 20, "a")

@@ -14,7 +14,7 @@ from plum_jax.evaluation.metrics import Catalogue, paired_bootstrap
 from plum_jax.evaluation.system import Ranking
 from plum_jax.retrieval.ann_index import BuiltIndex
 from plum_jax.stages import Stages
-from plum_jax.systems.product_search.quality import FIRST, STATISTICS, Quality, good_items
+from plum_jax.systems.product_search.quality import FIRST, STATISTICS, Quality, good_items, highest
 from plum_jax.systems.product_search.system import SEARCH, FittedProductSearch
 from plum_jax.training.run_record import run_record
 
@@ -42,7 +42,7 @@ def quality_rows(
     rows, of_searches = [], []
     for side, (searches, items) in sides.items():
         lists, scores = exact_top_k(searches, items, users, max(ks))
-        share = good[lists.items[:, :FIRST]].mean(axis=1)
+        share = good[lists.items[:, : min(FIRST, len(good))]].mean(axis=1)
         metrics, _ = judged(Ranking(lists, scores, shares={GOOD: share}), users.user, users.target_item, ks, catalogue)
         hits = {f"recall@{k}": (lists.items[:, :k] == users.target_item[:, None]).any(axis=1) for k in ks}
         of_searches.append({GOOD: share, **hits})
@@ -82,8 +82,7 @@ def index_rows(
       facts: what all rows say besides.
     """
     began = time.perf_counter()
-    scores = searches @ items.T
-    first = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    first = highest(searches @ items.T, k)
     seconds = time.perf_counter() - began
     rows = [_row(f"{name}.exact", first, first, targets, seconds, {"total": items.nbytes}, k, facts)]
     for shortlist in shortlists:

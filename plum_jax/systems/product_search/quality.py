@@ -136,7 +136,7 @@ def tuned_quality(stages: Stages, name: str, fitted: FittedProductSearch, search
     combinations = list(itertools.product(search.weights, repeat=statistics.shape[1]))
     for weights in tqdm(combinations, desc="weights of quality", delay=3):
         added = statistics @ np.array(weights, np.float32)
-        first = np.argpartition(-(cosines + added), FIRST, axis=1)[:, :FIRST]
+        first = highest(cosines + added, FIRST)
         recall = float((first == users.target_item[:, None]).any(axis=1).mean())
         rows.append(Tried(weights, recall, float(good[first].mean())))
     best = chosen(rows, search.recall_kept)
@@ -148,6 +148,12 @@ def tuned_quality(stages: Stages, name: str, fitted: FittedProductSearch, search
     made = artifact.fingerprint(said)
     artifact.write_artifact(directory, kind=KIND, fingerprint=made, config=search, inputs=inputs, write=write)
     return Quality(statistics, np.array(best.weights, np.float32))
+
+
+def highest(scores: np.ndarray, k: int) -> np.ndarray:
+    """int64 [n, min(k, N)], items of the highest scores float [n, N], in no order."""
+    wanted = min(k, scores.shape[1])
+    return np.argpartition(-scores, wanted - 1, axis=1)[:, :wanted]
 
 
 def chosen(rows: list[Tried], recall_kept: float) -> Tried:
