@@ -28,8 +28,8 @@ class ThresholdHinge:
       threshold: t, of cosines.
       margin: m.
       hard: negatives of the highest scores, for each query; at most those of the pool.
-      negative_weight: of negatives beside the own item's 1: the larger, the fewer items score above the threshold, relevant
-        ones among them.
+      negative_weight: of negatives beside the own item's 1: the larger, the fewer items score above the threshold,
+        relevant ones among them.
     """
 
     threshold: float = 0.5
