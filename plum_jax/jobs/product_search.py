@@ -86,7 +86,7 @@ def tune_quality(
       search: how the weights are found.
       ks, seed, results_file: as in `train_and_judge`.
     """
-    stages, fitted, quality = _with_quality(model_dir, data, name, model, search)
+    stages, fitted, quality = with_quality(model_dir, data, name, model, search)
     facts = {"data": stages.corpus.name, "seed": seed}
     rows = judge.quality_rows(stages, name, fitted, quality, ks, facts)
     write_results(stages.directory, rows, results_file)
@@ -119,7 +119,7 @@ def build_index(
       max_examples: test searches, evenly spread; None: all.
       seed, results_file: as in `train_and_judge`.
     """
-    stages, fitted, quality = _with_quality(model_dir, data, name, model, search)
+    stages, fitted, quality = with_quality(model_dir, data, name, model, search)
     items = quality.of_items(fitted.item_vectors)
     built = index.build(items, stages.corpus.items["item_id"].to_list(), encoder_of(fitted, quality))
     built.write(stages.directory / "index")
@@ -141,7 +141,7 @@ def ask(
       request: query and user.
       k: items.
     """
-    stages, fitted, quality = _with_quality(model_dir, data, name, model, search)
+    stages, fitted, quality = with_quality(model_dir, data, name, model, search)
     index = read_index(stages.directory / "index", encoder_of(fitted, quality))
     titles = dict(stages.corpus.items.select("item_id", model.text_fields[0]).iter_rows())
     for place, (item, score) in enumerate(answer(fitted, quality, index, request, k), start=1):
@@ -184,9 +184,10 @@ def encoder_of(fitted: FittedProductSearch, quality: Quality) -> str:
     return artifact.fingerprint(fitted.fingerprint, quality.fingerprint)
 
 
-def _with_quality(
+def with_quality(
     model_dir: str, data: Data, name: str, model: ProductSearch, search: QualitySearch
 ) -> tuple[Stages, FittedProductSearch, Quality]:
+    """The run's stages, the model and its quality, both made where they are not yet; arguments as of `tune_quality`."""
     stages = data.stages(model_dir)
     fitted = model.fit(stages, name)
     return stages, fitted, tuned_quality(stages, name, fitted, search)

@@ -20,11 +20,11 @@ from plum_jax.objectives.objective import Objective
 from plum_jax.objectives.threshold_hinge import ThresholdHinge
 from plum_jax.queries.words import KnownWords
 from plum_jax.ranking.ranker import table_sizes
+from plum_jax.systems.product_search.data import initialiser
 from plum_jax.systems.product_search.feed import Negatives, SearchFeed
 from plum_jax.systems.product_search.inputs import Queries, Searches
 from plum_jax.systems.product_search.items import ItemSide
 from plum_jax.systems.product_search.network import TERMS, TEXT, SearchConfig, SearchNetwork
-from plum_jax.systems.product_search.system import initialiser
 from plum_jax.systems.product_search.vectors import item_vectors, search_vectors
 from plum_jax.training import trainer, training_config
 from plum_jax.training.metrics_log import read_metrics, seconds_of

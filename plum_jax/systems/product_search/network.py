@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from plum_jax.encoders.network import TextEncoder
 from plum_jax.model.config import DecoderConfig
@@ -167,7 +166,7 @@ class SearchNetwork(nn.Module):
 
     def _bag(self, words: jax.Array) -> jax.Array:
         """[..., D], the mean of words' embeddings [..., W], weighed by their inverse document frequency."""
-        idf = jnp.asarray(idf_of(self.items.words, self.num_words))
+        idf = jnp.asarray(inverse_frequency(self.items.words, self.num_words))
         weights = jnp.take(idf, words, axis=0)[..., None]
         total = jnp.sum(jnp.take(self.word_embedding, words, axis=0) * weights, axis=-2)
         return total / jnp.maximum(jnp.sum(weights, axis=-2), 1e-6)
@@ -177,8 +176,3 @@ def _mean(vectors: jax.Array, there: jax.Array) -> jax.Array:
     """[..., D] of vectors [..., K, D] where `there` [..., K]; 0 where none is."""
     total = jnp.sum(jnp.where(there[..., None], vectors, 0.0), axis=-2)
     return total / jnp.maximum(jnp.sum(there, axis=-1), 1)[..., None]
-
-
-def idf_of(words: np.ndarray, size: int) -> np.ndarray:
-    """float32 [size], log(N / items with the word); a word that no item has counts as one that one item has."""
-    return inverse_frequency(words, size)

@@ -7,34 +7,32 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.features.text import item_texts
-from plum_jax.corpus.splits import FOLDS, TRAIN, EvaluationSet, Split
-from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
+from plum_jax.corpus.splits import FOLDS, TRAIN, EvaluationSet
+from plum_jax.encoders.language_model import LanguageModel
 from plum_jax.encoders.token_rows import token_rows
 from plum_jax.evaluation.exact_top_k import exact_top_k
 from plum_jax.evaluation.system import Ranking
 from plum_jax.objectives.objective import Objective
 from plum_jax.objectives.threshold_hinge import ThresholdHinge
-from plum_jax.queries.category_paths import CategoryQueries, ItemQueries
+from plum_jax.queries.category_paths import CategoryQueries
 from plum_jax.queries.words import KnownWords
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.stages import Stages
+from plum_jax.systems.product_search.data import SearchData, initialiser
 from plum_jax.systems.product_search.feed import Negatives, SearchFeed
 from plum_jax.systems.product_search.inputs import Queries, Searches, evaluation_searches, training_searches
 from plum_jax.systems.product_search.items import ItemSide, categories_of, graph_neighbours
-from plum_jax.systems.product_search.network import PLACE, TEXT, SearchConfig, SearchNetwork
+from plum_jax.systems.product_search.network import PLACE, SearchConfig, SearchNetwork
 from plum_jax.systems.product_search.places import Location
 from plum_jax.systems.product_search.vectors import item_vectors, search_vectors, share_above
 from plum_jax.training import trainer, training_config
 from plum_jax.training.metrics_log import read_metrics, seconds_of
-from plum_jax.training.step import FromHost, Initialiser
 
 SEARCH, KNOWN_SEARCH = "search", "search_known"
 
@@ -155,46 +153,6 @@ class ProductSearch:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SearchData:
-    """What a model reads.
-
-    Attributes:
-      split: events and folds.
-      item_queries: of the items.
-      queries: their texts as the towers read them.
-      words: that are known.
-      model: pieces, and what the transformer begins with.
-      items: what is known of items.
-      user_places: int32 [U].
-    """
-
-    split: Split
-    item_queries: ItemQueries
-    queries: Queries
-    words: KnownWords
-    model: LanguageModelStart
-    items: ItemSide
-    user_places: np.ndarray
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        parts = self.queries.fingerprint, self.items.fingerprint, self.model.fingerprint
-        return artifact.fingerprint(*parts, self.item_queries.of_item, self.item_queries.fold, self.user_places)
-
-    @property
-    def candidates(self) -> np.ndarray:
-        """int32, items that a training query finds. Whether a training query finds none of the others is not known of
-        them: drawn as negatives, items of held-out queries would be learnt as what nobody looks for.
-        """
-        of_item = self.item_queries.of_item
-        return np.flatnonzero((of_item >= 0) & (self.item_queries.fold[of_item] == TRAIN)).astype(np.int32)
-
-    def network(self, config: SearchConfig) -> SearchNetwork:
-        """For these data."""
-        return SearchNetwork(config, self.model.config, self.model.vocab_size, self.words.size, self.items)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class FittedProductSearch:
     """A trained `ProductSearch`.
 
@@ -277,22 +235,3 @@ class FittedProductSearch:
         own = np.sum(vectors * self.item_vectors[users.target_item], axis=1)
         above = share_above(vectors, self.item_vectors, threshold)
         return {"target_above": (own >= threshold).astype(np.float64), "items_above": above}
-
-
-def initialiser(network: SearchNetwork, pretrained: Any, batch: Mapping[str, np.ndarray]) -> Initialiser:
-    """Random parameters; the transformer's are a pre-trained language model's where there is one and it is read.
-
-    Args:
-      network: of the data.
-      pretrained: parameters of its decoder, or None.
-      batch: of the feed.
-    """
-    some = {name: values[:1] for name, values in batch.items()}
-
-    def random(key: jax.Array) -> Any:
-        return network.init(key, some)["params"]
-
-    def warm(key: jax.Array) -> Any:
-        return nn.unbox(random(key)) | {"text": {"decoder": pretrained}}
-
-    return random if pretrained is None or TEXT not in network.config.parts else FromHost(warm)
