@@ -127,6 +127,13 @@ GROUPS = {
         Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
     ],
     "days": [Given("plum days.gin ml_100k.gin cpu_tiny.gin", "docs/days.md", (*DAYS, *ML_100K))],
+    "product search": [
+        Given("plum product_search.gin beauty.gin", "docs/product_search.md", PRODUCTS),
+        Given("plum product_search_quality.gin beauty.gin", "docs/product_search.md", PRODUCTS),
+        Given("plum product_search_index.gin beauty.gin", "docs/product_search.md", (*PRODUCTS, *gin(MAX_EXAMPLES=4))),
+        Given("plum product_search_ask.gin beauty.gin", "docs/product_search.md", (*PRODUCTS, *gin(QUERY="'amber'"))),
+        Given("plum product_search_judged.gin", "docs/product_search.md", TOWERS),
+    ],
     "nothing is trained": [
         Given("plum --help"),
         Given("plum model_size.gin cpu_tiny.gin"),
@@ -206,14 +213,7 @@ SLOW = {
         Given("plum lum_retrieval.gin ml_100k.gin", sizes=(*ML_100K, *LUM, *gin(TOWERS_BATCH_SIZE=16))),
         Given("plum study_plan.gin simulator.gin simulated.gin lum.gin", sizes=STUDY),
     ],
-    "product search": [
-        Given("plum product_search.gin beauty.gin", "docs/product_search.md", PRODUCTS),
-        Given("plum product_search_quality.gin beauty.gin", "docs/product_search.md", PRODUCTS),
-        Given("plum product_search_index.gin beauty.gin", "docs/product_search.md", (*PRODUCTS, *gin(MAX_EXAMPLES=4))),
-        Given("plum product_search_ask.gin beauty.gin", "docs/product_search.md", (*PRODUCTS, *gin(QUERY="'amber'"))),
-        Given("plum product_search_judged.gin", "docs/product_search.md", TOWERS),
-        Given("plum arms.gin", sizes=PRODUCTS),
-    ],
+    "the study of product search": [Given("plum arms.gin", sizes=PRODUCTS)],
     "search and recommendations in one": [
         Given("plum unicorn_vectors.gin beauty.gin", sizes=LUM),
         Given("plum unicorn.gin beauty.gin", "docs/unicorn.md", UNICORN),

@@ -93,12 +93,15 @@ def _some_search(fitted):
 
 
 def test_the_rival_and_uniform_negatives_alone_learn_too(tmp_path):
-    stages = small_search.stages(tmp_path)
+    stages, parts = (
+        small_search.stages(tmp_path),
+        SearchConfig(parts=("terms", "user"), width=16, hidden=16, dropout=0.0),
+    )
     for name, changed in {
         "softmax": {"objective": PoolSoftmax()},
         "uniform": {"negatives": Negatives(hard=0.0)},
     }.items():
-        fitted = small_search.search(**changed).fit(stages, name)
+        fitted = small_search.search(network=parts, **changed).fit(stages, name)
         assert share_found(fitted, "search_known", 1) > 0.7
         assert bool(fitted.rank_task("search", "test", 5)[1].shares) == (name == "uniform")
 
@@ -161,7 +164,7 @@ def test_the_index_of_other_weights_of_quality_is_refused(directory, fitted, ind
         product_search.read_index(directory / "index", product_search.encoder_of(fitted, other))
 
 
-def test_settings_that_contradict_each_other_are_refused(tmp_path):
+def test_settings_that_contradict_each_other_are_refused(fitted, tmp_path):
     with pytest.raises(ValueError, match="a query would be known from the item it is to find; leave that field out"):
         small_search.search(text_fields=("title", "path"))
     with pytest.raises(ValueError, match="expected a location exactly where 'place' is a part"):
@@ -171,6 +174,6 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path):
     with pytest.raises(ValueError, match="expected parts among .* got .'text', 'colour'."):
         SearchConfig(parts=("text", "colour"))
     with pytest.raises(ValueError, match="unknown task 'homepage': expected 'search' or 'search_known'"):
-        FULL.fit(small_search.stages(tmp_path / "short"), "full").searches_of("homepage", "test")
+        fitted.searches_of("homepage", "test")
     with pytest.raises(ValueError, match="no text field 'colour'"):
         small_search.search(queries=CategoryQueries("colour")).data(small_search.stages(tmp_path), tmp_path)
