@@ -74,12 +74,19 @@ def threshold(rows: Sequence[Row]) -> None:
 def quality(rows: Sequence[Row]) -> None:
     """Lists with quality and without."""
     metrics = {"good@10": "good in the first 10", "recall@10": "R@10", "recall@100": "R@100"}
-    print(f"| quality | {' | '.join(metrics.values())} | seeds |\n|{'---|' * 5}")
-    for side, some in by(rows, "side").items():
-        print(f"| {side} | {means(some, list(metrics))} | {len(some)} |")
-    some = [row for row in rows if row["side"] == "quality"]
-    cells = " | ".join(difference_over_users(some, f"{metric}_difference") for metric in metrics)
-    print(f"| quality less plain | {cells} | |\n")
+    print(f"| quality | | {' | '.join(metrics.values())} | seeds |\n|{'---|' * 6}")
+    for task, of_task in by(rows, "task").items():
+        for side, some in by(of_task, "side").items():
+            print(f"| {TASKS[task]} | {side} | {means(some, list(metrics))} | {len(some)} |")
+        some = [row for row in of_task if row["side"] == "quality"]
+        cells = " | ".join(difference_over_users(some, f"{metric}_difference") for metric in metrics)
+        print(f"| {TASKS[task]} | quality less plain | {cells} | |")
+    weights = [
+        ", ".join(f"{name} {plain(row['weights'][name], 2)}" for name in row["weights"])
+        for row in rows
+        if "weights" in row
+    ]
+    print(f"\nWeights by seed: {'; '.join(dict.fromkeys(weights))}.\n")
 
 
 def index(rows: Sequence[Row]) -> None:

@@ -88,7 +88,9 @@ def tune_quality(
     """
     stages, fitted, quality = with_quality(model_dir, data, name, model, search)
     facts = {"data": stages.corpus.name, "seed": seed}
-    rows = judge.quality_rows(stages, name, fitted, quality, ks, facts)
+    rows = []
+    for task in (SEARCH, KNOWN_SEARCH):
+        rows += judge.quality_rows(stages, name, fitted, quality, task, ks, facts)
     write_results(stages.directory, rows, results_file)
     print(judge.quality_table(rows, ks))
 

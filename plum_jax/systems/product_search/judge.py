@@ -15,7 +15,7 @@ from plum_jax.evaluation.system import Ranking
 from plum_jax.retrieval.ann_index import BuiltIndex
 from plum_jax.stages import Stages
 from plum_jax.systems.product_search.quality import FIRST, STATISTICS, Quality, good_items, highest
-from plum_jax.systems.product_search.system import SEARCH, FittedProductSearch
+from plum_jax.systems.product_search.system import FittedProductSearch
 from plum_jax.training.run_record import run_record
 
 GOOD = f"good@{FIRST}"
@@ -26,14 +26,15 @@ def quality_rows(
     name: str,
     fitted: FittedProductSearch,
     quality: Quality,
+    task: str,
     ks: Sequence[int],
     facts: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Rows "<name>.plain" and "<name>.quality" of the test searches with new queries: ranking metrics, and "good@10",
-    the share of good items of the test fold in the first 10; the second with its differences to the first and 95%
+    """Rows "<name>.plain.<task>" and "<name>.quality.<task>" of test searches: ranking metrics, and "good@10", the
+    share of good items of the test fold in the first 10; the second with its differences to the first and 95%
     intervals, by paired bootstrap over searches.
     """
-    users, vectors = fitted.searches_of(SEARCH, "test")
+    users, vectors = fitted.searches_of(task, "test")
     good, catalogue = good_items(stages.split, "test"), Catalogue(len(fitted.data.items))
     sides = {
         "plain": (vectors, fitted.item_vectors),
@@ -46,10 +47,12 @@ def quality_rows(
         metrics, _ = judged(Ranking(lists, scores, shares={GOOD: share}), users.user, users.target_item, ks, catalogue)
         hits = {f"recall@{k}": (lists.items[:, :k] == users.target_item[:, None]).any(axis=1) for k in ks}
         of_searches.append({GOOD: share, **hits})
-        said = {**facts, **fitted.facts, "model": name, "side": side, "good_items": int(good.sum())}
+        said = {**facts, **fitted.facts, "model": name, "task": task, "side": side, "good_items": int(good.sum())}
         if side == "quality":
-            said["weights"] = dict(zip(STATISTICS, quality.weights.round(6).tolist(), strict=True))
-        rows.append(run_record(f"{name}.{side}", metrics, **said))
+            said["weights"] = dict(
+                zip(STATISTICS, (round(float(weight), 6) for weight in quality.weights), strict=True)
+            )
+        rows.append(run_record(f"{name}.{side}.{task}", metrics, **said))
     plain, with_quality = of_searches
     for metric in plain:
         found = paired_bootstrap(with_quality[metric].astype(float), plain[metric].astype(float))

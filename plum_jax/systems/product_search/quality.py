@@ -90,14 +90,14 @@ class Quality:
     weights: np.ndarray
 
     def of_items(self, vectors: np.ndarray) -> np.ndarray:
-        """float32 [N, D + S], vectors [N, D] with the statistics behind."""
-        return np.concatenate([vectors, self.statistics], axis=1)
+        """float32 [N, D + S], vectors [N, D] with the weighed statistics behind: small beside a vector of length one,
+        so that near items are those with like vectors, which an index relies on.
+        """
+        return np.concatenate([vectors, self.statistics * self.weights], axis=1)
 
     def of_searches(self, vectors: np.ndarray) -> np.ndarray:
-        """float32 [B, D + S], vectors [B, D] with the same weights behind each: the product with an item's adds
-        weights · statistics to the score.
-        """
-        return np.concatenate([vectors, np.broadcast_to(self.weights, (len(vectors), len(self.weights)))], axis=1)
+        """float32 [B, D + S], vectors [B, D] with ones behind: the product with an item's adds weights · statistics."""
+        return np.concatenate([vectors, np.ones((len(vectors), len(self.weights)), np.float32)], axis=1)
 
     @property
     def fingerprint(self) -> str:
