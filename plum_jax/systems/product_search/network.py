@@ -14,7 +14,7 @@ from plum_jax.model.config import DecoderConfig
 from plum_jax.objectives.info_nce import unit
 from plum_jax.objectives.scored_pool import ScoredPool
 from plum_jax.queries.words import inverse_frequency
-from plum_jax.ranking.networks.embedding import embedding
+from plum_jax.ranking.networks.embedding import STD, embedding
 from plum_jax.systems.product_search.items import ItemSide
 
 TEXT, TERMS, GRAPH, CATEGORY, USER, PLACE = "text", "terms", "graph", "category", "user", "place"
@@ -88,7 +88,9 @@ class SearchNetwork(nn.Module):
         # The decoder's parameters are "decoder" in a text encoder, whatever the tower that reads by it.
         if TEXT in c.parts:
             self.text = TextEncoder(self.decoder, self.vocab_size, "mean")
-            self.text_width = nn.Dense(c.width)
+            # States have entries of size 1: they begin as small as embeddings, so that no part drowns the others.
+            small = nn.initializers.normal(STD / self.decoder.d_model**0.5)
+            self.text_width = nn.Dense(c.width, kernel_init=small)
         if TERMS in c.parts:
             self.word_embedding = embedding(self, "word_embedding", self.num_words, c.width, "vocab")
         if GRAPH in c.parts:
