@@ -1,14 +1,10 @@
-"""What a model of product search reads of a corpus, and what its training begins with."""
+"""What a model of product search reads of a corpus."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 
 from plum_jax import artifact
@@ -18,8 +14,7 @@ from plum_jax.queries.category_paths import ItemQueries
 from plum_jax.queries.words import KnownWords
 from plum_jax.systems.product_search.inputs import Queries
 from plum_jax.systems.product_search.items import ItemSide
-from plum_jax.systems.product_search.network import TEXT, SearchConfig, SearchNetwork
-from plum_jax.training.step import FromHost, Initialiser
+from plum_jax.systems.product_search.network import SearchConfig, SearchNetwork
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,22 +55,3 @@ class SearchData:
     def network(self, config: SearchConfig) -> SearchNetwork:
         """For these data."""
         return SearchNetwork(config, self.model.config, self.model.vocab_size, self.words.size, self.items)
-
-
-def initialiser(network: SearchNetwork, pretrained: Any, batch: Mapping[str, np.ndarray]) -> Initialiser:
-    """Random parameters; the transformer's are a pre-trained language model's where there is one and it is read.
-
-    Args:
-      network: of the data.
-      pretrained: parameters of its decoder, or None.
-      batch: of the feed.
-    """
-    some = {name: values[:1] for name, values in batch.items()}
-
-    def random(key: jax.Array) -> Any:
-        return network.init(key, some)["params"]
-
-    def warm(key: jax.Array) -> Any:
-        return nn.unbox(random(key)) | {"text": {"decoder": pretrained}}
-
-    return random if pretrained is None or TEXT not in network.config.parts else FromHost(warm)

@@ -14,19 +14,19 @@ from plum_jax import artifact
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.corpus.splits import TRAIN
-from plum_jax.encoders.language_model import LanguageModel
+from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.encoders.token_rows import token_rows
 from plum_jax.objectives.objective import Objective
 from plum_jax.objectives.threshold_hinge import ThresholdHinge
 from plum_jax.queries.words import KnownWords
 from plum_jax.ranking.ranker import table_sizes
-from plum_jax.systems.product_search.data import initialiser
 from plum_jax.systems.product_search.feed import Negatives, SearchFeed
 from plum_jax.systems.product_search.inputs import Queries, Searches
 from plum_jax.systems.product_search.items import ItemSide
 from plum_jax.systems.product_search.network import TERMS, TEXT, SearchConfig, SearchNetwork
+from plum_jax.systems.product_search.training import trained_towers
 from plum_jax.systems.product_search.vectors import item_vectors, search_vectors
-from plum_jax.training import trainer, training_config
+from plum_jax.training import training_config
 from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 TEXT_DIM = 128  # of the vectors whose cosine the towers are compared with
@@ -70,47 +70,30 @@ class JudgedTextSearch:
         rows = np.flatnonzero((judged.fold[judged.query] == TRAIN) & (judged.grade >= relevant))
         if not len(rows):
             raise ValueError(f"no judged pair of a training query has a grade of {relevant} or more: lower RELEVANT")
-        learnt = [text for text, fold in zip(judged.queries, judged.fold, strict=True) if fold == TRAIN]
-        model, words = (
-            self.language_model.start([*learnt, *judged.texts], directory),
-            KnownWords.of(learnt, judged.texts),
-        )
-        queries = Queries(
-            token_rows(model.text, judged.queries, self.query_pieces), words.numbers(judged.queries, self.query_words)
-        )
-        nothing = np.zeros((len(judged.texts), 1), np.int32)
-        texts, numbers = (
-            token_rows(model.text, judged.texts, self.item_pieces),
-            words.numbers(judged.texts, self.item_words),
-        )
-        network = SearchNetwork(
-            self.network,
-            model.config,
-            model.vocab_size,
-            words.size,
-            ItemSide(texts, numbers, nothing, nothing, nothing[:, 0]),
-        )
+        model, queries, network = self._towers(judged, directory)
         everything = np.arange(len(judged.texts), dtype=np.int32)
         found, seed = searches_for(judged.query[rows], judged.item[rows]), self.training.seed
         feed = SearchFeed.of(found, queries, self.negatives, everything, len(everything), self.batch_size, seed)
-        said = training_config.in_steps(self, feed.rows.steps_per_epoch)
-        feed = dataclasses.replace(feed, steps=said.training.steps)
-        params = trainer.train(
-            said.training,
-            directory=directory,
-            init_params=initialiser(network, model.params, next(feed.make_iterator())),
-            objective=self.objective.on(network, self.training.mesh.build()),
-            feed=feed,
-            fingerprints={
-                "judgements": judged.fingerprint,
-                "text": model.fingerprint,
-                "system": artifact.fingerprint(said, relevant),
-            },
-            tokens_per_step=feed.rows.batch_size,
-            description=description,
-            described={"system": said},
-        )
+        pairs = artifact.fingerprint(judged.fingerprint, relevant)
+        inputs = {"judgements": pairs, "text": model.fingerprint}
+        said, params = trained_towers(self, network, model.params, feed, directory, inputs, description)
         return FittedTextSearch(said, judged, queries, network, params, directory)
+
+    def _towers(
+        self, judged: JudgedQueries, directory: epath.Path
+    ) -> tuple[LanguageModelStart, Queries, SearchNetwork]:
+        """What the transformer begins with, the queries as they are read, and the network."""
+        learnt = [text for text, fold in zip(judged.queries, judged.fold, strict=True) if fold == TRAIN]
+        model = self.language_model.start([*learnt, *judged.texts], directory)
+        words = KnownWords.of(learnt, judged.texts)
+        queries = Queries(
+            token_rows(model.text, judged.queries, self.query_pieces), words.numbers(judged.queries, self.query_words)
+        )
+        texts = token_rows(model.text, judged.texts, self.item_pieces)
+        nothing = np.zeros((len(judged.texts), 1), np.int32)
+        items = ItemSide(texts, words.numbers(judged.texts, self.item_words), nothing, nothing, nothing[:, 0])
+        network = SearchNetwork(self.network, model.config, model.vocab_size, words.size, items)
+        return model, queries, network
 
 
 def searches_for(query: np.ndarray, item: np.ndarray) -> Searches:

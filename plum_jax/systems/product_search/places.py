@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,12 +34,31 @@ class Location:
                 raise ValueError(f"corpus {corpus.name!r} has no {name!r}: expected one of {list(there)}")
         return tuple(corpus.items[self.of_items].cast(pl.String).drop_nulls().unique().sort())
 
-    def numbers(self, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-        """int32 [U] of users and [N] of items."""
+    def numbers(self, corpus: Corpus) -> Places:
+        """Of all users and items."""
         number = {name: place for place, name in enumerate(self.names(corpus), start=1)}
         columns = corpus.users[self.of_users], corpus.items[self.of_items]
         users, items = (
             column.cast(pl.String).replace_strict(number, default=0, return_dtype=pl.Int32).fill_null(0).to_numpy()
             for column in columns
         )
-        return users, items
+        return Places(users, items, 1 + len(number))
+
+
+class Places(NamedTuple):
+    """Numbers of places; 0 is none, or one that no item has.
+
+    Attributes:
+      users: int32 [U].
+      items: int32 [N].
+      size: how many numbers there are.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    size: int
+
+    @classmethod
+    def nowhere(cls, corpus: Corpus) -> Places:
+        """Nothing is known of them."""
+        return cls(np.zeros(corpus.num_users, np.int32), np.zeros(corpus.num_items, np.int32), 1)

@@ -24,14 +24,15 @@ from plum_jax.queries.words import KnownWords
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.stages import Stages
-from plum_jax.systems.product_search.data import SearchData, initialiser
+from plum_jax.systems.product_search.data import SearchData
 from plum_jax.systems.product_search.feed import Negatives, SearchFeed
 from plum_jax.systems.product_search.inputs import Queries, Searches, evaluation_searches, training_searches
 from plum_jax.systems.product_search.items import ItemSide, categories_of, graph_neighbours
 from plum_jax.systems.product_search.network import PLACE, SearchConfig, SearchNetwork
-from plum_jax.systems.product_search.places import Location
+from plum_jax.systems.product_search.places import Location, Places
+from plum_jax.systems.product_search.training import trained_towers
 from plum_jax.systems.product_search.vectors import item_vectors, search_vectors, share_above
-from plum_jax.training import trainer, training_config
+from plum_jax.training import training_config
 from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 SEARCH, KNOWN_SEARCH = "search", "search_known"
@@ -103,24 +104,9 @@ class ProductSearch:
             self.batch_size,
             self.training.seed,
         )
-        said = training_config.in_steps(self, feed.rows.steps_per_epoch)
-        feed = dataclasses.replace(feed, steps=said.training.steps)
         network = data.network(self.network)
-        params = trainer.train(
-            said.training,
-            directory=directory,
-            init_params=initialiser(network, data.model.params, next(feed.make_iterator())),
-            objective=self.objective.on(network, self.training.mesh.build()),
-            feed=feed,
-            fingerprints={
-                "split": stages.split.fingerprint,
-                "inputs": data.fingerprint,
-                "system": artifact.fingerprint(said),
-            },
-            tokens_per_step=feed.rows.batch_size,
-            description=name,
-            described={"system": said},
-        )
+        inputs = {"split": stages.split.fingerprint, "inputs": data.fingerprint}
+        said, params = trained_towers(self, network, data.model.params, feed, directory, inputs, name)
         return FittedProductSearch(said, data, network, params, len(found), directory)
 
     def data(self, stages: Stages, directory: epath.Path) -> SearchData:
@@ -134,22 +120,20 @@ class ProductSearch:
         learnt = [text for text, fold in zip(of_items.texts, of_items.fold, strict=True) if fold == TRAIN]
         model, words = self.language_model.start([*learnt, *texts], directory), KnownWords.of(learnt, texts)
         categories, num_categories = categories_of(corpus, self.category, of_items)
-        places = np.zeros(corpus.num_users, np.int32), np.zeros(corpus.num_items, np.int32)
-        names = () if self.location is None else self.location.names(corpus)
-        users, items = places if self.location is None else self.location.numbers(corpus)
+        places = Places.nowhere(corpus) if self.location is None else self.location.numbers(corpus)
         side = ItemSide(
             token_rows(model.text, texts, self.item_pieces),
             words.numbers(texts, self.item_words),
             graph_neighbours(split, self.window, self.neighbours),
             categories,
-            items,
+            places.items,
             num_categories,
-            1 + len(names),
+            places.size,
         )
         asked = Queries(
             token_rows(model.text, of_items.texts, self.query_pieces), words.numbers(of_items.texts, self.query_words)
         )
-        return SearchData(split, of_items, asked, words, model, side, users)
+        return SearchData(split, of_items, asked, words, model, side, places.users)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

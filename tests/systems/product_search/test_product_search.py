@@ -15,13 +15,13 @@ from plum_jax.jobs import product_search
 from plum_jax.objectives.pool_softmax import PoolSoftmax
 from plum_jax.queries.category_paths import CategoryQueries
 from plum_jax.retrieval.ann_index import AnnIndex
-from plum_jax.systems.product_search.data import initialiser
 from plum_jax.systems.product_search.feed import Negatives
 from plum_jax.systems.product_search.inputs import training_searches
 from plum_jax.systems.product_search.network import PARTS, SearchConfig
 from plum_jax.systems.product_search.places import Location
 from plum_jax.systems.product_search.quality import Quality, QualitySearch
 from plum_jax.systems.product_search.requests import Request, answer
+from plum_jax.systems.product_search.training import initialiser
 
 FULL = small_search.search(location=Location(), network=SearchConfig(parts=PARTS, width=16, hidden=16, dropout=0.0))
 WEIGHTS = QualitySearch(weights=(0.0, 0.1))

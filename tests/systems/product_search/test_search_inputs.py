@@ -91,8 +91,8 @@ def test_what_a_query_says_is_no_category_of_its_item(split, queries):
 
 
 def test_users_and_items_of_one_place_have_one_number(split):
-    users, items = Location().numbers(split.corpus)
-    assert users[0] == 0 and (users[1:] == 1 + np.arange(1, small_search.USERS) % 4 // 2).all()
+    users, items, count = Location().numbers(split.corpus)
+    assert count == 3 and users[0] == 0 and (users[1:] == 1 + np.arange(1, small_search.USERS) % 4 // 2).all()
     assert (items == 1 + np.arange(small_search.ITEMS) % 4 // 2).all()
     with pytest.raises(ValueError, match="corpus 'small search' has no 'city': expected one of"):
         Location(of_items="city").numbers(split.corpus)
