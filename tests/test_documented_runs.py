@@ -51,6 +51,11 @@ CELL = (NANO, *RQVAE, *gin(RETRIEVAL_STEPS=4, BATCH_SIZE=4, KS="(5,)", NUM_BEAMS
 SHORT = gin(ITEM_STEPS=2, ITEM_EPOCHS=None, SASREC_STEPS=2)
 ITEMS = (*SHORT, *gin(LEM_STEPS=2))
 LUM = gin(LUM_EPOCHS=None, LUM_STEPS=2, LUM_HISTORY_LENGTH=16, LUM_ROW_LENGTH=16)
+TOWERS = gin({"search/config.DecoderConfig.num_layers": 1}, SEARCH_BATCH_SIZE=8, SEARCH_EPOCHS=None, SEARCH_STEPS=2)
+TOWERS += gin(SEARCH_PIECES=300, SEARCH_WIDTH=16)
+# Of three queries one each for training, validation and test.
+FOLDS = gin({f"category_paths.CategoryQueries.{name}": 0.34 for name in ("held_out", "validation")})
+PRODUCTS = (*TOWERS, *FOLDS, *gin(SEARCH_HISTORY=2))
 UNICORN = gin(UNICORN_BATCH_SIZE=16, UNICORN_EPOCHS=1, UNICORN_CLUSTERS=2)
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
 TRUNK = gin(TRUNK_EPOCHS=None, TRUNK_STEPS=2, TRUNK_HISTORY_LENGTH=16, TRUNK_ROW_LENGTH=16, TRUNK_STRIDE=8)
@@ -124,6 +129,13 @@ GROUPS = {
         Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
     ],
     "days": [Given("plum days.gin ml_100k.gin cpu_tiny.gin", "docs/days.md", (*DAYS, *ML_100K))],
+    "product search": [
+        Given("plum product_search.gin beauty.gin", "docs/product_search.md", PRODUCTS),
+        Given("plum product_search_quality.gin beauty.gin", "docs/product_search.md", PRODUCTS),
+        Given("plum product_search_index.gin beauty.gin", "docs/product_search.md", (*PRODUCTS, *gin(MAX_EXAMPLES=4))),
+        Given("plum product_search_ask.gin beauty.gin", "docs/product_search.md", (*PRODUCTS, *gin(QUERY="'amber'"))),
+        Given("plum product_search_judged.gin", "docs/product_search.md", TOWERS),
+    ],
     "nothing is trained": [
         Given("plum --help"),
         Given("plum model_size.gin cpu_tiny.gin"),
@@ -139,6 +151,7 @@ PAGES = [
     Given("python experiments/mixture_rates/table.py"),
     Given("python experiments/lum/table.py"),
     Given("python experiments/unicorn/table.py"),
+    Given("python experiments/search/table.py"),
     Given("python experiments/payments/table.py"),
     Given("python experiments/language/table.py"),
     Given("python experiments/t5x/table.py"),
@@ -202,6 +215,7 @@ SLOW = {
         Given("plum lum_retrieval.gin ml_100k.gin", sizes=(*ML_100K, *LUM, *gin(TOWERS_BATCH_SIZE=16))),
         Given("plum study_plan.gin simulator.gin simulated.gin lum.gin", sizes=STUDY),
     ],
+    "the study of product search": [Given("plum arms.gin", sizes=PRODUCTS)],
     "search and recommendations in one": [
         Given("plum unicorn_vectors.gin beauty.gin", sizes=LUM),
         Given("plum unicorn.gin beauty.gin", "docs/unicorn.md", UNICORN),
@@ -305,6 +319,7 @@ NOT_RUN = {
     "python experiments/t5x/collect.py": "reads what T5X has written",
     "plum mixture_rates.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin": "is run on MovieLens-100K",
     "plum pipeline.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin*": "a pipeline with other sizes and rates",
+    "python experiments/search/crowdflower.py": "reads CrowdFlower's files; judged queries are run on Home Depot's",
     "plum unicorn.gin ml_100k.gin": "is run on Amazon Beauty, whose items have category paths",
     "plum study.gin": "takes GroupLens's files of MovieLens-1M; lum.gin is run on MovieLens-100K",
     "plum study.gin continued.gin": "the same; tests/ranking/test_continued_training.py has the parts",
@@ -388,6 +403,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("mixture_rates", 4),
         ("lum", 40),
         ("unicorn", 20),
+        ("search", 20),
         ("payments", 30),
         ("language", 8),
         ("t5x", 4),

@@ -84,6 +84,8 @@ PARTS = {
     "gin/ranking/with_lum.gin": "gin/run/lum_use.gin",
     "gin/run/trunk_steps.gin": "gin/run/trunk.gin",
     "experiments/trunk/sizes.gin": "experiments/trunk/study.gin",
+    "gin/systems/search_towers.gin": "gin/run/product_search_judged.gin",
+    "experiments/search/beauty.gin": "experiments/search/arms.gin",
 }
 
 
@@ -129,7 +131,7 @@ def read_with(file: str) -> list[str]:
         return [common] if file == common else [common, file]
     if file == "experiments/trunk/scaling.gin":
         return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
-    if folder in ("experiments/unicorn", "experiments/trunk"):
+    if folder in ("experiments/unicorn", "experiments/trunk", "experiments/search"):
         return [file]
     if folder == "experiments/days":
         return ["gin/run/days.gin", file, MODEL]

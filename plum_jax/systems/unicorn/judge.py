@@ -5,21 +5,45 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
 from plum_jax import artifact
+from plum_jax.corpus.splits import EvaluationSet
 from plum_jax.evaluation.files import compare_files, per_user_path, write_evaluation
 from plum_jax.evaluation.judge import judged
 from plum_jax.evaluation.metrics import Catalogue
+from plum_jax.evaluation.system import Ranking
 from plum_jax.stages import Stages
 from plum_jax.systems.unicorn.examples import KNOWN_SEARCH, SEARCH
-from plum_jax.systems.unicorn.system import FittedUnicorn, Unicorn
+from plum_jax.systems.unicorn.system import Unicorn
 from plum_jax.training.run_record import run_record
 
 FOLDER = "evaluation"
 TOLD = ("recall", "ndcg")
+
+
+class FittedTasks(Protocol):
+    """A trained model of tasks.
+
+    Attributes:
+      config: of the model.
+      fingerprint: of all that decides its lists.
+      facts: what its rows say.
+    """
+
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    def rank_task(self, task: str, fold: str, k: int, at_most: int | None = None) -> tuple[EvaluationSet, Ranking]:
+        """Items ranked for the examples of a task and fold, and the users that they are of."""
 
 
 def judged_tasks(model: Unicorn) -> list[str]:
@@ -30,7 +54,7 @@ def judged_tasks(model: Unicorn) -> list[str]:
 def judged_task(
     stages: Stages,
     name: str,
-    fitted: FittedUnicorn,
+    fitted: FittedTasks,
     task: str,
     ks: Sequence[int],
     at_most: int | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -14,14 +14,40 @@ from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.evaluation.files import write_frame
 from plum_jax.evaluation.metrics import paired_bootstrap, summarise
 from plum_jax.evaluation.metrics.graded import graded_ndcg, recall_of_relevant
-from plum_jax.systems.unicorn.judged_search import FittedSearch, queries_of_fold
+from plum_jax.systems.unicorn.judged_search import queries_of_fold
 from plum_jax.training.run_record import run_record
+
+
+class FittedJudgedSearch(Protocol):
+    """A trained search of judged queries.
+
+    Attributes:
+      judged: the queries.
+      facts: what its row says.
+      text_vectors: float32 [Q, D_t] of queries and [N, D_t] of items, of length one or zero, that nothing was trained
+        for.
+    """
+
+    @property
+    def judged(self) -> JudgedQueries: ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    @property
+    def text_vectors(self) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def pair_scores(self, pairs: np.ndarray) -> np.ndarray:
+        """float32 [n], of judged pairs by number int [n]."""
+
+    def best(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """int32 [n, k], the first items of all for queries by number."""
 
 
 def judged_search(
     directory: epath.Path,
     name: str,
-    fitted: FittedSearch,
+    fitted: FittedJudgedSearch,
     *,
     relevant: float,
     k: int = 10,
@@ -48,22 +74,23 @@ def judged_search(
     start, judged = time.perf_counter(), fitted.judged
     pairs = np.flatnonzero(np.isin(judged.query, queries_of_fold(judged, "test", None)))
     query, item = judged.query[pairs], judged.item[pairs]
-    cosine = np.sum(fitted.inputs.queries.vectors[1 + query] * fitted.network.items.text[item], axis=1)
+    of_queries, of_items = fitted.text_vectors
+    cosine = np.sum(of_queries[query] * of_items[item], axis=1)
     scores = {name: fitted.pair_scores(pairs), "text_cosine": cosine, "no_order": np.zeros(len(pairs))}
     ndcg = {one: _ndcg(judged, pairs, of_pairs, k) for one, of_pairs in scores.items()}
     asked = queries_of_fold(judged, "test", max_queries)
     lists = {name: fitted.best(asked, k), "text_cosine": _nearest(fitted, asked, k)}
     recall = {one: _recall(judged, asked, found, relevant, k) for one, found in lists.items()}
     rows, common = [], {**(facts or {}), "task": "search", "relevant": relevant}
-    for one, of_queries in ndcg.items():
-        frame = pl.DataFrame({"query": np.unique(query), f"ndcg@{k}": of_queries})
-        metrics = _means({f"ndcg@{k}": of_queries})
+    for one, of_each in ndcg.items():
+        frame = pl.DataFrame({"query": np.unique(query), f"ndcg@{k}": of_each})
+        metrics = _means({f"ndcg@{k}": of_each})
         if one in recall:
             metrics |= _means({f"recall@{k}": recall[one]}) | {"recall_queries": int(np.isfinite(recall[one]).sum())}
             frame = frame.join(pl.DataFrame({"query": asked, f"recall@{k}": recall[one]}), on="query", how="left")
         write_frame(directory / "evaluation" / f"{one}.queries.parquet", frame)
         said = {**common, **(fitted.facts if one == name else {"seed": fitted.facts["seed"]})}
-        said |= {"queries": int(np.isfinite(of_queries).sum())}
+        said |= {"queries": int(np.isfinite(of_each).sum())}
         rows.append(run_record(one, metrics, **said))
     for metric, values in ((f"ndcg@{k}", ndcg), (f"recall@{k}", recall)):
         both = np.isfinite(values[name]) & np.isfinite(values["text_cosine"])
@@ -89,10 +116,10 @@ def _recall(judged: JudgedQueries, queries: np.ndarray, lists: np.ndarray, relev
     return np.array([recall_of_relevant(found, items, k) for found, items in zip(lists, wanted, strict=True)])
 
 
-def _nearest(fitted: FittedSearch, queries: np.ndarray, k: int) -> np.ndarray:
+def _nearest(fitted: FittedJudgedSearch, queries: np.ndarray, k: int) -> np.ndarray:
     """int32 [n, k], items by the cosine of their text."""
-    text, vectors = fitted.network.items.text, fitted.inputs.queries.vectors
-    found = [np.argsort(-(text @ vectors[1 + query]), kind="stable")[:k] for query in queries]
+    vectors, text = fitted.text_vectors
+    found = [np.argsort(-(text @ vectors[query]), kind="stable")[:k] for query in queries]
     return np.stack(found).astype(np.int32)
 
 

@@ -144,6 +144,11 @@ class FittedSearch:
             "train_seconds": round(seconds_of(read_metrics(self.directory)), 1),
         }
 
+    @property
+    def text_vectors(self) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [Q, D_t] of queries and [N, D_t] of items, which the network reads too."""
+        return self.inputs.queries.vectors[1:], self.network.items.text
+
     def pair_scores(self, pairs: np.ndarray) -> np.ndarray:
         """float32 [n], logits of judged pairs by number int [n]."""
         examples = search_examples(self.judged.query[pairs], self.judged.item[pairs])

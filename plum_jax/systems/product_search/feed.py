@@ -1,0 +1,106 @@
+"""Searches as a feed: batches with items drawn as negatives, and the share of the hard ones at each step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from plum_jax.feeds.array_batches import ArrayBatches, CompletedIterator
+from plum_jax.feeds.batches import Batch
+from plum_jax.systems.product_search.inputs import Queries, Searches
+
+
+@dataclasses.dataclass(frozen=True)
+class Negatives:
+    """Uniform first, then hard ones (Etsy, arXiv 2306.04833, §4.4), in shares of the steps.
+
+    The pool of a batch is its own items and `uniform` draws a search. Hard negatives are those of the pool with the
+    highest scores at that step, so that nothing is mined beside training. Their share of the loss is 0 for the first
+    `warmup` of the steps, and then rises linearly to `hard` at the last one; that of the uniform draws is the rest.
+
+    Attributes:
+      uniform: draws a search, for all of its batch.
+      warmup: share of the steps with uniform negatives alone.
+      hard: share of the hard negatives at the end; 0: uniform ones alone, always.
+    """
+
+    uniform: int = 1
+    warmup: float = 0.2
+    hard: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.uniform < 1 or not (0 <= self.warmup < 1 and 0 <= self.hard <= 1):
+            raise ValueError(
+                f"expected a uniform draw at least, a warmup in [0, 1) and a share of hard ones in [0, 1], got {self}"
+            )
+
+    def hard_weight(self, step: int, steps: int) -> float:
+        """At a step of so many, from 0."""
+        done = step / max(steps - 1, 1)
+        return self.hard * min(max((done - self.warmup) / (1 - self.warmup), 0.0), 1.0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SearchFeed:
+    """Batches of searches (`Searches.columns`) with "target" [B] and "uniform" [B, K], items int32, the logs of how
+    often each is expected in a pool, "target_log_count" [B] and "uniform_log_count" [B, K], and "hard_weight" [B].
+
+    Attributes:
+      rows: batches of "search".
+      searches, queries: what they are.
+      negatives: how they are drawn.
+      candidates: int32, items that negatives are drawn from.
+      steps: of the run.
+      count: float64 [N], of each item among the targets.
+    """
+
+    rows: ArrayBatches
+    searches: Searches
+    queries: Queries
+    negatives: Negatives
+    candidates: np.ndarray
+    steps: int
+    count: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        searches: Searches,
+        queries: Queries,
+        negatives: Negatives,
+        candidates: np.ndarray,
+        num_items: int,
+        batch_size: int,
+        seed: int,
+    ) -> SearchFeed:
+        """All searches, reshuffled each epoch; `steps` is one epoch's."""
+        rows = ArrayBatches({"search": np.arange(len(searches))}, min(batch_size, len(searches)), seed)
+        count = np.bincount(searches.target, minlength=num_items).astype(np.float64)
+        return cls(rows, searches, queries, negatives, candidates, rows.steps_per_epoch, count)
+
+    def make_iterator(self) -> CompletedIterator:
+        """A fresh iterator at the start; it never ends."""
+        return CompletedIterator(self.rows, self._completed)
+
+    @functools.cached_property
+    def log_count(self) -> np.ndarray:
+        """float32 [N], log of how often each item is expected in a pool: as a target, and as a draw of candidates."""
+        size = self.rows.batch_size
+        expected = size * self.count / self.count.sum()
+        expected[self.candidates] += size * self.negatives.uniform / len(self.candidates)
+        return np.log(np.maximum(expected, 1e-9)).astype(np.float32)
+
+    def _completed(self, number: int, chosen: Batch) -> Batch:
+        rows = chosen["search"]
+        random = np.random.default_rng([self.rows.seed, number, 1])
+        uniform = random.choice(self.candidates, (len(rows), self.negatives.uniform)).astype(np.int32)
+        target, share = self.searches.target[rows], self.negatives.hard_weight(number, self.steps)
+        return self.searches.columns(self.queries, rows) | {
+            "target": target,
+            "uniform": uniform,
+            "target_log_count": self.log_count[target],
+            "uniform_log_count": self.log_count[uniform],
+            "hard_weight": np.full(len(rows), share, np.float32),
+        }
