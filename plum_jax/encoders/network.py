@@ -59,6 +59,14 @@ class TextEncoder(nn.Module):
         total = jnp.sum(jnp.where(real[..., None], states, 0), axis=1)
         return total / jnp.maximum(lengths, 1)[:, None].astype(states.dtype)
 
+    def streams(self, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, ...]:
+        """`[B, T, D]` each, in front of the first layer and behind each, not normalised; arguments as of `states`."""
+        places, real = _places(tokens, lengths)
+        mask = PackedCausal(real.astype(jnp.int32))
+        if self.pooling == "mean":
+            mask = jnp.broadcast_to(real[:, None, :], (*tokens.shape, tokens.shape[1]))
+        return self.decoder.streams(tokens, places, mask)
+
 
 def _places(tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
     """int32 and bool `[B, T]`: positions, and which are text."""

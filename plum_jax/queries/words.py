@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -49,12 +50,15 @@ class KnownWords:
         """Rows of an embedding, with that of padding."""
         return 1 + len(self.words)
 
+    @functools.cached_property
+    def _number(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.words, start=1)}
+
     def numbers(self, texts: Sequence[str], length: int) -> np.ndarray:
         """int32 [n, length], the first known words of each text, 0 behind the last."""
-        number = {word: place for place, word in enumerate(self.words, start=1)}
         found = np.zeros((len(texts), length), np.int32)
         for row, text in zip(found, texts, strict=True):
-            known = [number[word] for word in words_of(text) if word in number][:length]
+            known = [self._number[word] for word in words_of(text) if word in self._number][:length]
             row[: len(known)] = known
         return found
 
