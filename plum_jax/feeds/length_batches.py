@@ -13,10 +13,11 @@ from plum_jax.feeds.batches import Batch
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LengthBatches:
-    """Batches of "row" int [B], numbers of rows: each once an epoch, but for those of an incomplete last batch.
+    """Batches of "row" int [B], numbers of rows: each once an epoch, but those of an incomplete last batch.
 
-    An epoch is a new order of the rows, cut into windows of `window` batches. The rows of a window are sorted by length,
-    and its batches come in a random order; so a batch's lengths are near each other, and no length has a time of its own.
+    An epoch is a new order of the rows, cut into windows of `window` batches. The rows of a window are sorted by
+    length, and its batches come in a random order; so a batch's lengths are near each other, and no length has a time
+    of its own.
 
     Attributes:
       lengths: int [N].

@@ -45,8 +45,8 @@ def train_and_judge(
     A row each in `results.jsonl`, each query's figures in `evaluation/<name>.queries.parquet`, and a table.
 
     Args:
-      model_dir: of the run. A model's directory has its own seed in its name: a teacher is trained once for all seeds of
-        its students.
+      model_dir: of the run. A model's directory has its own seed in its name: a teacher is trained once for all seeds
+        of its students.
       judgements: queries, items and grades.
       classes: of the grades.
       unlabelled: pairs that teachers judge for their students.
@@ -69,9 +69,7 @@ def train_and_judge(
     judged = classes.read(judgements)
     data = RelevanceData(judged, classes, unlabelled.of(judged))
     of_fold, common = JudgedFold.of(data, fold), {"data": judgements.name, "fold": fold}
-    found = {
-        name: (of_fold.by_query(scores), {"seed": seed}) for name, scores in _untrained(judged, of_fold).items()
-    }
+    found = {name: (of_fold.by_query(scores), {"seed": seed}) for name, scores in _untrained(judged, of_fold).items()}
     fitted: dict[str, FittedRelevance] = {}
     for name, model in models.items():
         fitted[name] = model.fit(data, directory, name, fitted)
@@ -94,7 +92,10 @@ def _untrained(judged: JudgedQueries, of_fold: JudgedFold) -> dict[str, np.ndarr
 
 
 def _judged(
-    fitted: FittedRelevance, of_fold: JudgedFold, fold: Literal["validation", "test"], exact: FittedRelevance | None = None
+    fitted: FittedRelevance,
+    of_fold: JudgedFold,
+    fold: Literal["validation", "test"],
+    exact: FittedRelevance | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """Each query's figures, and what a row says besides; `exact` is the model whose weights are in 8 bits here."""
     began, judged = time.perf_counter(), fitted.data.judged

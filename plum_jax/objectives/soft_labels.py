@@ -48,8 +48,8 @@ class OfClasses:
     objective: SoftLabels
 
     def __call__(self, params: Mapping, batch: Mapping[str, jax.Array], rng: jax.Array | None) -> Sums:
-        """Sums over the rows of a batch with "label" int32 [B], below 0: none, and, where there is a teacher, its logits
-        "teacher" float32 [B, C]; `rng` None: no dropout.
+        """Sums over the rows of a batch with "label" int32 [B], below 0: none, and, where there is a teacher, its
+        logits "teacher" float32 [B, C]; `rng` None: no dropout.
 
         Metrics: "cross_entropy" and "accuracy" of rows with a label, "divergence" from the teacher.
         """

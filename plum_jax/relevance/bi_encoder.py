@@ -14,7 +14,6 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
-from plum_jax.corpus.splits import TRAIN
 from plum_jax.feeds.batches import Batch
 from plum_jax.model.int8 import dequantised
 from plum_jax.queries.words import KnownWords, inverse_frequency, words_of
@@ -53,9 +52,9 @@ class BiEncoder:
           classes: C.
           directory: of the training; nothing is written.
         """
-        learnt = [text for text, fold in zip(judged.queries, judged.fold, strict=True) if fold == TRAIN]
-        words = KnownWords.of(learnt, judged.texts)
-        vectors = np.concatenate([np.zeros((1, self.word_dim), np.float32), embed_texts(words.words, self.word_dim, "words")])
+        words = KnownWords.of(judged.training_queries, judged.texts)
+        of_words = embed_texts(words.words, self.word_dim, "words")
+        vectors = np.concatenate([np.zeros((1, self.word_dim), np.float32), of_words])
         numbers = words.numbers(judged.texts, self.item_words)
         table = WordTable(vectors, inverse_frequency(numbers, words.size))
         nothing = np.zeros(len(judged.texts), np.float32)
@@ -130,7 +129,7 @@ class BiScorer:
         """float32 [n, C]."""
         found = []
         for start in range(0, len(pairs), _SIZES[-1]):
-            rows = pairs.of(slice(start, start + _SIZES[-1]))
+            rows = pairs.of(np.arange(start, min(start + _SIZES[-1], len(pairs))))
             item = Side(_rows(self.items.texts, rows.item), self.items.vector[rows.item])
             score = functools.partial(_of_pairs, self.reader.network, self.params)
             found.append(_padded(score, (_rows(queries, rows.query), item), len(rows)))
@@ -150,7 +149,7 @@ def _padded(compute: Any, columns: Any, rows: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _of_items(network: BiNetwork, params: Any, texts: Texts) -> jax.Array:
-    return network.apply({"params": dequantised(params)}, texts, method="item").vector
+    return network.bind({"params": dequantised(params)}).item(texts).vector
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+MATCH_SCALE = 4.0  # of numbers in [0, 1]: as weights are small at first, they would take long to count
 
 
 class Texts(NamedTuple):
@@ -27,10 +29,15 @@ class Texts(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What is kept of queries or items, so that a pair costs the head alone: the texts, and vector float32 [n, D]."""
+    """What is kept of queries or items, so that a pair costs the head alone.
+
+    Attributes:
+      texts: n of them.
+      vector: float32 [n, D], an array of NumPy's or JAX's.
+    """
 
     texts: Texts
-    vector: jax.Array
+    vector: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,14 +58,15 @@ class BiNetwork(nn.Module):
 
     A side's vector is a layer over the mean of its words' embeddings and the text vector. The head reads the product of
     both vectors, their cosine, that of the text vectors, and how near the item's nearest word is to each word of the
-    query, 1 for the word itself: the mean, the mean by inverse document frequency, the least, the share that is there.
+    query, 1 for the word itself: the mean, the mean by inverse document frequency, the least, the share that is there;
+    and how many words either has.
 
     Attributes:
       words: the table.
       width: D.
       hidden: of the head's layer.
       classes: C.
-      dropout: in front of the head's last layer.
+      dropout: of the product and in front of the head's last layer: the product is what learns queries by heart.
     """
 
     words: WordTable
@@ -85,9 +93,10 @@ class BiNetwork(nn.Module):
     def pairs(self, query: Side, item: Side, deterministic: bool = True) -> jax.Array:
         """Logits of pairs, row by row."""
         product = query.vector * item.vector
-        numbers = [_cosine(query.vector, item.vector), jnp.sum(query.texts.vectors * item.texts.vectors, axis=-1)]
-        features = jnp.concatenate([product, jnp.stack([*numbers, *self._matches(query.texts, item.texts)], -1)], -1)
-        hidden = jax.nn.relu(self.interaction(features))
+        cosines = [_cosine(query.vector, item.vector), jnp.sum(query.texts.vectors * item.texts.vectors, axis=-1)]
+        numbers = MATCH_SCALE * jnp.stack([*cosines, *self._matches(query.texts, item.texts)], axis=-1)
+        product = self.drop(product, deterministic=deterministic)
+        hidden = jax.nn.relu(self.interaction(jnp.concatenate([product, numbers], axis=-1)))
         return self.head(self.drop(hidden, deterministic=deterministic))
 
     def __call__(self, batch: Mapping[str, jax.Array], deterministic: bool = True) -> jax.Array:
@@ -116,7 +125,8 @@ class BiNetwork(nn.Module):
             jnp.sum(near * rarity, axis=-1) / jnp.maximum(total, 1e-6),
             least,
             jnp.sum(same, axis=-1) / count,
-            jnp.log(count.astype(jnp.float32)),
+            jnp.log(count.astype(jnp.float32)) / 3,
+            jnp.log1p(jnp.sum(item.words > 0, axis=-1).astype(jnp.float32)) / 3,
         ]
 
 

@@ -15,7 +15,6 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.corpus.sources.judgements import JudgedQueries
-from plum_jax.corpus.splits import TRAIN
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.encoders.token_rows import TokenRows, token_rows
 from plum_jax.feeds.batches import Batch
@@ -49,8 +48,8 @@ class CrossEncoder:
           classes: C.
           directory: gets the pieces.
         """
-        learnt = [text for text, fold in zip(judged.queries, judged.fold, strict=True) if fold == TRAIN]
-        start = self.language_model.start((text.lower() for text in (*learnt, *judged.texts)), directory)
+        texts = (text.lower() for text in (*judged.training_queries, *judged.texts))
+        start = self.language_model.start(texts, directory)
         items = token_rows(start.text, [f" {text.lower()}" for text in judged.texts], self.item_length)
         return CrossReader(self, start, classes, items)
 
@@ -178,4 +177,4 @@ def _replaced(boxed: Any, values: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(network: CrossNetwork, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-    return network.apply({"params": dequantised(params)}, batch)
+    return network.bind({"params": dequantised(params)})(batch)

@@ -14,12 +14,11 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.model.int8 import quantised
 from plum_jax.queries.words import words_of
-from plum_jax.relevance.bi_encoder import BiReader, BiScorer
-from plum_jax.relevance.cross_encoder import CrossReader, CrossScorer
 from plum_jax.relevance.pairs import Pairs, RelevanceData
+from plum_jax.relevance.reader import PairReader, PairScorer
 from plum_jax.training.metrics_log import read_metrics, seconds_of
 
-HEAD = "^head/"  # the head's parameters, which stay float32 in 8 bits
+HEAD = "^(hidden_states|hidden_numbers|interaction|head)/"  # the head's parameters, which stay float32 in 8 bits
 Of = Literal["train", "unlabelled", "validation", "test"]
 
 
@@ -33,14 +32,14 @@ class FittedRelevance:
     facts: of the training.
     """
 
-    reader: CrossReader | BiReader
+    reader: PairReader
     params: Any
     data: RelevanceData
     directory: epath.Path
     facts: Mapping[str, Any]
 
     @functools.cached_property
-    def scorer(self) -> CrossScorer | BiScorer:
+    def scorer(self) -> PairScorer:
         """Of pairs."""
         return self.reader.scorer(self.params)
 
@@ -68,7 +67,9 @@ class FittedRelevance:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        return artifact.fingerprint(*(np.asarray(leaf) for leaf in jax.tree.leaves(self.params)), self.reader.fingerprint)
+        return artifact.fingerprint(
+            *(np.asarray(leaf) for leaf in jax.tree.leaves(self.params)), self.reader.fingerprint
+        )
 
     def int8(self) -> FittedRelevance:
         """The same with the weights in 8 bits and the head in float32."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from plum_jax.corpus.sources.judgements import JudgedQueries
-from plum_jax.corpus.splits import TRAIN
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.evaluation.metrics.graded import gains_of, ndcg_of_queries
 from plum_jax.queries.words import words_of
@@ -76,7 +74,7 @@ def kinds_of_queries(judged: JudgedQueries, numbers: np.ndarray) -> dict[str, np
     """Bool [Q] each: "short" (two words or less), "middle" (three, four), "long"; "new_words" (a word that no training
     query has) and "known_words".
     """
-    known = {word for text, fold in zip(judged.queries, judged.fold, strict=True) if fold == TRAIN for word in words_of(text)}
+    known = {word for text in judged.training_queries for word in words_of(text)}
     words = [words_of(judged.queries[number]) for number in numbers]
     count = np.array([len(of_query) for of_query in words])
     new = np.array([any(word not in known for word in of_query) for of_query in words])
@@ -106,9 +104,9 @@ def cross_entropy(logits: np.ndarray, label: np.ndarray) -> float:
     return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - np.take_along_axis(shifted, label[:, None], 1)[:, 0]))
 
 
-def differences(first: pl.DataFrame, second: pl.DataFrame) -> dict[str, Any]:
+def differences(first: pl.DataFrame, second: pl.DataFrame) -> dict[str, float]:
     """`first` less `second` on the same queries, "<metric>_difference" with its interval "..._low", "..._high"."""
-    found = {}
+    found: dict[str, float] = {}
     for name in COMPARED:
         a, b = (values_of(frame, name) for frame in (first, second))
         both = np.isfinite(a) & np.isfinite(b)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -81,21 +82,20 @@ class RelevanceModel:
             "teacher": "" if taught is None else artifact.fingerprint(taught),
         }
         training = PairTraining(said.training, said.objective, feed, folder, inputs, name)
-        params, gone = None if start is None else start.params, []
+        params: Any = None if start is None else start.params
+        gone: list[int] = []
         if said.pruning is None:
             params = training.whole(params)
         else:
             params, gone = training.pruned(said.pruning, params)
-        facts = {"seed": self.training.seed, "pairs": len(pairs), "steps": said.training.steps}
+        facts: dict[str, Any] = {"seed": self.training.seed, "pairs": len(pairs), "steps": said.training.steps}
         facts |= {"teacher": self.teacher} if self.teacher else {}
         facts |= {"start": self.start} if self.start else {}
         facts |= {"layers_gone": gone} if gone else {}
         return FittedRelevance(reader, params, data, folder, facts)
 
 
-def _other(
-    name: str, what: str, wanted: str | None, others: Mapping[str, FittedRelevance]
-) -> FittedRelevance | None:
+def _other(name: str, what: str, wanted: str | None, others: Mapping[str, FittedRelevance]) -> FittedRelevance | None:
     if wanted is not None and wanted not in others:
         raise ValueError(
             f"model {name!r} has {what} {wanted!r}: expected a model that stands before it, one of "

@@ -15,10 +15,10 @@ from plum_jax.feeds.array_batches import CompletedIterator
 from plum_jax.feeds.batches import Batch
 from plum_jax.feeds.length_batches import LengthBatches
 from plum_jax.objectives.soft_labels import SoftLabels
-from plum_jax.relevance.bi_encoder import BiReader
 from plum_jax.relevance.cross_encoder import CrossReader
 from plum_jax.relevance.pairs import Pairs
 from plum_jax.relevance.pruning import GradualPruning, depth_of, importance, without_layer
+from plum_jax.relevance.reader import PairReader
 from plum_jax.training import trainer
 from plum_jax.training.step import FromHost
 from plum_jax.training.training_config import TrainingConfig
@@ -38,7 +38,7 @@ class PairFeed:
       rows: batches of their numbers.
     """
 
-    reader: CrossReader | BiReader
+    reader: PairReader
     queries: Any
     pairs: Pairs
     taught: np.ndarray | None
@@ -47,7 +47,7 @@ class PairFeed:
     @classmethod
     def of(
         cls,
-        reader: CrossReader | BiReader,
+        reader: PairReader,
         texts: tuple[str, ...],
         pairs: Pairs,
         taught: np.ndarray | None,
@@ -101,7 +101,8 @@ class PairTraining:
         reader = self.feed.reader
         assert isinstance(reader, CrossReader), "RelevanceModel prunes cross-encoders alone"
         layers = reader.layers if start is None else depth_of(start)
-        left, gone, params = list(range(layers)), [], start
+        left, params = list(range(layers)), start
+        gone: list[int] = []
         for depth, steps in pruning.phases(layers, self.config.steps):
             if depth < len(left):
                 batch = self.feed.batch(np.arange(min(len(self.feed.pairs), _MEASURED_ON)))

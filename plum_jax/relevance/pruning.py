@@ -68,7 +68,7 @@ def importance(network: CrossNetwork, params: Any, batch: Mapping[str, np.ndarra
 
 @functools.partial(jax.jit, static_argnums=0)
 def _importance(network: CrossNetwork, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-    streams = jnp.stack(network.apply({"params": params}, batch, method="streams"))
+    streams = jnp.stack(network.bind({"params": params}).streams(batch))
     streams /= jnp.linalg.norm(streams, axis=-1, keepdims=True) + 1e-6
     cosine = jnp.sum(streams[:-1] * streams[1:], axis=-1)
     real = jnp.arange(cosine.shape[-1]) < batch["lengths"][:, None]

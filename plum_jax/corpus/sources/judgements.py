@@ -42,6 +42,11 @@ class JudgedQueries:
             self.item_ids, self.texts, self.queries, self.fold, self.query, self.item, self.grade
         )
 
+    @property
+    def training_queries(self) -> list[str]:
+        """Texts of the queries that may be learnt from."""
+        return [text for text, fold in zip(self.queries, self.fold, strict=True) if fold == TRAIN]
+
 
 @dataclasses.dataclass(frozen=True)
 class Judgements:
@@ -74,8 +79,9 @@ class Judgements:
         """Reads.
 
         Raises:
-          CorpusError: no such column, a value that is missing, a grade that is no number or outside of `grades`, another
-            fold, an item or a query that is not in its table, one there twice, or a query in two folds or with two texts.
+          CorpusError: no such column, a value that is missing, a grade that is no number or outside of `grades`,
+            another fold, an item or a query that is not in its table, or there twice, or a query in two folds or with
+            two texts.
         """
         columns = {name: getattr(self, name) for name in ("query_id", "query", "item_id", "grade", "fold")}
         pairs = _columns(self.judgements_path, columns) if self.queries_path is None else self._with_queries(columns)
