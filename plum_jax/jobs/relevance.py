@@ -42,7 +42,7 @@ def train_and_judge(
 ) -> None:
     """Trains models, each with the teacher that stands before it, and judges them all, their speed too.
 
-    A row each in `results.jsonl`, each query's figures in `evaluation/<name>.queries.parquet`, and a table.
+    A row each in `results.jsonl`, each query's figures in `evaluation/<seed>/<name>.queries.parquet`, and a table.
 
     Args:
       model_dir: of the run. A model's directory has its own seed in its name: a teacher is trained once for all seeds
@@ -78,7 +78,7 @@ def train_and_judge(
             found[f"{name}{INT8}"] = _judged(fitted[name].int8(), of_fold, fold, fitted[name])
     rows = []
     for name, (of_queries, facts) in found.items():
-        write_frame(directory / "evaluation" / f"{name}.queries.parquet", of_queries)
+        write_frame(directory / "evaluation" / str(seed) / f"{name}.queries.parquet", of_queries)
         compared = {"base": base[name], **differences(of_queries, found[base[name]][0])} if name in base else {}
         rows.append(run_record(name, of_fold.metrics(of_queries), **common, **facts, **compared))
     write_results(directory, rows, results_file)
