@@ -35,8 +35,8 @@ TEACHER = DecoderConfig(
 
 def measure(quick: bool) -> dict[str, Any]:
     """`student_latency_vs_teacher`, the student's time for a query with 100 candidates over the teacher's, and
-    `student_throughput_vs_teacher`, the student's pairs a second over the teacher's, both from what is read of the query
-    to logits: medians over rounds of interleaved runs, each side compiled before.
+    `student_throughput_vs_teacher`, the student's pairs a second over the teacher's, both from what is read of the
+    query to logits: medians over rounds of interleaved runs, each side compiled before.
     """
     random = np.random.default_rng(0)
     sides = {"student": _student(random), "teacher": _teacher(random)}

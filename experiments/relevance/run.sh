@@ -18,7 +18,7 @@ plum=${PLUM:-.venv/bin/plum}
 for seed in "${seeds[@]}"; do
   case $what in
     home_depot)
-      data=(study.gin "--gin.JUDGEMENTS='$search/judgements.parquet'" "--gin.ITEMS='$search/items.parquet'") ;;
+      data=(home_depot.gin "--gin.JUDGEMENTS='$search/judgements.parquet'" "--gin.ITEMS='$search/items.parquet'") ;;
     crowdflower)
       data=(crowdflower.gin "--gin.JUDGEMENTS='$search/crowdflower/judgements.tsv'"
         "--gin.ITEMS='$search/crowdflower/items.tsv'" "--gin.QUERIES='$search/crowdflower/queries.tsv'") ;;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -70,12 +71,10 @@ def train_and_judge(
     data = RelevanceData(judged, classes, unlabelled.of(judged))
     of_fold, common = JudgedFold.of(data, fold), {"data": judgements.name, "fold": fold}
     found = {name: (of_fold.by_query(scores), {"seed": seed}) for name, scores in _untrained(judged, of_fold).items()}
-    fitted: dict[str, FittedRelevance] = {}
-    for name, model in models.items():
-        fitted[name] = model.fit(data, directory, name, fitted)
-        found[name] = _judged(fitted[name], of_fold, fold)
+    for name, fitted in _fitted(data, directory, models).items():
+        found[name] = _judged(fitted, of_fold, fold)
         if name in int8:
-            found[f"{name}{INT8}"] = _judged(fitted[name].int8(), of_fold, fold, fitted[name])
+            found[f"{name}{INT8}"] = _judged(fitted.int8(), of_fold, fold, fitted)
     rows = []
     for name, (of_queries, facts) in found.items():
         write_frame(directory / "evaluation" / str(seed) / f"{name}.queries.parquet", of_queries)
@@ -83,6 +82,50 @@ def train_and_judge(
         rows.append(run_record(name, of_fold.metrics(of_queries), **common, **facts, **compared))
     write_results(directory, rows, results_file)
     print(table(rows))
+
+
+def ask(
+    model_dir: str,
+    judgements: Judgements,
+    classes: OrderedClasses,
+    unlabelled: NearPairs,
+    models: Mapping[str, RelevanceModel],
+    name: str,
+    query: str,
+    nearest: int = 100,
+    k: int = 10,
+) -> None:
+    """Prints the most relevant of the items that are nearest to a query by text, with their expected levels.
+
+    Args:
+      model_dir, judgements, classes, unlabelled, models: of the run; what is not trained yet is trained.
+      name: of the model that is asked.
+      query: words; it need not be one of the data's.
+      nearest: items that are looked at.
+      k: items that are printed.
+
+    Raises:
+      ValueError: no such model, or a query without a word.
+    """
+    if name not in models:
+        raise ValueError(f"NAME is {name!r}, expected one of {', '.join(models)}")
+    judged = classes.read(judgements)
+    near = baselines.nearest_items(query, judged.texts, nearest)
+    data = RelevanceData(judged, classes, unlabelled.of(judged))
+    wanted = dict(itertools.islice(models.items(), list(models).index(name) + 1))
+    levels = _fitted(data, epath.Path(model_dir), wanted)[name].levels(query, near)
+    for place, row in enumerate(np.argsort(-levels, kind="stable")[:k], start=1):
+        print(f"{place:3d}. {levels[row]:6.3f}  {judged.item_ids[near[row]]}  {judged.texts[near[row]]}")
+
+
+def _fitted(
+    data: RelevanceData, directory: epath.Path, models: Mapping[str, RelevanceModel]
+) -> dict[str, FittedRelevance]:
+    """Models in their order, each given those before it."""
+    fitted: dict[str, FittedRelevance] = {}
+    for name, model in models.items():
+        fitted[name] = model.fit(data, directory, name, fitted)
+    return fitted
 
 
 def _untrained(judged: JudgedQueries, of_fold: JudgedFold) -> dict[str, np.ndarray]:

@@ -23,6 +23,12 @@ def words_of(text: str) -> list[str]:
     return [word for word in dict.fromkeys(re.findall(r"[^\W_]+", text.lower())) if word not in STOP_WORDS]
 
 
+def require_words(query: str) -> None:
+    """Raises `ValueError` for a query that says nothing."""
+    if not words_of(query):
+        raise ValueError(f"expected a query with at least one word that is no stop word, got {query!r}")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class KnownWords:
     """Words that have an embedding; 0 is padding, and a word that is not known is left out.
@@ -63,12 +69,10 @@ class KnownWords:
         return found
 
     def require(self, text: str) -> None:
-        """Raises `ValueError` for a query that says nothing."""
+        """Raises `ValueError` for a query that says nothing, or nothing known."""
+        require_words(text)
         words = words_of(text)
-        if not words:
-            raise ValueError(f"expected a query with at least one word that is no stop word, got {text!r}")
-        known = set(self.words)
-        if not any(word in known for word in words):
+        if not any(word in self._number for word in words):
             raise ValueError(
                 f"no word of the query {text!r} is known ({', '.join(words)}): expected one of the {len(self.words):,} "
                 "words of training queries and item texts"

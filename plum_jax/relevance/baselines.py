@@ -8,14 +8,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from plum_jax.corpus.features.text import embed_texts
-from plum_jax.queries.words import words_of
+from plum_jax.queries.words import require_words, words_of
 from plum_jax.relevance.pairs import Pairs
+
+DIM = 256  # of text vectors, all that there are
 
 
 def text_cosine(queries: Sequence[str], texts: Sequence[str], pairs: Pairs) -> np.ndarray:
     """float32 [n], of wordllama's vectors of a pair's query and item."""
-    of_queries, of_items = embed_texts(queries, 256, "queries"), embed_texts(texts, 256, "items")
+    of_queries, of_items = embed_texts(queries, DIM, "queries"), embed_texts(texts, DIM, "items")
     return np.sum(of_queries[pairs.query] * of_items[pairs.item], axis=1)
+
+
+def nearest_items(query: str, texts: Sequence[str], count: int) -> np.ndarray:
+    """int [count], at most all items, by the cosine of text vectors with a query's.
+
+    Raises:
+      ValueError: a query without a word.
+    """
+    require_words(query)
+    cosines = embed_texts(texts, DIM, "items") @ embed_texts([query], DIM, "query")[0]
+    return np.argsort(-cosines, kind="stable")[:count]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.model.int8 import quantised
-from plum_jax.queries.words import words_of
+from plum_jax.queries.words import require_words
 from plum_jax.relevance.pairs import Pairs, RelevanceData
 from plum_jax.relevance.reader import PairReader, PairScorer
 from plum_jax.training.metrics_log import read_metrics, seconds_of
@@ -82,8 +82,7 @@ class FittedRelevance:
         Raises:
           ValueError: a query without a word.
         """
-        if not words_of(query):
-            raise ValueError(f"expected a query with at least one word that is no stop word, got {query!r}")
+        require_words(query)
         pairs = Pairs(np.zeros(len(items), np.int32), items.astype(np.int32), np.zeros(len(items), np.int32))
         return self.data.classes.expected(self.scorer.logits(self.reader.read_queries([query]), pairs))
 
