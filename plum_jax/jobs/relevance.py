@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -43,7 +42,8 @@ def train_and_judge(
 ) -> None:
     """Trains models, each with the teacher that stands before it, and judges them all, their speed too.
 
-    A row each in `results.jsonl`, each query's figures in `evaluation/<seed>/<name>.queries.parquet`, and a table.
+    A row each in `results.jsonl`, as soon as it is made, each query's figures in
+    `evaluation/<seed>/<name>.queries.parquet`, and a table.
 
     Args:
       model_dir: of the run. A model's directory has its own seed in its name: a teacher is trained once for all seeds
@@ -52,7 +52,7 @@ def train_and_judge(
       classes: of the grades.
       unlabelled: pairs that teachers judge for their students.
       models: name -> model, in the order of training.
-      base: name of a row -> name of the one that it is compared with; None: no differences.
+      base: name of a row -> name of the one before it that it is compared with; None: no differences.
       int8: models that are judged once more with weights in 8 bits, as "<name>_int8".
       fold: whose queries judge.
       seed: of the run.
@@ -65,22 +65,35 @@ def train_and_judge(
     directory, base = epath.Path(model_dir), base or {}
     if not models:
         raise ValueError("expected at least one model to train, got none: set MODELS")
-    names = [*BASELINES, *models, *(f"{name}{INT8}" for name in int8)]
-    require_base({f"{name}{INT8}": name for name in int8} | dict(base), names)
+    require_base({name: name for name in int8}, models)
+    names = [*BASELINES, *(f"{name}{end}" for name in models for end in ("", INT8)[: 1 + (name in int8)])]
+    require_base(base, names)
+    for name, other in base.items():
+        if names.index(other) > names.index(name):
+            raise ValueError(
+                f"BASE compares {name!r} with {other!r}, which is made behind it: change the order of MODELS"
+            )
     judged = classes.read(judgements)
     data = RelevanceData(judged, classes, unlabelled.of(judged))
     of_fold, common = JudgedFold.of(data, fold), {"data": judgements.name, "fold": fold}
-    found = {name: (of_fold.by_query(scores), {"seed": seed}) for name, scores in _untrained(judged, of_fold).items()}
-    for name, fitted in _fitted(data, directory, models).items():
-        found[name] = _judged(fitted, of_fold, fold)
-        if name in int8:
-            found[f"{name}{INT8}"] = _judged(fitted.int8(), of_fold, fold, fitted)
+    found: dict[str, pl.DataFrame] = {}
     rows = []
-    for name, (of_queries, facts) in found.items():
+
+    def write(name: str, of_queries: pl.DataFrame, facts: Mapping[str, Any]) -> None:
+        found[name] = of_queries
         write_frame(directory / "evaluation" / str(seed) / f"{name}.queries.parquet", of_queries)
-        compared = {"base": base[name], **differences(of_queries, found[base[name]][0])} if name in base else {}
+        compared = {"base": base[name], **differences(of_queries, found[base[name]])} if name in base else {}
         rows.append(run_record(name, of_fold.metrics(of_queries), **common, **facts, **compared))
-    write_results(directory, rows, results_file)
+        write_results(directory, rows[-1:], results_file)
+
+    for name, scores in _untrained(judged, of_fold).items():
+        write(name, of_fold.by_query(scores), {"seed": seed})
+    fitted: dict[str, FittedRelevance] = {}
+    for name, model in models.items():
+        fitted[name] = model.fit(data, directory, name, fitted)
+        write(name, *_judged(fitted[name], of_fold, fold))
+        if name in int8:
+            write(f"{name}{INT8}", *_judged(fitted[name].int8(), of_fold, fold, fitted[name]))
     print(table(rows))
 
 
@@ -112,20 +125,14 @@ def ask(
     judged = classes.read(judgements)
     near = baselines.nearest_items(query, judged.texts, nearest)
     data = RelevanceData(judged, classes, unlabelled.of(judged))
-    wanted = dict(itertools.islice(models.items(), list(models).index(name) + 1))
-    levels = _fitted(data, epath.Path(model_dir), wanted)[name].levels(query, near)
+    fitted: dict[str, FittedRelevance] = {}
+    for before, model in models.items():
+        fitted[before] = model.fit(data, epath.Path(model_dir), before, fitted)
+        if before == name:
+            break
+    levels = fitted[name].levels(query, near)
     for place, row in enumerate(np.argsort(-levels, kind="stable")[:k], start=1):
         print(f"{place:3d}. {levels[row]:6.3f}  {judged.item_ids[near[row]]}  {judged.texts[near[row]]}")
-
-
-def _fitted(
-    data: RelevanceData, directory: epath.Path, models: Mapping[str, RelevanceModel]
-) -> dict[str, FittedRelevance]:
-    """Models in their order, each given those before it."""
-    fitted: dict[str, FittedRelevance] = {}
-    for name, model in models.items():
-        fitted[name] = model.fit(data, directory, name, fitted)
-    return fitted
 
 
 def _untrained(judged: JudgedQueries, of_fold: JudgedFold) -> dict[str, np.ndarray]:
