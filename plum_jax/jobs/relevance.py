@@ -66,7 +66,9 @@ def train_and_judge(
     if not models:
         raise ValueError("expected at least one model to train, got none: set MODELS")
     require_base({name: name for name in int8}, models)
-    names = [*BASELINES, *(f"{name}{end}" for name in models for end in ("", INT8)[: 1 + (name in int8)])]
+    names = list(BASELINES)
+    for name in models:
+        names += [name, f"{name}{INT8}"] if name in int8 else [name]
     require_base(base, names)
     for name, other in base.items():
         if names.index(other) > names.index(name):
