@@ -15,12 +15,11 @@ import numpy as np
 import timing
 
 from plum_jax.encoders.language_model import LanguageModelStart
-from plum_jax.encoders.token_rows import TokenRows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.queries.words import KnownWords
 from plum_jax.relevance.bi_encoder import BiEncoder, BiReader
 from plum_jax.relevance.bi_network import BiNetwork, Texts, WordTable
-from plum_jax.relevance.cross_encoder import CrossEncoder, CrossReader
+from plum_jax.relevance.cross_encoder import CrossEncoder, CrossReader, CrossTexts
 from plum_jax.relevance.pairs import Pairs
 from plum_jax.relevance.reader import PairReader
 
@@ -66,9 +65,10 @@ def _answers(reader: PairReader, table: Any, queries: int, pairs: int) -> functo
     return functools.partial(reader.scorer(params).logits, table, Pairs(query, item, np.zeros(pairs, np.int32)))
 
 
-def _teacher(random: np.random.Generator) -> tuple[CrossReader, TokenRows]:
-    def rows(count: int, length: int) -> TokenRows:
-        return TokenRows(random.integers(3, VOCABULARY, (count, length), np.int32), np.full(count, length, np.int32))
+def _teacher(random: np.random.Generator) -> tuple[CrossReader, CrossTexts]:
+    def rows(count: int, length: int) -> CrossTexts:
+        tokens = random.integers(3, VOCABULARY, (count, length), np.int32)
+        return CrossTexts(tokens, np.full(count, length, np.int32), np.ones((count, 1), np.float32))
 
     start = LanguageModelStart(None, TEACHER, VOCABULARY, None)  # type: ignore[arg-type]  # nothing is tokenised
     return CrossReader(CrossEncoder(), start, CLASSES, rows(ITEMS, ITEM_TOKENS)), rows(64, QUERY_TOKENS)

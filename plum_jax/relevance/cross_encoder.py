@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from plum_jax import artifact
+from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
-from plum_jax.encoders.token_rows import TokenRows, token_rows
+from plum_jax.encoders.token_rows import token_rows
 from plum_jax.feeds.batches import Batch
 from plum_jax.model.int8 import dequantised
 from plum_jax.relevance.cross_network import CrossNetwork
@@ -27,6 +27,20 @@ STEP = 16  # lengths are multiples of it, so that few programs are compiled
 _BLOCK = 64  # pairs of one device call
 
 
+class CrossTexts(NamedTuple):
+    """Queries or items as they are read.
+
+    Attributes:
+      tokens: int32 [n, T], 0 behind the text.
+      lengths: int32 [n].
+      vectors: float32 [n, E], wordllama's, of length one or zero.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    vectors: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class CrossEncoder:
     """A language model over " query, end of line,  item" in small letters: a word has the same pieces in either.
@@ -34,11 +48,13 @@ class CrossEncoder:
     Attributes:
       language_model: imported, or a small decoder from random parameters.
       query_length, item_length: tokens that are read of each; what is longer is cut.
+      text_dim: of the text vectors whose cosine the head reads.
     """
 
     language_model: LanguageModel = LanguageModel()
     query_length: int = 16
     item_length: int = 48
+    text_dim: int = 256
 
     def reader(self, judged: JudgedQueries, classes: int, directory: epath.PathLike) -> CrossReader:
         """What training and scoring read.
@@ -50,8 +66,8 @@ class CrossEncoder:
         """
         texts = (text.lower() for text in (*judged.training_queries, *judged.texts))
         start = self.language_model.start(texts, directory)
-        items = token_rows(start.text, [f" {text.lower()}" for text in judged.texts], self.item_length)
-        return CrossReader(self, start, classes, items)
+        rows = token_rows(start.text, [f" {text.lower()}" for text in judged.texts], self.item_length)
+        return CrossReader(self, start, classes, CrossTexts(*rows, embed_texts(judged.texts, self.text_dim, "items")))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,13 +78,13 @@ class CrossReader:
       config: of it.
       start: what training begins with.
       classes: C.
-      items: tokens of all items.
+      items: all items.
     """
 
     config: CrossEncoder
     start: LanguageModelStart
     classes: int
-    items: TokenRows
+    items: CrossTexts
 
     @property
     def layers(self) -> int:
@@ -92,16 +108,17 @@ class CrossReader:
         """Of all that is read but the weights."""
         return artifact.fingerprint(self.start.fingerprint, *self.items)
 
-    def read_queries(self, texts: Sequence[str]) -> TokenRows:
-        """Tokens of queries, each with the end of its line and without an end of text."""
+    def read_queries(self, texts: Sequence[str]) -> CrossTexts:
+        """Queries, each with the end of its line and without an end of text."""
         rows = token_rows(self.start.text, [f" {text.lower()}\n" for text in texts], self.config.query_length + 1)
-        return TokenRows(rows.tokens[:, :-1], rows.lengths - 1)
+        vectors = embed_texts(texts, self.config.text_dim, "queries")
+        return CrossTexts(rows.tokens[:, :-1], rows.lengths - 1, vectors)
 
-    def lengths(self, queries: TokenRows, pairs: Pairs) -> np.ndarray:
+    def lengths(self, queries: CrossTexts, pairs: Pairs) -> np.ndarray:
         """int32 [n], tokens of each pair."""
         return queries.lengths[pairs.query] + self.items.lengths[pairs.item]
 
-    def columns(self, queries: TokenRows, pairs: Pairs) -> Batch:
+    def columns(self, queries: CrossTexts, pairs: Pairs) -> Batch:
         """Of a `CrossNetwork`; T is the longest pair, up to a multiple of `STEP`."""
         of_query, lengths = queries.lengths[pairs.query, None], self.lengths(queries, pairs)
         places = np.arange(-(-int(lengths.max()) // STEP) * STEP)[None]
@@ -113,7 +130,8 @@ class CrossReader:
             self.items.tokens[pairs.item[:, None], in_item],
         )
         tokens = np.where(places < lengths[:, None], tokens, 0).astype(np.int32)
-        return {"tokens": tokens, "lengths": lengths, "query_lengths": of_query[:, 0]}
+        cosines = np.sum(queries.vectors[pairs.query] * self.items.vectors[pairs.item], axis=1)
+        return {"tokens": tokens, "lengths": lengths, "query_lengths": of_query[:, 0], "cosines": cosines}
 
     def initial(self, network: CrossNetwork, start: Any, key: jax.Array) -> Any:
         """Parameters with their logical axes.
@@ -124,8 +142,7 @@ class CrossReader:
             head.
           key: of what is random.
         """
-        one = jnp.ones((1,), jnp.int32)
-        boxed = network.init(key, {"tokens": one[:, None], "lengths": one, "query_lengths": one})["params"]
+        boxed = network.init(key, self.columns(self.items, Pairs(*np.zeros((3, 1), np.int32))))["params"]
         if start is not None:
             return _replaced(boxed, start)
         if self.start.params is None:
@@ -149,7 +166,7 @@ class CrossScorer:
     network: CrossNetwork
     params: Any
 
-    def logits(self, queries: TokenRows, pairs: Pairs) -> np.ndarray:
+    def logits(self, queries: CrossTexts, pairs: Pairs) -> np.ndarray:
         """float32 [n, C]. Pairs of about one length are computed together."""
         found = np.zeros((len(pairs), self.network.classes), np.float32)
         order = np.argsort(self.reader.lengths(queries, pairs), kind="stable")
