@@ -12,6 +12,7 @@ import small_search
 from etils import epath
 
 from plum_jax.encoders.language_model import SMALL, LanguageModel
+from plum_jax.jobs.relevance import train_and_judge
 from plum_jax.model.int8 import Int8Weights, size_in_bytes
 from plum_jax.relevance.bi_encoder import BiEncoder
 from plum_jax.relevance.classes import OrderedClasses
@@ -194,6 +195,26 @@ def test_wrong_models_and_requests_are_named(data, directory, teacher):
         RelevanceModel(BI, pruning=GradualPruning(1))
     with pytest.raises(ValueError, match="layers of what is not trained yet would go"):
         RelevanceModel(CROSS, pruning=GradualPruning(1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"models": {}}, "expected at least one model to train, got none"),
+        ({"int8": ("student",)}, "BASE names 'student', expected names among teacher"),
+        (
+            {"base": {"teacher": "teacher_int8"}},
+            "BASE names 'teacher_int8', expected names among no_order, text_cosine",
+        ),
+        ({"base": {"text_cosine": "teacher"}}, "BASE compares 'text_cosine' with 'teacher', which is made behind it"),
+    ],
+)
+def test_rows_that_there_will_not_be_are_named_before_anything_is_trained(data, tmp_path, wrong, message):
+    judgements = small_search.write(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        train_and_judge(
+            str(tmp_path), judgements, data.classes, NearPairs(), **{"models": {"teacher": TEACHER}, **wrong}
+        )
 
 
 def test_imported_weights_are_where_training_begins(data, directory, teacher):
