@@ -17,7 +17,7 @@ Sums = tuple[jax.Array, jax.Array, dict]
 
 @dataclasses.dataclass(frozen=True)
 class SoftLabels:
-    """hard * CE(label, student) where a row has a label + soft * T^2 KL(teacher_T || student_T) where it has a teacher.
+    """hard * CE(label, student) where a row has a label, soft * T^2 KL(teacher_T || student_T) where it has none.
 
     teacher_T and student_T are softmaxes of logits divided by the temperature T; T^2 keeps the gradient's size when T
     changes (Hinton et al., §2).
@@ -48,10 +48,10 @@ class OfClasses:
     objective: SoftLabels
 
     def __call__(self, params: Mapping, batch: Mapping[str, jax.Array], rng: jax.Array | None) -> Sums:
-        """Sums over the rows of a batch with "label" int32 [B], below 0: none, and, where there is a teacher, its
-        logits "teacher" float32 [B, C]; `rng` None: no dropout.
+        """Sums over the rows of a batch with "label" int32 [B], below 0: none, and, where there are such, a teacher's
+        logits "teacher" float32 [B, C], read of these rows alone; `rng` None: no dropout.
 
-        Metrics: "cross_entropy" and "accuracy" of rows with a label, "divergence" from the teacher.
+        Metrics: "cross_entropy" and "accuracy" of rows with a label, "divergence" from the teacher of the others.
         """
         rngs = None if rng is None else {"dropout": rng}
         logits = self.network.apply({"params": params}, batch, deterministic=rng is None, rngs=rngs)
@@ -65,9 +65,10 @@ class OfClasses:
         }
         rows, loss = jnp.float32(label.shape[0]), c.hard * cross_entropy
         if "teacher" in batch:
-            divergence = jnp.sum(divergence_of(batch["teacher"] / c.temperature, logits / c.temperature))
+            divergence = divergence_of(batch["teacher"] / c.temperature, logits / c.temperature)
+            divergence = jnp.sum(divergence * (1 - known))
             loss += c.soft * c.temperature**2 * divergence
-            metrics["divergence"] = (divergence, rows)
+            metrics["divergence"] = (divergence, rows - count)
         return loss, rows, metrics
 
 

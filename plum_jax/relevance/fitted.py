@@ -19,7 +19,7 @@ from plum_jax.relevance.reader import PairReader, PairScorer
 from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 HEAD = "^(hidden_states|hidden_numbers|interaction|head)/"  # the head's parameters, which stay float32 in 8 bits
-Of = Literal["train", "unlabelled", "validation", "test"]
+Of = Literal["unlabelled", "validation", "test"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -26,8 +26,8 @@ class RelevanceModel:
 
     Attributes:
       encoder: what it is.
-      teacher: name of the model of the run whose distributions it learns, of the judged pairs of training and of the
-        unlabelled ones; None: it learns the raters' classes alone.
+      teacher: name of the model of the run whose distributions it learns of the unlabelled pairs, beside the raters'
+        classes of the judged ones; None: these alone.
       start: name of the model of the run whose parameters it begins with, a cross-encoder of the same language model;
         None: those of `encoder`.
       pruning: of a cross-encoder's layers; None: none.
@@ -72,7 +72,8 @@ class RelevanceModel:
         pairs, taught = data.train, None
         if teacher is not None:
             pairs = data.train.and_also(data.unlabelled)
-            taught = np.concatenate([teacher.logits("train"), teacher.logits("unlabelled")])
+            of_unlabelled = teacher.logits("unlabelled")
+            taught = np.concatenate([np.zeros((len(data.train), len(data.classes)), np.float32), of_unlabelled])
         feed = PairFeed.of(reader, data.judged.queries, pairs, taught, self.batch_size, self.training.seed)
         said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         inputs = {

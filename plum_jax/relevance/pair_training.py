@@ -34,7 +34,7 @@ class PairFeed:
       reader: of the pairs.
       queries: what it reads of all queries.
       pairs: judged and unlabelled ones.
-      taught: float32 [n, C], a teacher's logits of them; None: no teacher.
+      taught: float32 [n, C], a teacher's logits of the unlabelled ones; None: no teacher.
       rows: batches of their numbers.
     """
 

@@ -153,7 +153,7 @@ def embed_texts(texts: Sequence[str], dim: int, used_by: str) -> np.ndarray:
     return normalised(values)
 
 
-@functools.lru_cache(maxsize=2)  # one query is a call too
+@functools.lru_cache(maxsize=4)  # one query is a call too
 def _wordllama(dim: int) -> tuple[tokenizers.Tokenizer, np.ndarray]:
     """Tokenizer and float32 [32000, dim] of the installed wordllama, read without importing it (it sets up logging)."""
     spec = importlib.util.find_spec("wordllama")
