@@ -21,7 +21,7 @@ from plum_jax.relevance.fitted import FittedRelevance
 from plum_jax.relevance.judge import JudgedFold, cross_entropy, differences
 from plum_jax.relevance.model import RelevanceModel
 from plum_jax.relevance.pairs import NearPairs, RelevanceData
-from plum_jax.relevance.speed import ROUNDS, speed_of
+from plum_jax.relevance.speed import QUERIES, speed_of
 from plum_jax.training.run_record import run_record, write_results
 
 INT8 = "_int8"  # behind the name of a model whose weights are in 8 bits
@@ -157,7 +157,7 @@ def _judged(
         "cross_entropy": cross_entropy(logits, of_fold.pairs.label),
         "bytes": size_in_bytes(fitted.params),
         **table_sizes((exact or fitted).params),
-        **speed_of(fitted, [judged.queries[number] for number in np.unique(of_fold.pairs.query)[:ROUNDS]]),
+        **speed_of(fitted, [judged.queries[number] for number in np.unique(of_fold.pairs.query)[:QUERIES]]),
     }
     if exact is not None:
         facts["logit_error"] = float(np.abs(logits - exact.logits(fold)).max())
