@@ -100,6 +100,23 @@ def _judged_queries(directory: pathlib.Path) -> None:
     pl.DataFrame(pairs, schema=columns, orient="row").write_parquet(directory / "judgements.parquet")
     items = [(item, f"The {WORDS[item]} film") for item in range(10)]
     pl.DataFrame(items, schema=["item_id", "title"], orient="row").write_parquet(directory / "items.parquet")
+    _queries_in_a_table(directory / "crowdflower", pairs)
+
+
+def _queries_in_a_table(directory: pathlib.Path, pairs: list[tuple]) -> None:
+    """The same in the columns of CrowdFlower's set: grades to 4, and queries with their split by themselves."""
+    directory.mkdir()
+    split = {"train": "train", "validation": "train", "test": "test"}
+    tables = {
+        "judgements": [
+            "query_id\titem_id\trelevance",
+            *(f"{q}\t{item}\t{int(2 * g - 2)}" for q, _, item, g, _ in pairs),
+        ],
+        "queries": ["query_id\tquery\tsplit", *dict.fromkeys(f"{q}\t{text}\t{split[f]}" for q, text, _, _, f in pairs)],
+        "items": ["item_id\ttitle\tdescription", *(f"{item}\tThe {WORDS[item]} film\t" for item in range(10))],
+    }
+    for name, lines in tables.items():
+        (directory / f"{name}.tsv").write_text("\n".join(lines) + "\n")
 
 
 def write_new_items(path: pathlib.Path, features: ItemFeatures) -> None:

@@ -67,6 +67,20 @@ GAINS = gin(RANK_STEPS=2, BEHIND="(0,)", DAYS="()")
 PAYMENTS = gin(PRETRAIN_EPOCHS=None, PRETRAIN_STEPS=2, DETECT_EPOCHS=None, DETECT_STEPS=2, DETECT_LEAST_STEPS=1)
 PAYMENTS += gin({"PAYMENTS_WIDTH": 32, "PAYMENTS_HEADS": 1, "PAYMENTS_LAYERS": 1, "boosting.Boosting.iterations": 2})
 PAYMENTS += gin({"card_payments.CardPayments.num_cards": 100, "card_payments.CardPayments.num_merchants": 10})
+# A small decoder in the language model's place, and two models alone.
+RELEVANCE = gin(
+    {"language_model.LanguageModel.num_pieces": 290, "config.DecoderConfig.num_layers": 1},
+    PRETRAINED=None,
+    TEACHER_LAYERS=2,
+    TEACHER_BATCH_SIZE=8,
+    STUDENT_BATCH_SIZE=8,
+    STUDENT_STEPS=2,
+)
+TWO_RELEVANCE = gin(
+    MODELS="{'teacher': @teacher/model.RelevanceModel(), 'distilled': @distilled/model.RelevanceModel()}",
+    BASE="{'distilled': 'teacher'}",
+    INT8="('teacher',)",
+)
 # Two cells, the first of which is that of the documents.
 STUDY = (
     f"--gin_file={REPOSITORY}/tests/studies/tiny_study.gin",
@@ -128,6 +142,10 @@ GROUPS = {
         Given("plum trunk.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
         Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
     ],
+    "relevance": [
+        Given("plum relevance.gin", "docs/relevance.md", (*RELEVANCE, *TWO_RELEVANCE)),
+        Given("plum relevance_ask.gin", "docs/relevance.md", (*RELEVANCE, *gin(QUERY="'amber film'"), *TWO_RELEVANCE)),
+    ],
     "days": [Given("plum days.gin ml_100k.gin cpu_tiny.gin", "docs/days.md", (*DAYS, *ML_100K))],
     "product search": [
         Given("plum product_search.gin beauty.gin", "docs/product_search.md", PRODUCTS),
@@ -159,6 +177,7 @@ PAGES = [
     Given("python experiments/trunk/table.py"),
     Given("python experiments/steering/table.py"),
     Given("python experiments/days/table.py"),
+    Given("python experiments/relevance/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -226,6 +245,10 @@ SLOW = {
         Given("plum trunk_vectors.gin beauty.gin", sizes=TRUNK),
         Given("plum trunk_vectors.gin", sizes=TRUNK),
         Given("plum from_trunk.gin", sizes=UNICORN),
+    ],
+    "relevance is studied": [
+        Given("plum home_depot.gin", sizes=(*RELEVANCE, *gin(SMALL_STEPS=2))),
+        Given("plum crowdflower.gin", sizes=RELEVANCE),
     ],
     "a trunk is used": [
         Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
@@ -410,6 +433,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("init_cpt", 8),
         ("trunk", 8),
         ("days", 20),
+        ("relevance", 30),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least

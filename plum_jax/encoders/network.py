@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.masks import PackedCausal
+from plum_jax.model.masks import Mask, PackedCausal
 
 Pooling = Literal["last", "mean"]
 
@@ -58,6 +58,14 @@ class TextEncoder(nn.Module):
         states = self.states(tokens, lengths, deterministic)
         total = jnp.sum(jnp.where(real[..., None], states, 0), axis=1)
         return total / jnp.maximum(lengths, 1)[:, None].astype(states.dtype)
+
+    def streams(self, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, ...]:
+        """`[B, T, D]` each, in front of the first layer and behind each, not normalised; arguments as of `states`."""
+        places, real = _places(tokens, lengths)
+        mask: Mask = PackedCausal(real.astype(jnp.int32))
+        if self.pooling == "mean":
+            mask = jnp.broadcast_to(real[:, None, :], (*tokens.shape, tokens.shape[1]))
+        return self.decoder.streams(tokens, places, mask)
 
 
 def _places(tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:

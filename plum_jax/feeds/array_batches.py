@@ -10,6 +10,7 @@ import grain
 import numpy as np
 
 from plum_jax.feeds.batches import Batch
+from plum_jax.feeds.length_batches import LengthBatches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,9 @@ class MixedIterator(grain.DatasetIterator[Batch]):
 class CompletedIterator:
     """Batches that are completed as they are read; its state is that of the rows."""
 
-    def __init__(self, rows: ArrayBatches | MixedEpochs, complete: Callable[[int, Batch], Batch]) -> None:
+    def __init__(
+        self, rows: ArrayBatches | MixedEpochs | LengthBatches, complete: Callable[[int, Batch], Batch]
+    ) -> None:
         """`complete(number, batch)`: batch `number`, which may hang on nothing else, so that a run goes on exactly."""
         self._rows, self._complete = rows.make_iterator(), complete
 

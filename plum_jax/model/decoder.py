@@ -193,13 +193,20 @@ class Decoder(nn.Module):
 
         With `last`, a place of each row, `[B, 1, D]`: see `Transformer`.
         """
+        x = self._embedded(tokens, deterministic)
+        return self.transformer(x, positions, mask, cache, deterministic=deterministic, last=last)
+
+    def streams(self, tokens: jax.Array, positions: jax.Array, mask: Mask) -> tuple[jax.Array, ...]:
+        """`[B, T, D]` each, as of `Transformer.with_streams`, without dropout."""
+        return self.transformer.with_streams(self._embedded(tokens, True), positions, mask)[1]
+
+    def _embedded(self, tokens: jax.Array, deterministic: bool) -> jax.Array:
         c = self.config
         x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
         if c.scale_embeddings:
             x = x * jnp.asarray(c.d_model**0.5, x.dtype)
         x = nn.with_logical_constraint(x, ("batch", "length", "embed_activation"))
-        x = self.dropout(x, deterministic=deterministic)
-        return self.transformer(x, positions, mask, cache, deterministic=deterministic, last=last)
+        return self.dropout(x, deterministic=deterministic)
 
     def read_prompts(
         self, prompts: jax.Array, lengths: jax.Array, start_token: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -20,6 +21,12 @@ STOP_WORDS = frozenset(_FUNCTION_WORDS.split())
 def words_of(text: str) -> list[str]:
     """The words of a text in small letters, each once, in order, without stop words."""
     return [word for word in dict.fromkeys(re.findall(r"[^\W_]+", text.lower())) if word not in STOP_WORDS]
+
+
+def require_words(query: str) -> None:
+    """Raises `ValueError` for a query that says nothing."""
+    if not words_of(query):
+        raise ValueError(f"expected a query with at least one word that is no stop word, got {query!r}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,22 +56,23 @@ class KnownWords:
         """Rows of an embedding, with that of padding."""
         return 1 + len(self.words)
 
+    @functools.cached_property
+    def _number(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.words, start=1)}
+
     def numbers(self, texts: Sequence[str], length: int) -> np.ndarray:
         """int32 [n, length], the first known words of each text, 0 behind the last."""
-        number = {word: place for place, word in enumerate(self.words, start=1)}
         found = np.zeros((len(texts), length), np.int32)
         for row, text in zip(found, texts, strict=True):
-            known = [number[word] for word in words_of(text) if word in number][:length]
+            known = [self._number[word] for word in words_of(text) if word in self._number][:length]
             row[: len(known)] = known
         return found
 
     def require(self, text: str) -> None:
-        """Raises `ValueError` for a query that says nothing."""
+        """Raises `ValueError` for a query that says nothing, or nothing known."""
+        require_words(text)
         words = words_of(text)
-        if not words:
-            raise ValueError(f"expected a query with at least one word that is no stop word, got {text!r}")
-        known = set(self.words)
-        if not any(word in known for word in words):
+        if not any(word in self._number for word in words):
             raise ValueError(
                 f"no word of the query {text!r} is known ({', '.join(words)}): expected one of the {len(self.words):,} "
                 "words of training queries and item texts"

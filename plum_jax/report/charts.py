@@ -143,6 +143,27 @@ def points(
         return _svg(figure, f"{', '.join(panels)} against {xlabel}")
 
 
+def trade_off(series: Mapping[str, Mapping[str, tuple[float, float, float]]], *, xlabel: str, ylabel: str) -> str:
+    """What models cost against what they are worth, cost by powers of ten: a point a model, with its name beside it.
+
+    Args:
+      series: legend entry -> name of a model -> (cost, worth, half of the bar).
+      xlabel, ylabel: what is measured.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        for i, (group, of_group) in enumerate(series.items()):
+            x, y, half = zip(*of_group.values(), strict=True)
+            colour = _SERIES[i % len(_SERIES)]
+            axes.errorbar(x, y, yerr=half, fmt="osD^vP"[i % 6], ms=5, color=colour, label=group, capsize=2, linewidth=1)
+            for name, place in zip(of_group, zip(x, y, strict=True), strict=True):
+                axes.annotate(name, place, textcoords="offset points", xytext=(5, 4), fontsize=8)
+        axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log")
+        figure.legend(loc="outside upper right", ncols=len(series))
+        return _svg(figure, f"{ylabel} of each model against {xlabel}")
+
+
 def code_usage(codes: np.ndarray, codebook_sizes: Sequence[int]) -> str:
     """How many items each code of each level holds, most used code first.
 

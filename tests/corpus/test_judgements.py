@@ -1,5 +1,7 @@
 """Judged queries are read by the names of columns; what cannot be read is one error with file, row and field."""
 
+import dataclasses
+
 import polars as pl
 import pytest
 
@@ -64,3 +66,25 @@ def test_an_item_twice_and_a_column_that_is_not_there(tmp_path):
         judgements(tmp_path, items=[*ITEMS, ("a", "again")]).read()
     with pytest.raises(CorpusError, match="missing column"):
         Judgements(str(tmp_path / "pairs.tsv"), str(tmp_path / "items.csv")).read()
+
+
+def test_queries_may_stand_in_a_table_of_their_own_and_grades_on_a_scale(tmp_path):
+    together = judgements(tmp_path).read()
+    pairs = [(query, item, grade) for query, _, item, grade, _ in PAIRS]
+    pl.DataFrame(pairs, schema=["q", "product", "score"], orient="row").write_csv(tmp_path / "graded.csv")
+    queries = [("1", "lamp", "test"), ("2", "chair", "train"), ("3", "sofa", "train")]
+    pl.DataFrame(queries, schema=["q", "text", "part"], orient="row").write_csv(tmp_path / "queries.csv")
+    apart = dataclasses.replace(
+        judgements(tmp_path), judgements_path=str(tmp_path / "graded.csv"), queries_path=str(tmp_path / "queries.csv")
+    )
+    assert apart.read().fingerprint == together.fingerprint
+    assert dataclasses.replace(apart, grades=(1.0, 3.0)).read().fingerprint == together.fingerprint
+    with pytest.raises(CorpusError, match="row 2, field 'score': expected a grade from 1.0 to 2.5, got '3'"):
+        dataclasses.replace(apart, grades=(1.0, 2.5)).read()
+    twice = pl.DataFrame([*queries, queries[0]], schema=["q", "text", "part"], orient="row")
+    twice.write_csv(tmp_path / "queries.csv")
+    with pytest.raises(CorpusError, match="queries.csv, row 5, field 'q': expected each query once"):
+        apart.read()
+    twice[1:3].write_csv(tmp_path / "queries.csv")
+    with pytest.raises(CorpusError, match="row 3, field 'q': expected a query of .*queries.csv, got '1'"):
+        apart.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import pathlib
@@ -21,6 +22,7 @@ from plum_jax.corpus.splits import Split
 
 WORDLLAMA_WEIGHTS = "weights/l2_supercat_256.safetensors"
 WORDLLAMA_TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
+WORDLLAMA_DIM = 256
 TEXTS_PER_BATCH = 4096
 
 
@@ -138,10 +140,9 @@ def embed_texts(texts: Sequence[str], dim: int, used_by: str) -> np.ndarray:
     Raises:
       FeatureError: wordllama is not installed, or it has no such `dim`.
     """
-    tokenizer, weights = _wordllama()
-    if not 0 < dim <= weights.shape[1]:
-        raise FeatureError(f"{used_by}: expected dim in 1..{weights.shape[1]}, got {dim}")
-    weights = weights[:, :dim].astype(np.float32)
+    if not 0 < dim <= WORDLLAMA_DIM:
+        raise FeatureError(f"{used_by}: expected dim in 1..{WORDLLAMA_DIM}, got {dim}")
+    tokenizer, weights = _wordllama(dim)
     values = np.zeros((len(texts), dim), np.float32)
     with tqdm(total=len(texts), desc=f"text embedding, {used_by}", unit=" texts", delay=1) as progress:
         for start in range(0, len(texts), TEXTS_PER_BATCH):
@@ -152,8 +153,9 @@ def embed_texts(texts: Sequence[str], dim: int, used_by: str) -> np.ndarray:
     return normalised(values)
 
 
-def _wordllama() -> tuple[tokenizers.Tokenizer, np.ndarray]:
-    """Tokenizer and float16 [32000, 256] of the installed wordllama, read without importing it (it sets up logging)."""
+@functools.lru_cache(maxsize=4)  # one query is a call too
+def _wordllama(dim: int) -> tuple[tokenizers.Tokenizer, np.ndarray]:
+    """Tokenizer and float32 [32000, dim] of the installed wordllama, read without importing it (it sets up logging)."""
     spec = importlib.util.find_spec("wordllama")
     if spec is None or not spec.submodule_search_locations:
         raise FeatureError("TextEmbedding needs the package wordllama, which is not installed: `pip install wordllama`")
@@ -163,7 +165,8 @@ def _wordllama() -> tuple[tokenizers.Tokenizer, np.ndarray]:
             version = importlib.metadata.version("wordllama")
             raise FeatureError(f"wordllama {version} has no {path}: install wordllama==0.4.0.post1, which has it")
     tokenizer = tokenizers.Tokenizer.from_file(str(root / WORDLLAMA_TOKENIZER))
-    return tokenizer, safetensors.numpy.load_file(root / WORDLLAMA_WEIGHTS)["embedding.weight"]
+    weights = safetensors.numpy.load_file(root / WORDLLAMA_WEIGHTS)["embedding.weight"]
+    return tokenizer, weights[:, :dim].astype(np.float32)
 
 
 def _mean_of_tokens(ids: list[list[int]], weights: np.ndarray) -> np.ndarray:

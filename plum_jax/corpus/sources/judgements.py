@@ -42,6 +42,11 @@ class JudgedQueries:
             self.item_ids, self.texts, self.queries, self.fold, self.query, self.item, self.grade
         )
 
+    @property
+    def training_queries(self) -> list[str]:
+        """Texts of the queries that may be learnt from."""
+        return [text for text, fold in zip(self.queries, self.fold, strict=True) if fold == TRAIN]
+
 
 @dataclasses.dataclass(frozen=True)
 class Judgements:
@@ -52,6 +57,8 @@ class Judgements:
       query_id, query, item_id, grade, fold: columns of the judgements; a query stands in one fold of "train",
         "validation" and "test". A pair that is judged twice has the mean of its grades.
       items_id, text: columns of the items.
+      queries_path: of a table of queries with `query_id`, `query` and `fold`; None: the judgements have them.
+      grades: the lowest and the highest there may be; None: any.
       name: what rows of results call the data.
     """
 
@@ -64,17 +71,20 @@ class Judgements:
     fold: str = "fold"
     items_id: str = "item_id"
     text: str = "title"
+    queries_path: str | None = None
+    grades: tuple[float, float] | None = None
     name: str = "judged queries"
 
     def read(self) -> JudgedQueries:
         """Reads.
 
         Raises:
-          CorpusError: no such column, a value that is missing, a grade that is no number, another fold, an item that is
-            not in the table, an item there twice, or a query in two folds or with two texts.
+          CorpusError: no such column, a value that is missing, a grade that is no number or outside of `grades`,
+            another fold, an item or a query that is not in its table, or there twice, or a query in two folds or with
+            two texts.
         """
         columns = {name: getattr(self, name) for name in ("query_id", "query", "item_id", "grade", "fold")}
-        pairs = _columns(self.judgements_path, columns)
+        pairs = _columns(self.judgements_path, columns) if self.queries_path is None else self._with_queries(columns)
         items = _columns(self.items_path, {"item_id": self.items_id, "text": self.text})
         _refuse(items, items["item_id"].is_null(), self.items_path, self.items_id, "an id")
         _refuse(items, ~items["item_id"].is_first_distinct(), self.items_path, self.items_id, "each item once")
@@ -85,6 +95,10 @@ class Judgements:
         pairs = pairs.with_columns(number=pairs["grade"].cast(pl.Float64, strict=False))
         wrong = ~pairs["number"].is_finite().fill_null(False)
         _refuse(pairs, wrong, self.judgements_path, self.grade, "a number", "grade")
+        if self.grades is not None:
+            lowest, highest = self.grades
+            wrong = ~pairs["number"].is_between(lowest, highest)
+            _refuse(pairs, wrong, self.judgements_path, self.grade, f"a grade from {lowest} to {highest}", "grade")
         wrong = ~pairs["fold"].is_in(list(NAMES)).fill_null(False)
         _refuse(pairs, wrong, self.judgements_path, self.fold, f"one of {', '.join(NAMES)}", "fold")
         wrong = ~pairs["item_id"].is_in(items["item_id"].implode())
@@ -113,6 +127,17 @@ class Judgements:
             queries["fold"].replace_strict(NAMES, return_dtype=pl.Int8).to_numpy(),
             *(found[name].to_numpy() for name in ("query", "item", "grade")),
         )
+
+    def _with_queries(self, columns: dict[str, str]) -> pl.DataFrame:
+        """Columns of the judgements, and of the queries' table."""
+        assert self.queries_path is not None
+        of_queries = ("query_id", "query", "fold")
+        pairs = _columns(self.judgements_path, {name: columns[name] for name in ("query_id", "item_id", "grade")})
+        queries = _columns(self.queries_path, {name: columns[name] for name in of_queries})
+        _refuse(queries, ~queries["query_id"].is_first_distinct(), self.queries_path, self.query_id, "each query once")
+        unknown = ~pairs["query_id"].is_in(queries["query_id"].drop_nulls().implode()).fill_null(False)
+        _refuse(pairs, unknown, self.judgements_path, self.query_id, f"a query of {self.queries_path}", "query_id")
+        return pairs.join(queries.select(of_queries), on="query_id", how="left", maintain_order="left")
 
 
 def _columns(path: str, columns: dict[str, str]) -> pl.DataFrame:

@@ -30,6 +30,24 @@ def graded_ndcg(scores: np.ndarray, gains: np.ndarray, k: int) -> float:
     return float(means[group] @ discounts) / best
 
 
+def gains_of(grades: np.ndarray, lowest: float) -> np.ndarray:
+    """float64 [n], 2^(grade - lowest) - 1: nothing for the lowest grade."""
+    return np.exp2(grades.astype(np.float64) - lowest) - 1.0
+
+
+def ndcg_of_queries(query: np.ndarray, scores: np.ndarray, gains: np.ndarray, k: int) -> np.ndarray:
+    """float64 [Q], `graded_ndcg` of each query, in the order of their numbers.
+
+    Args:
+      query: int [n], of each pair, rising.
+      scores, gains: float [n].
+      k: places that count.
+    """
+    bounds = np.flatnonzero(np.diff(query)) + 1
+    parts = zip(np.split(scores, bounds), np.split(gains, bounds), strict=True)
+    return np.array([graded_ndcg(of_query, of_items, k) for of_query, of_items in parts])
+
+
 def recall_of_relevant(ranked: np.ndarray, relevant: np.ndarray, k: int) -> float:
     """The share of relevant items int [R] among the first k of a list int [K], K at least k; NaN for none."""
     if len(ranked) < k:

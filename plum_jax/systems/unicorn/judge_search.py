@@ -13,7 +13,7 @@ from etils import epath
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.evaluation.files import write_frame
 from plum_jax.evaluation.metrics import paired_bootstrap, summarise
-from plum_jax.evaluation.metrics.graded import graded_ndcg, recall_of_relevant
+from plum_jax.evaluation.metrics.graded import gains_of, ndcg_of_queries, recall_of_relevant
 from plum_jax.systems.unicorn.judged_search import queries_of_fold
 from plum_jax.training.run_record import run_record
 
@@ -77,7 +77,8 @@ def judged_search(
     of_queries, of_items = fitted.text_vectors
     cosine = np.sum(of_queries[query] * of_items[item], axis=1)
     scores = {name: fitted.pair_scores(pairs), "text_cosine": cosine, "no_order": np.zeros(len(pairs))}
-    ndcg = {one: _ndcg(judged, pairs, of_pairs, k) for one, of_pairs in scores.items()}
+    gains = gains_of(judged.grade[pairs], float(judged.grade.min()))
+    ndcg = {one: ndcg_of_queries(query, of_pairs, gains, k) for one, of_pairs in scores.items()}
     asked = queries_of_fold(judged, "test", max_queries)
     lists = {name: fitted.best(asked, k), "text_cosine": _nearest(fitted, asked, k)}
     recall = {one: _recall(judged, asked, found, relevant, k) for one, found in lists.items()}
@@ -100,14 +101,6 @@ def judged_search(
     seconds = time.perf_counter() - start
     rows[0]["wall_seconds"] = round(seconds + rows[0]["train_seconds"], 1)
     return rows
-
-
-def _ndcg(judged: JudgedQueries, pairs: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
-    """float64, of each query of the pairs, in the order of their numbers."""
-    query, gains = judged.query[pairs], np.exp2(judged.grade[pairs] - judged.grade.min()) - 1.0
-    bounds = np.flatnonzero(np.diff(query)) + 1
-    parts = zip(np.split(scores, bounds), np.split(gains.astype(np.float64), bounds), strict=True)
-    return np.array([graded_ndcg(np.asarray(of_query), of_items, k) for of_query, of_items in parts])
 
 
 def _recall(judged: JudgedQueries, queries: np.ndarray, lists: np.ndarray, relevant: float, k: int) -> np.ndarray:

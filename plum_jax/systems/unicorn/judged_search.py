@@ -89,8 +89,7 @@ class JudgedSearch:
 
     def untrained(self, judged: JudgedQueries, directory: epath.Path) -> FittedSearch:
         """What it reads, and the network."""
-        learnt = [text for text, fold in zip(judged.queries, judged.fold, strict=True) if fold == TRAIN]
-        words = KnownWords.of(learnt, judged.texts)
+        words = KnownWords.of(judged.training_queries, judged.texts)
         vectors = embed_texts([*judged.queries, *judged.texts], self.text_dim, "queries and items")
         of_queries, of_items = np.split(vectors, [len(judged.queries)])
         nothing = np.zeros((1, self.text_dim), np.float32)

@@ -1,0 +1,197 @@
+"""A cross-encoder: a language model reads query and item in one text; what is read, and how pairs are scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+from etils import epath
+
+from plum_jax import artifact
+from plum_jax.corpus.features.text import embed_texts
+from plum_jax.corpus.sources.judgements import JudgedQueries
+from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
+from plum_jax.encoders.token_rows import token_rows
+from plum_jax.feeds.batches import Batch
+from plum_jax.model.int8 import dequantised
+from plum_jax.relevance.cross_network import CrossNetwork
+from plum_jax.relevance.pairs import Pairs
+from plum_jax.relevance.pruning import depth_of
+
+STEP = 16  # lengths are multiples of it, so that few programs are compiled
+_BLOCK = 64  # pairs of one device call
+
+
+class CrossTexts(NamedTuple):
+    """Queries or items as they are read.
+
+    Attributes:
+      tokens: int32 [n, T], 0 behind the text.
+      lengths: int32 [n].
+      vectors: float32 [n, E], wordllama's, of length one or zero.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    vectors: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEncoder:
+    """A language model over " query, end of line,  item" in small letters: a word has the same pieces in either.
+
+    Attributes:
+      language_model: imported, or a small decoder from random parameters.
+      query_length, item_length: tokens that are read of each; what is longer is cut.
+      text_dim: of the text vectors whose cosine the head reads.
+    """
+
+    language_model: LanguageModel = LanguageModel()
+    query_length: int = 16
+    item_length: int = 48
+    text_dim: int = 256
+
+    def reader(self, judged: JudgedQueries, classes: int, directory: epath.PathLike) -> CrossReader:
+        """What training and scoring read.
+
+        Args:
+          judged: queries and items; pieces of text, where they are trained, are of the training queries and all items.
+          classes: C.
+          directory: gets the pieces.
+        """
+        texts = (text.lower() for text in (*judged.training_queries, *judged.texts))
+        start = self.language_model.start(texts, directory)
+        rows = token_rows(start.text, [f" {text.lower()}" for text in judged.texts], self.item_length)
+        return CrossReader(self, start, classes, CrossTexts(*rows, embed_texts(judged.texts, self.text_dim, "items")))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CrossReader:
+    """Tokens of queries and items, put together pair by pair.
+
+    Attributes:
+      config: of it.
+      start: what training begins with.
+      classes: C.
+      items: all items.
+    """
+
+    config: CrossEncoder
+    start: LanguageModelStart
+    classes: int
+    items: CrossTexts
+
+    @property
+    def layers(self) -> int:
+        """Of the language model."""
+        return self.start.config.num_layers
+
+    @property
+    def network(self) -> CrossNetwork:
+        """Of that depth."""
+        return self.of_depth(self.layers)
+
+    def of_depth(self, layers: int) -> CrossNetwork:
+        """A network of so many of the layers."""
+        config = dataclasses.replace(
+            self.start.config, num_layers=layers, layer_windows=self.start.config.layer_windows[:layers]
+        )
+        return CrossNetwork(config, self.start.vocab_size, self.classes)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of all that is read but the weights."""
+        return artifact.fingerprint(self.start.fingerprint, *self.items)
+
+    def read_queries(self, texts: Sequence[str]) -> CrossTexts:
+        """Queries, each with the end of its line and without an end of text."""
+        rows = token_rows(self.start.text, [f" {text.lower()}\n" for text in texts], self.config.query_length + 1)
+        vectors = embed_texts(texts, self.config.text_dim, "queries")
+        return CrossTexts(rows.tokens[:, :-1], rows.lengths - 1, vectors)
+
+    def lengths(self, queries: CrossTexts, pairs: Pairs) -> np.ndarray:
+        """int32 [n], tokens of each pair."""
+        return queries.lengths[pairs.query] + self.items.lengths[pairs.item]
+
+    def columns(self, queries: CrossTexts, pairs: Pairs) -> Batch:
+        """Of a `CrossNetwork`; T is the longest pair, up to a multiple of `STEP`."""
+        of_query, lengths = queries.lengths[pairs.query, None], self.lengths(queries, pairs)
+        places = np.arange(-(-int(lengths.max()) // STEP) * STEP)[None]
+        in_query = np.minimum(places, queries.tokens.shape[1] - 1)
+        in_item = np.clip(places - of_query, 0, self.items.tokens.shape[1] - 1)
+        tokens = np.where(
+            places < of_query,
+            queries.tokens[pairs.query[:, None], in_query],
+            self.items.tokens[pairs.item[:, None], in_item],
+        )
+        tokens = np.where(places < lengths[:, None], tokens, 0).astype(np.int32)
+        cosines = np.sum(queries.vectors[pairs.query] * self.items.vectors[pairs.item], axis=1)
+        return {"tokens": tokens, "lengths": lengths, "query_lengths": of_query[:, 0], "cosines": cosines}
+
+    def initial(self, network: CrossNetwork, start: Any, key: jax.Array) -> Any:
+        """Parameters with their logical axes.
+
+        Args:
+          network: of the depth that they are for.
+          start: parameters of such a network, host arrays; None: the language model's, where it has some, and a random
+            head.
+          key: of what is random.
+        """
+        boxed = network.init(key, self.columns(self.items, Pairs(*np.zeros((3, 1), np.int32))))["params"]
+        if start is not None:
+            return _replaced(boxed, start)
+        if self.start.params is None:
+            return boxed
+        return {**boxed, "encoder": {"decoder": _replaced(boxed["encoder"]["decoder"], self.start.params)}}
+
+    def scorer(self, params: Any) -> CrossScorer:
+        """Parameters of any depth, as a model that is asked."""
+        return CrossScorer(self, self.of_depth(depth_of(params)), jax.device_put(params))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CrossScorer:
+    """Attributes:
+    reader: texts.
+    network: of the depth that the parameters have.
+    params: arrays, or `Int8Weights` among them.
+    """
+
+    reader: CrossReader
+    network: CrossNetwork
+    params: Any
+
+    def logits(self, queries: CrossTexts, pairs: Pairs) -> np.ndarray:
+        """float32 [n, C]. Pairs of about one length are computed together."""
+        found = np.zeros((len(pairs), self.network.classes), np.float32)
+        order = np.argsort(self.reader.lengths(queries, pairs), kind="stable")
+        for start in range(0, len(order), _BLOCK):
+            rows = order[start : start + _BLOCK]
+            filled = np.pad(rows, (0, _filled(len(rows)) - len(rows)), mode="edge")
+            batch = self.reader.columns(queries, pairs.of(filled))
+            found[rows] = np.asarray(_apply(self.network, self.params, batch))[: len(rows)]
+        return found
+
+
+def _filled(rows: int) -> int:
+    """Rows of the compiled program that takes so many: few programs, and a small batch is not computed as a large."""
+    return next(size for size in (8, 24, _BLOCK) if rows <= size)
+
+
+def _replaced(boxed: Any, values: Any) -> Any:
+    """Values with the axes of `boxed`."""
+
+    def one(box: Any, value: Any) -> Any:
+        return box.replace_boxed(value) if isinstance(box, nn.Partitioned) else value
+
+    return jax.tree.map(one, boxed, values, is_leaf=lambda x: isinstance(x, nn.Partitioned))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(network: CrossNetwork, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+    return network.bind({"params": dequantised(params)})(batch)
