@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
@@ -49,9 +50,13 @@ class KnownWords:
         """Rows of an embedding, with that of padding."""
         return 1 + len(self.words)
 
+    @functools.cached_property
+    def _number(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.words, start=1)}
+
     def numbers(self, texts: Sequence[str], length: int) -> np.ndarray:
         """int32 [n, length], the first known words of each text, 0 behind the last."""
-        number = {word: place for place, word in enumerate(self.words, start=1)}
+        number = self._number
         found = np.zeros((len(texts), length), np.int32)
         for row, text in zip(found, texts, strict=True):
             known = [number[word] for word in words_of(text) if word in number][:length]
@@ -63,8 +68,7 @@ class KnownWords:
         words = words_of(text)
         if not words:
             raise ValueError(f"expected a query with at least one word that is no stop word, got {text!r}")
-        known = set(self.words)
-        if not any(word in known for word in words):
+        if not any(word in self._number for word in words):
             raise ValueError(
                 f"no word of the query {text!r} is known ({', '.join(words)}): expected one of the {len(self.words):,} "
                 "words of training queries and item texts"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import numpy as np
 from etils import epath
 
 from plum_jax import artifact
@@ -16,7 +14,7 @@ from plum_jax.encoders.token_rows import token_rows
 from plum_jax.query_understanding.behaviour import Behaviour
 from plum_jax.query_understanding.log import QueryLog
 from plum_jax.query_understanding.networks import LanguageNetwork
-from plum_jax.query_understanding.training import Columns, Schooling, Trained, of_conversions, trained
+from plum_jax.query_understanding.training import Columns, NetworkClassifier, Schooling, of_conversions, trained
 from plum_jax.text.files import TextPieces
 
 
@@ -40,11 +38,12 @@ class LanguageClassifier:
     pooling: Pooling = "last"
     schooling: Schooling = Schooling()
 
-    def fit(self, log: QueryLog, directory: epath.Path) -> FittedLanguageClassifier:
+    def fit(self, log: QueryLog, directory: epath.Path) -> NetworkClassifier:
+        """Learns what the training queries converted to, from prompts that do not know it."""
         learnt = log.learnt_queries
         queries = [log.texts[query] for query in learnt]
         if self.behaviour is None:
-            prompts, conversions, in_use = queries, log.conversions[learnt], list
+            prompts, conversions, in_use = queries, log.conversions[learnt], as_they_are
         else:
             made = self.behaviour.training_prompts(log)
             prompts, conversions, in_use = made.texts, made.conversions, self.behaviour.reader(log).prompts
@@ -57,8 +56,8 @@ class LanguageClassifier:
             artifact.fingerprint(log.fingerprint, start.fingerprint),
         )
         given = {} if start.params is None else {"encoder": {"decoder": start.params}}
-        model = trained(network, self.schooling, lesson, directory, given, described=self)
-        return FittedLanguageClassifier(reader, model)
+        params, facts = trained(network, self.schooling, lesson, directory, given, described=self)
+        return NetworkClassifier(network, params, reader, facts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,16 +78,6 @@ class PromptReader:
         return token_rows(self.text, self.prompts(texts), self.length).columns()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FittedLanguageClassifier:
-    """A trained `LanguageClassifier`."""
-
-    reader: PromptReader
-    trained: Trained
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        return self.trained.facts
-
-    def shares(self, texts: Sequence[str]) -> np.ndarray:
-        return self.trained.shares(texts, self.reader)
+def as_they_are(texts: Sequence[str]) -> list[str]:
+    """Prompts that say nothing but the query."""
+    return list(texts)

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import scipy.sparse
@@ -73,8 +74,8 @@ def trained(
     directory: epath.Path,
     start: Mapping[str, Any] | None = None,
     described: Any = None,
-) -> Trained:
-    """Trains, or goes on, or reads what was trained.
+) -> tuple[Any, dict[str, Any]]:
+    """Trains, or goes on, or reads what was trained: parameters (host arrays), and facts for `results.jsonl`.
 
     Args:
       network: `(batch, deterministic) -> logits`.
@@ -101,7 +102,8 @@ def trained(
         description=directory.name,
         described={"classifier": described},
     )
-    return Trained(network, params, training.steps, directory)
+    seconds = round(seconds_of(read_metrics(directory)), 1)
+    return params, {"steps": training.steps, **table_sizes(params), "train_seconds": seconds}
 
 
 def _initial(network: Any, some: Columns, start: Mapping[str, Any]) -> Initialiser:
@@ -114,47 +116,40 @@ def _initial(network: Any, some: Columns, start: Mapping[str, Any]) -> Initialis
         return random
 
     def make(key: jax.Array) -> Any:
-        import flax.linen as nn
-
         return {**nn.unbox(jax.jit(random)(key)), **start}
 
     return FromHost(make)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
-    """A network that was trained.
+class NetworkClassifier:
+    """A network that was trained, as a `FittedClassifier`.
 
     Attributes:
       network, params: with what it says (host arrays).
-      steps: of its training.
-      directory: of the run, whose log knows the seconds.
+      read: queries to its columns, all of one shape but for the rows.
+      facts: for `results.jsonl`.
     """
 
     network: Any
     params: Any
-    steps: int
-    directory: epath.Path
+    read: Callable[[Sequence[str]], Columns]
+    facts: Mapping[str, Any]
 
     @functools.cached_property
     def _on_device(self) -> Any:
         return jax.device_put(self.params)
 
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        seconds = round(seconds_of(read_metrics(self.directory)), 1)
-        return {"steps": self.steps, **table_sizes(self.params), "train_seconds": seconds}
-
-    def shares(self, texts: Sequence[str], read: Callable[[Sequence[str]], Columns]) -> np.ndarray:
-        """float32 [n, C], the softmax, of texts that `read` makes columns of: all of one shape but for the rows."""
+    def shares(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [n, C], the softmax."""
         size = min(_ASKED_AT_ONCE, max(1, len(texts)))
-        found = []
+        found = [np.zeros((0, self.network.num_classes), np.float32)]
         for start in range(0, len(texts), size):
             some = list(texts[start : start + size])
             # Filled up: a batch of another size would be compiled anew.
-            columns = read(some + some[:1] * (size - len(some)))
+            columns = self.read(some + some[:1] * (size - len(some)))
             found.append(np.asarray(_softmax(self.network, self._on_device, columns))[: len(some)])
-        return np.concatenate(found) if found else np.zeros((0, self.network.num_classes), np.float32)
+        return np.concatenate(found)
 
 
 @functools.partial(jax.jit, static_argnums=0)
