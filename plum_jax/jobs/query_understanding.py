@@ -177,7 +177,7 @@ def related(
     seed: int = 0,
     results_file: str | None = None,
 ) -> None:
-    """Prints the complementary items and the substitutes of one item; without one, judges all by the next items of test.
+    """Prints complementary items and substitutes of one item; without one, judges all by the next items of test.
 
     Args:
       model_dir, data, seed, results_file: as of `classify`.
@@ -200,7 +200,9 @@ def related(
         return
     ids = stages.corpus.items["item_id"].to_list()
     if item not in ids:
-        raise ValueError(f"ITEM: expected the id of an item of {stages.corpus.name!r}, such as {ids[0]!r}, got {item!r}")
+        raise ValueError(
+            f"ITEM: expected the id of an item of {stages.corpus.name!r}, such as {ids[0]!r}, got {item!r}"
+        )
     source = np.array([ids.index(item)])
     for title, found in (("complementary", fitted.complementary), ("substitutes", fitted.substitutes)):
         print(f"{title}:")
@@ -212,7 +214,9 @@ def _table(rows: Sequence[Mapping[str, Any]], groups: Sequence[str], metrics: Se
     """A block of lines for each group of queries."""
     lines = []
     for group in groups:
-        lines.append(f"{group} ({rows[0][f'{group}_queries']:,} queries)".ljust(32) + "".join(f"{m:>12s}" for m in metrics))
+        lines.append(
+            f"{group} ({rows[0][f'{group}_queries']:,} queries)".ljust(32) + "".join(f"{m:>12s}" for m in metrics)
+        )
         for row in rows if rows[0][f"{group}_queries"] else ():
             lines.append(f"  {row['name']:30s}" + "".join(f"{row[f'{group}_{m}']:12.4f}" for m in metrics))
     return "\n".join(lines)

@@ -31,11 +31,11 @@ class KnownItemQueries:
     """Simulated queries for known items (Azzopardi, de Rijke & Balog, SIGIR 2007, section 3, "popularity and
     discrimination").
 
-    A user who takes an item has searched with a few different words of its text, drawn in proportion to
-    tf * log(N / df) over the items' texts, tf being 1 here, for words that stand there; each is with probability `noise`
-    replaced by one of the whole collection, in proportion to how often it is there (the paper's lambda). The words stand
-    in the text's order, so that queries repeat. Deviations: the length is 1 to 3 by `lengths`, where the paper draws it
-    from a Poisson distribution; words are drawn without replacement.
+    A user who takes an item has searched with a few different words of its text, drawn in proportion to tf * log(N /
+    df) over the items' texts, tf being 1 here, for words that stand there; each is with probability `noise` replaced by
+    one of the whole collection, in proportion to how often it is there (the paper's lambda). The words stand in the
+    text's order, so that queries repeat. Deviations: the length is 1 to 3 by `lengths`, where the paper draws it from a
+    Poisson distribution; words are drawn without replacement.
 
     Attributes:
       fields: text of items that words are drawn from.

@@ -1,4 +1,4 @@
-"""The fastText-like classifier, trained on conversions; and the student, the same network taught by another classifier."""
+"""The fastText-like classifier, trained on conversions; and the student, the same network with a teacher."""
 
 from __future__ import annotations
 

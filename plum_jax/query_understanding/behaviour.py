@@ -32,9 +32,9 @@ class TrainingPrompts(NamedTuple):
 class Behaviour:
     """What a prompt says of behaviour: "opi shatter : 7 nail polish, 2 top coats", shares in tenths.
 
-    For training, the events are dealt into parts, and the prompt of an event is made of the other parts' conversions: it
-    never knows the event itself, nor, by what is missing, what the event was, as it would if that one alone were left
-    out of the counts. A query whose events lie in several parts has a prompt for each.
+    For training, the events are dealt into parts, and the prompt of an event is made of the other parts' conversions:
+    it never knows the event itself, nor, by what is missing, what the event was, as it would if that one alone were
+    left out of the counts. A query whose events lie in several parts has a prompt for each.
 
     Attributes:
       similar: which queries count, and how much.

@@ -10,7 +10,7 @@ import numpy as np
 
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.query_understanding.classifier import FittedClassifier
-from plum_jax.query_understanding.log import BANDS, TAIL, QueryLog
+from plum_jax.query_understanding.log import BANDS, QueryLog
 
 METRICS = ("hit@1", "precision", "recall", "hit@1_level_2")
 _THRESHOLDS = np.round(np.arange(0.05, 0.65, 0.05), 2)
@@ -64,9 +64,9 @@ class Judged:
 def judged(log: QueryLog, fitted: FittedClassifier, at_most: int | None = None) -> Judged:
     """Figures of each test query, with the threshold that is best on validation queries.
 
-    What is to be found are the classes of all items that were taken after the query in the test fold; every query counts
-    once. "precision" and "recall" are of the classes that `Choice` gives, "hit@1" says whether the first of them is to be
-    found, "hit@1_level_2" the same of the categories of level 2, whose shares are the sums of those below.
+    What is to be found are the classes of all items that were taken after the query in the test fold; every query
+    counts once. "precision" and "recall" are of the classes that `Choice` gives, "hit@1" says whether the first of them
+    is to be found, "hit@1_level_2" the same of the categories of level 2, whose shares are the sums of those below.
 
     Args:
       log: the queries.

@@ -34,8 +34,8 @@ class QueryLogConfig:
     def __post_init__(self) -> None:
         if self.categories.field in self.queries.fields:
             raise ValueError(
-                f"queries are drawn from {self.queries.fields} and are to find {self.categories.field!r}: a query would "
-                "say its category; leave that field out of QUERY_TEXT"
+                f"queries are drawn from {self.queries.fields} and are to find {self.categories.field!r}: a query "
+                "would say its category; leave that field out of QUERY_TEXT"
             )
 
     def of(self, split: Split) -> QueryLog:

@@ -106,7 +106,7 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def judged_related(split: Split, fitted: FittedRelatedItems, k: int = 10) -> list[dict[str, float | str]]:
-    """How often the item that a user takes next, held out for test, is among the first k of each list of the one before.
+    """How often the item that a user takes next, the test item, is among the first k of each list of the one before.
 
     Rows "popular", "watched together" (all categories), "complementary", "substitute" and "both by turns"; the same for
     next items of another category and of the same. Differences are to "popular" and, of "both by turns", to "watched
@@ -141,9 +141,7 @@ def judged_related(split: Split, fitted: FittedRelatedItems, k: int = 10) -> lis
 
 
 def by_turns(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """int32 [n, k] of two lists int32 [n, k] each, which share no item: one of each by turns, what is missing of one from
-    the other.
-    """
+    """int32 [n, k] of lists int32 [n, k] that share no item: one of each by turns, what one lacks from the other."""
     k = first.shape[1]
     both = np.stack([first, second], axis=2).reshape(len(first), 2 * k)
     order = np.argsort(both == NOTHING, axis=1, kind="stable")[:, :k]

@@ -13,11 +13,11 @@ import scipy.sparse
 from plum_jax.corpus.features.text import item_texts
 from plum_jax.corpus.splits import FOLDS, Split
 from plum_jax.evaluation.metrics import paired_bootstrap
+from plum_jax.queries.words import words_of
 from plum_jax.query_understanding.log import QueryLog
 from plum_jax.query_understanding.rewrite_pairs import KINDS
 from plum_jax.query_understanding.rewriter import FittedRewriter
 from plum_jax.query_understanding.similar import ByText, numbers_of_words, word_matrix
-from plum_jax.queries.words import words_of
 
 ORIGINAL, ALL_KINDS, NEAREST = "original", "one of each", "nearest"
 
@@ -71,10 +71,10 @@ def judged_rewrites(
     """Rows "original", each kind of rewrite, "one of each" kind and "nearest", the training queries that are nearest by
     text: `count` further queries for all but the first.
 
-    "zero" is the share of test events whose query, with its rewrites, finds nothing, "recall@k" that of events whose item
-    is among the first k found, the query's own before those of its rewrites. "zero_query_recall@k" is of the events whose
-    query alone finds nothing. Differences are to "original" and, where that is another, to "nearest", by paired bootstrap
-    over events.
+    "zero" is the share of test events whose query, with its rewrites, finds nothing, "recall@k" that of events whose
+    item is among the first k found, the query's own before those of its rewrites. "zero_query_recall@k" is of the
+    events whose query alone finds nothing. Differences are to "original" and, where that is another, to "nearest", by
+    paired bootstrap over events.
 
     Args:
       log, fitted, search: queries, rewrites, and how items are found.
@@ -89,8 +89,9 @@ def judged_rewrites(
     asked, of_event = np.unique(log.query[events], return_inverse=True)
     texts = [log.texts[query] for query in asked]
     written: dict[str, list[list[str]]] = {ORIGINAL: [[] for _ in texts]}
-    written |= {kind: fitted.rewrites(kind, texts, count) for kind in KINDS}
-    written[ALL_KINDS] = [[some[0] for some in of_text if some] for of_text in zip(*(written[kind] for kind in KINDS))]
+    of_kinds = [fitted.rewrites(kind, texts, count) for kind in KINDS]
+    written |= dict(zip(KINDS, of_kinds, strict=True))
+    written[ALL_KINDS] = [[some[0] for some in of_text if some] for of_text in zip(*of_kinds, strict=True)]
     written[NEAREST] = nearest_queries(fitted.allowed, texts, count)
     values = {name: _values(search, texts, some, of_event, item, k) for name, some in written.items()}
     empty = values[ORIGINAL]["zero"] > 0
@@ -106,7 +107,9 @@ def nearest_queries(allowed: Sequence[str], texts: Sequence[str], count: int) ->
     """The allowed queries nearest to each text by text vectors, less the text itself."""
     found = ByText(nearest=count + 1).index(allowed).similarities(texts)
     lists = np.split(found.indices, found.indptr[1:-1])
-    return [[allowed[one] for one in some if allowed[one] != text][:count] for some, text in zip(lists, texts)]
+    return [
+        [allowed[one] for one in some if allowed[one] != text][:count] for some, text in zip(lists, texts, strict=True)
+    ]
 
 
 def _values(
@@ -117,7 +120,7 @@ def _values(
     item: np.ndarray,
     k: int,
 ) -> dict[str, np.ndarray]:
-    """"zero" and "recall@k" of each event."""
+    """ "zero" and "recall@k" of each event."""
     asked = [query for text, some in zip(texts, written, strict=True) for query in (text, *some)]
     lists = search.found(asked, k)
     ends = np.cumsum([1 + len(some) for some in written])

@@ -63,9 +63,9 @@ class Serving:
         student: NetworkClassifier,
         directory: epath.PathLike,
     ) -> None:
-        """The artefact "query_understanding", which `open_served` reads and which needs no log: what teacher and rewriter
-        say of the head's and the torso's queries ("query", "categories", "shares" and a column of each kind of rewrite),
-        and the student.
+        """The artefact "query_understanding", which `open_served` reads and which needs no log: what teacher and
+        rewriter say of the head's and the torso's queries ("query", "categories", "shares" and a column of each kind of
+        rewrite), and the student.
         """
         frequent = [log.texts[query] for query in np.flatnonzero(log.band != TAIL)]
         categories = [log.taxonomy.ids[one] for one in log.classes]

@@ -20,9 +20,9 @@ _TIMED, _UNCOUNTED = 200, 5
 def judged_serving(
     log: QueryLog, service: QueryUnderstanding, teacher: FittedClassifier, at_most: int | None = None
 ) -> dict[str, Any]:
-    """Of test requests (events, not distinct queries): "table_share", those that the table answers; "hit@1", those whose
-    first category is that of the item taken, as served and by the teacher for all; and "_ms", the median milliseconds of
-    a single request by each way.
+    """Of test requests (events, not distinct queries): "table_share", those that the table answers; "hit@1", those
+    whose first category is that of the item taken, as served and by the teacher for all; and "_ms", the median
+    milliseconds of a single request by each way.
 
     Args:
       log: whose requests.

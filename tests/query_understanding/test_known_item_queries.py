@@ -1,4 +1,4 @@
-"""Queries are words of the item, in its order, as often as tf idf says; the log counts what training events alone say."""
+"""Queries are words of the item, as often as tf idf says; the log counts what training events alone say."""
 
 import numpy as np
 import planted_queries
