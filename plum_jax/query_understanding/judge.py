@@ -116,7 +116,7 @@ def means(log: QueryLog, found: Judged) -> dict[str, Any]:
 
 def differences(log: QueryLog, found: Judged, base: Judged) -> dict[str, float]:
     """ "<band>_<metric>_difference" of the same queries with its 95% interval "_low", "_high"."""
-    row = {}
+    row: dict[str, float] = {}
     for group, rows in groups_of(log, found.queries).items():
         for name in METRICS if len(rows) else ():
             one = paired_bootstrap(found.values[name][rows], base.values[name][rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -105,7 +106,7 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
     return np.where(np.take_along_axis(scores, best, axis=1) > 0, best, NOTHING).astype(np.int32)
 
 
-def judged_related(split: Split, fitted: FittedRelatedItems, k: int = 10) -> list[dict[str, float | str]]:
+def judged_related(split: Split, fitted: FittedRelatedItems, k: int = 10) -> list[dict[str, Any]]:
     """How often the item that a user takes next, the test item, is among the first k of each list of the one before.
 
     Rows "popular", "watched together" (all categories), "complementary", "substitute" and "both by turns"; the same for
@@ -129,7 +130,7 @@ def judged_related(split: Split, fitted: FittedRelatedItems, k: int = 10) -> lis
     groups = {"": np.ones(len(target), bool), "_other_category": ~same, "_same_category": same}
     rows = []
     for name, of_user_hits in hits.items():
-        row: dict[str, float | str] = {"list": name, "users": len(target), "share_same_category": float(same.mean())}
+        row: dict[str, Any] = {"list": name, "users": len(target), "share_same_category": float(same.mean())}
         for group, chosen in groups.items():
             values, key = of_user_hits[chosen], f"recall@{k}{group}"
             row |= {key: float(values.mean()), f"{key}_se": float(values.std() / np.sqrt(max(len(values), 1)))}

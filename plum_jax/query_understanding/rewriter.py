@@ -116,6 +116,7 @@ class FittedRewriter:
         """The trie, and the query that each row of pieces is."""
         rows = token_rows(self.text, self.allowed, self.config.target_length).tokens
         end = self.text.special_ids.eos
+        assert end is not None, "rows of tokens have ends"
         behind = np.cumsum(rows == end, axis=1) > 0
         codes = np.where(behind, end, rows)  # filled with the end
         of_row = {tuple(row): query for row, query in zip(codes.tolist(), self.allowed, strict=True)}
