@@ -100,7 +100,8 @@ def rewrite(
     rows = [run_record(f"rewrites: {row['rewrites']}", row, **facts) for row in rows]
     write_results(stages.directory, rows, results_file)
     for row in rows:
-        figures = "".join(f"  {name} {row[name]:.4f}" for name in ("zero", f"recall@{k}", f"zero_query_recall@{k}"))
+        shown = [name for name in ("zero", f"recall@{k}", f"zero_query_recall@{k}") if name in row]
+        figures = "".join(f"  {name} {row[name]:.4f}" for name in shown)
         print(f"{row['rewrites']:12s}{figures}")
 
 
