@@ -43,9 +43,9 @@ def main() -> None:
     for band in BANDS:
         heading(band, "less", *METRICS.values())
         for name in classifiers:
-            if "base" in by_name[name][0]:
-                keys = [f"{band}_{metric}_difference" for metric in METRICS]
-                line(name, by_name[name][0]["base"], *(difference_over_users(by_name[name], key) for key in keys))
+            for base in by_name[name][0]["bases"]:
+                keys = [f"{band}_{metric}_over_{base}" for metric in METRICS]
+                line(name, base, *(over(by_name[name], key) for key in keys))
     print_rewrites([by_name[name] for name in names if name.startswith("rewrites: ")])
     print_served(by_name["served"])
     heading("next item", *RELATED.values(), "R@10 less popular", "R@10 less watched together")

@@ -28,7 +28,7 @@ def classify(
     data: Data,
     log: QueryLogConfig,
     classifiers: Mapping[str, Classifier],
-    base: Mapping[str, str] | None = None,
+    bases: Mapping[str, Sequence[str]] | None = None,
     max_queries: int | None = None,
     seed: int = 0,
     results_file: str | None = None,
@@ -40,7 +40,7 @@ def classify(
       data: the events.
       log: queries and categories.
       classifiers: name -> classifier, in the order of the table.
-      base: name of a classifier -> the one that it is compared with, query by query; None: no differences.
+      bases: name of a classifier -> those that it is compared with, query by query; None: no differences.
       max_queries: of the validation and the test fold, evenly spread; None: all.
       seed: of the run.
       results_file: a study's `results.jsonl` that also gets the rows.
@@ -48,10 +48,12 @@ def classify(
     Raises:
       ValueError: no classifier, or a base that is none of them.
     """
-    base = base or {}
+    bases = bases or {}
     if not classifiers:
         raise ValueError("expected at least one classifier to train, got none: set CLASSIFIERS")
-    require_base(base, classifiers)
+    for name, others in bases.items():
+        for other in others:
+            require_base({name: other}, classifiers)
     stages = data.stages(model_dir)
     made, found, rows = log.of(stages.split), {}, []
     for name, classifier in classifiers.items():
@@ -62,8 +64,9 @@ def classify(
         facts["wall_seconds"] = round(time.perf_counter() - begun, 1)
         rows.append(run_record(name, judge.means(made, found[name]), **facts))
     for row in rows:
-        if (other := base.get(row["name"])) is not None:
-            row |= {"base": other, **judge.differences(made, found[row["name"]], found[other])}
+        row["bases"] = list(bases.get(row["name"], ()))
+        for other in row["bases"]:
+            row |= judge.differences(made, found[row["name"]], found[other], other)
     write_results(stages.directory, rows, results_file)
     print(_table(rows, ["all", *BANDS, judge.NEW], judge.METRICS[:3]))
 
@@ -140,9 +143,9 @@ def serve(
     service = serving.open_served(stages.directory / SERVED)
     row = serving_judge.judged_serving(made, service, taught, max_queries)
     common = {"data": stages.corpus.name, "seed": seed}
-    of_student = {**judge.means(made, found), **judge.differences(made, found, of_teacher)}
+    of_student = {**judge.means(made, found), **judge.differences(made, found, of_teacher, teacher_name)}
     rows = [
-        run_record(STUDENT, of_student, **common, base=teacher_name, **learnt.facts),
+        run_record(STUDENT, of_student, **common, bases=[teacher_name], **learnt.facts),
         run_record("served", row, **common, teacher_parameters=taught.facts.get("parameters")),
     ]
     write_results(stages.directory, rows, results_file)

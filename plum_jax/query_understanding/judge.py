@@ -114,13 +114,13 @@ def means(log: QueryLog, found: Judged) -> dict[str, Any]:
     return row
 
 
-def differences(log: QueryLog, found: Judged, base: Judged) -> dict[str, float]:
-    """ "<band>_<metric>_difference" of the same queries with its 95% interval "_low", "_high"."""
+def differences(log: QueryLog, found: Judged, base: Judged, base_name: str) -> dict[str, float]:
+    """ "<band>_<metric>_over_<base_name>", of the same queries, with its 95% interval "_low" and "_high"."""
     row: dict[str, float] = {}
     for group, rows in groups_of(log, found.queries).items():
         for name in METRICS if len(rows) else ():
             one = paired_bootstrap(found.values[name][rows], base.values[name][rows])
-            key = f"{group}_{name}_difference"
+            key = f"{group}_{name}_over_{base_name}"
             row |= {key: one.mean, f"{key}_low": one.low, f"{key}_high": one.high}
     return row
 

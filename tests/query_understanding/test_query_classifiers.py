@@ -178,7 +178,7 @@ def test_figures_are_by_definition(log, fitted):
     seen = log.frequency[asked] > 0
     assert row["new_queries"] == (~seen).sum()
     assert row["all_hit@1"] == pytest.approx(found.values["hit@1"].mean())
-    assert set(differences(log, found, found).values()) == {0.0}
+    assert set(differences(log, found, found, "itself").values()) == {0.0}
 
 
 def test_a_threshold_and_a_level_are_what_they_say(log):
