@@ -57,6 +57,10 @@ TOWERS += gin(SEARCH_PIECES=300, SEARCH_WIDTH=16)
 FOLDS = gin({f"category_paths.CategoryQueries.{name}": 0.34 for name in ("held_out", "validation")})
 PRODUCTS = (*TOWERS, *FOLDS, *gin(SEARCH_HISTORY=2))
 UNICORN = gin(UNICORN_BATCH_SIZE=16, UNICORN_EPOCHS=1, UNICORN_CLUSTERS=2)
+QUERIES = gin(
+    BAG_EPOCHS=1, LM_EPOCHS=1, BEHAVIOUR_EPOCHS=1, STUDENT_EPOCHS=1, REWRITER_EPOCHS=1, BAG_WIDTH=8, BAG_BUCKETS=64
+)
+QUERIES += gin(PIECES=300, LM_LAYERS=1, LM_WIDTH=32, LM_HEADS=1, LM_MLP=32, UNLABELLED=20)
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
 TRUNK = gin(TRUNK_EPOCHS=None, TRUNK_STEPS=2, TRUNK_HISTORY_LENGTH=16, TRUNK_ROW_LENGTH=16, TRUNK_STRIDE=8)
 TUNE = gin(TUNE_EPOCHS=None, TUNE_STEPS=2)
@@ -146,6 +150,14 @@ GROUPS = {
         Given("plum relevance.gin", "docs/relevance.md", (*RELEVANCE, *TWO_RELEVANCE)),
         Given("plum relevance_ask.gin", "docs/relevance.md", (*RELEVANCE, *gin(QUERY="'amber film'"), *TWO_RELEVANCE)),
     ],
+    "queries are understood": [
+        Given("plum query_understanding.gin beauty.gin", "docs/query_understanding.md", QUERIES),
+        Given("plum query_rewrites.gin beauty.gin", "docs/query_understanding.md", QUERIES),
+        Given("plum query_serving.gin beauty.gin", "docs/query_understanding.md", QUERIES),
+        # What the one before has written: the words of the miniature's titles are others than the page's.
+        Given("plum query_ask.gin", "docs/query_understanding.md", gin(QUERY="'the amber film'")),
+        Given("plum related_items.gin beauty.gin", "docs/query_understanding.md"),
+    ],
     "days": [Given("plum days.gin ml_100k.gin cpu_tiny.gin", "docs/days.md", (*DAYS, *ML_100K))],
     "product search": [
         Given("plum product_search.gin beauty.gin", "docs/product_search.md", PRODUCTS),
@@ -178,6 +190,7 @@ PAGES = [
     Given("python experiments/steering/table.py"),
     Given("python experiments/days/table.py"),
     Given("python experiments/relevance/table.py"),
+    Given("python experiments/query_understanding/table.py"),
 ]
 SLOW = {
     "a study is planned": [
@@ -350,6 +363,7 @@ NOT_RUN = {
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
     "plum study_*.gin ml_1m.gin trunk.gin scaling.gin": "takes GroupLens's files; the same is run on MovieLens-100K",
+    "plum pretrained.gin beauty.gin": "needs weights of another program; tests/encoders and tests/interop have the parts",
     "plum rank.gin": "the trunk's study, on MovieLens-1M; its parts are run on MovieLens-100K",
     "plum liked.gin": "the same",
     "plum cold.gin": "the same",
@@ -434,6 +448,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("trunk", 8),
         ("days", 20),
         ("relevance", 30),
+        ("query_understanding", 60),
     ):
         tables = printed[f"python experiments/{study}/table.py"].splitlines()
         assert len(tables) > least

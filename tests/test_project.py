@@ -131,6 +131,8 @@ def read_with(file: str) -> list[str]:
         return [common] if file == common else [common, file]
     if file == "experiments/trunk/scaling.gin":
         return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
+    if folder == "experiments/query_understanding":
+        return [*corpus, file]
     if folder in ("experiments/unicorn", "experiments/trunk", "experiments/search", "experiments/relevance"):
         return [file]
     if folder == "experiments/days":

@@ -1,0 +1,147 @@
+"""Which queries are alike, and what those that are known converted to."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import faiss
+import numpy as np
+import scipy.sparse
+
+from plum_jax.corpus.features.text import embed_texts
+from plum_jax.queries.words import words_of
+
+_AT_ONCE = 2048  # queries
+
+
+class SimilarQueries(Protocol):
+    """A frozen dataclass, bound in gin: `ByWords`, `ByText`."""
+
+    def index(self, known: Sequence[str]) -> SimilarityIndex:
+        """Of queries that others are to be compared with."""
+
+
+class SimilarityIndex(Protocol):
+    """Of some queries."""
+
+    def similarities(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
+        """float32 [n, known], 0 to 1; what is not alike is left out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ByWords:
+    """The cosine of the queries' words, each weighed by log(N / queries with the word).
+
+    Attributes:
+      power: of the cosine: the higher, the less do queries count that share some words only. A query that is known is
+        its own neighbour, with 1.
+    """
+
+    power: float = 8.0
+
+    def index(self, known: Sequence[str]) -> WordIndex:
+        return WordIndex(tuple(known), self.power)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WordIndex:
+    """`ByWords` of some queries."""
+
+    known: tuple[str, ...]
+    power: float
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        return numbers_of_words(self.known)
+
+    @functools.cached_property
+    def _weights(self) -> np.ndarray:
+        """float32 [W]; 1 is added so that a word of all queries counts for something."""
+        stands = np.diff(word_matrix(self.known, self._numbers).tocsc().indptr)
+        return (1.0 + np.log(len(self.known) / np.maximum(stands, 1))).astype(np.float32)
+
+    def _unit(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
+        weighed = word_matrix(texts, self._numbers)
+        weighed.data *= self._weights[weighed.indices]
+        length = np.sqrt(np.maximum(weighed.multiply(weighed).sum(axis=1), 1e-12))
+        weighed.data /= np.repeat(length, np.diff(weighed.indptr)).astype(np.float32)
+        return weighed
+
+    @functools.cached_property
+    def _columns(self) -> scipy.sparse.csr_array:
+        return self._unit(self.known).T.tocsr()
+
+    def similarities(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
+        found = (self._unit(texts) @ self._columns).tocsr()
+        found.data = np.minimum(found.data, 1.0) ** self.power
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class ByText:
+    """The cosine of text vectors (wordllama's), for the nearest ones.
+
+    Attributes:
+      nearest: so many known queries.
+      power: of the cosine.
+      dim: of the vectors.
+    """
+
+    nearest: int = 20
+    power: float = 16.0
+    dim: int = 256
+
+    def index(self, known: Sequence[str]) -> TextIndex:
+        vectors = embed_texts(known, self.dim, "similar queries")
+        index = faiss.IndexFlatIP(self.dim)
+        index.add(vectors)
+        return TextIndex(index, self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextIndex:
+    """`ByText` of some queries."""
+
+    index: faiss.IndexFlatIP
+    config: ByText
+
+    def similarities(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
+        nearest = min(self.config.nearest, self.index.ntotal)
+        cosine, found = self.index.search(embed_texts(texts, self.config.dim, "similar queries"), nearest)
+        values = np.maximum(cosine, 0.0) ** self.config.power
+        starts = np.arange(0, values.size + 1, nearest)
+        shape = (len(texts), self.index.ntotal)
+        return scipy.sparse.csr_array((values.ravel(), found.ravel().astype(np.int64), starts), shape=shape)
+
+
+def converted(index: SimilarityIndex, counts: scipy.sparse.csr_array, texts: Sequence[str]) -> np.ndarray:
+    """float32 [n, C]: what queries like each text converted to, each share of them; zeros where none is alike.
+
+    Args:
+      index: of the known queries.
+      counts: float32 [known, C], their conversions.
+      texts: n queries.
+    """
+    found = np.zeros((len(texts), counts.shape[1]), np.float32)
+    for start in range(0, len(texts), _AT_ONCE):
+        some = texts[start : start + _AT_ONCE]
+        found[start : start + len(some)] = (index.similarities(some) @ counts).toarray()
+    total = found.sum(axis=1, keepdims=True)
+    return found / np.where(total > 0, total, 1.0)
+
+
+def numbers_of_words(texts: Sequence[str]) -> dict[str, int]:
+    """word -> number, of all words of some texts."""
+    return {word: number for number, word in enumerate({word: 0 for text in texts for word in words_of(text)})}
+
+
+def word_matrix(texts: Sequence[str], numbers: Mapping[str, int]) -> scipy.sparse.csr_array:
+    """float32 [n, W], 1 for each known word of a text."""
+    found = [[numbers[word] for word in words_of(text) if word in numbers] for text in texts]
+    columns = np.fromiter((word for row in found for word in row), np.int64)
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in found], dtype=np.int64)])
+    shape = (len(texts), len(numbers))
+    return scipy.sparse.csr_array((np.ones(len(columns), np.float32), columns, starts), shape=shape)
