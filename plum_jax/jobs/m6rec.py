@@ -28,7 +28,7 @@ def write(
     label: Label,
     pretraining: Pretraining,
     kind: Kind = "explanation",
-    continuing: Continuing = Continuing(),
+    continuing: Continuing | None = None,
     events: int = 200,
     said: str | None = None,
     seed: int = 0,
@@ -47,7 +47,7 @@ def write(
       label: how behaviours ended.
       pretraining: the trunk, trained where it is not yet.
       kind: what is written.
-      continuing: how.
+      continuing: how; None: the likeliest words.
       events: how many, evenly spread.
       said: instead: the user's turn of one conversation, whose answer is printed.
       seed: of the run.
@@ -58,7 +58,7 @@ def write(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"expected KIND to be one of {get_args(Kind)}, got {kind!r}")
-    stages = data.stages(model_dir)
+    continuing, stages = continuing or Continuing(), data.stages(model_dir)
     labelled = label.of(stages.split)
     trunk = pretraining.fit(stages, labelled)
     if said is not None:

@@ -6,7 +6,8 @@ from plum_jax.model.config import DecoderConfig
 
 
 def parameter_counts(config: DecoderConfig, vocab_size: int) -> dict[str, int]:
-    """Parameters by group; `embedding` + `head` + `attention` + `mlp` + `adapter` + `gate` + `router` + `norm` = `total`.
+    """Parameters by group; `embedding` + `head` + `attention` + `mlp` + `adapter` + `gate` + `router` + `norm` =
+    `total`.
 
     Groups are kept apart so that an analysis can follow Kaplan's convention (`non_embedding`) or Chinchilla's
     (`total`). `activated` are those that one token goes through: of the experts only the chosen and the shared ones;

@@ -19,9 +19,8 @@ from plum_jax.training.parameter_roles import path_of
 class Pruned:
     """An optimizer after whose every step the smallest weights of each matrix are 0.
 
-    Their share follows sparsity * (1 - (1 - t)^3), t from 0 to 1 between two shares of the steps, as in the paper of the
-    schedule; what is 0 stays 0 unless one step makes it larger than what is kept. A sparsity of 0 is the optimizer
-    itself, bit for bit.
+    Their share follows sparsity * (1 - (1 - t)^3), t from 0 to 1 between two shares of the steps; what is 0 stays 0
+    unless one step makes it larger than what is kept. A sparsity of 0 is the optimizer itself, bit for bit.
 
     Attributes:
       optimizer: what is wrapped.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plum_jax.retrieval.sampling import Sampling
-from plum_jax.systems.m6rec.network import M6Network, at, ends
+from plum_jax.systems.m6rec.network import M6Network, applied, at, ends
 from plum_jax.systems.m6rec.pretraining import Pretrained
 from plum_jax.systems.m6rec.rows import CANDIDATE, SPECIAL, TextRows
 from plum_jax.systems.m6rec.writer import Text
@@ -38,7 +38,9 @@ class Continuing:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"expected max_tokens of 1 or more, temperature of 0 or more and 0 < top_p <= 1, got {self}")
+            raise ValueError(
+                f"expected max_tokens of 1 or more, temperature of 0 or more and 0 < top_p <= 1, got {self}"
+            )
 
     def write(self, trunk: Pretrained, texts: Sequence[Text]) -> list[str]:
         """What follows each text, whose candidate side is a beginning.
@@ -49,7 +51,7 @@ class Continuing:
         found: list[str] = []
         for start in range(0, len(texts), _ROWS):
             some = texts[start : start + _ROWS]
-            filled = [*some, *some[:1] * (_ROWS - len(some))] if len(texts) > _ROWS else some
+            filled = [*some, *[some[0]] * (_ROWS - len(some))] if len(texts) > _ROWS else some
             found += self._written(trunk, filled, start)[: len(some)]
         return found
 
@@ -87,7 +89,7 @@ def _begun(rows: TextRows, end: int, length: int) -> TextRows:
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _next(network: M6Network, params: Any, batch: Any, key: jax.Array, how: Continuing) -> jax.Array:
     """int32 [B], the token behind each row's last one."""
-    logits = at(network.apply({"params": params}, batch, method="language"), ends(batch))
+    logits = at(applied(network, params, batch, method="language"), ends(batch))
     # Of the special tokens only [EOS] is written.
     allowed = jnp.arange(logits.shape[-1])
     end = network.vocab_size + SPECIAL.index("end")

@@ -7,11 +7,9 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from plum_jax.model.int8 import dequantised
-from plum_jax.systems.m6rec.network import M6Network
+from plum_jax.systems.m6rec.network import M6Network, against, applied
 from plum_jax.systems.m6rec.rows import NOTHING, TextRows
 
 _ROWS = 64  # segments of a device call
@@ -80,11 +78,10 @@ def segments_of(rows: TextRows, row: int) -> list[tuple[int, Key]]:
 @functools.partial(jax.jit, static_argnums=0)
 def below(network: M6Network, params: Any, batch: Any) -> jax.Array:
     """[B, T, D] of rows that are one segment each."""
-    return network.apply({"params": dequantised(params)}, batch, method="kept")
+    return applied(network, params, batch, method="kept")
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def above(network: M6Network, params: Any, states: jax.Array, columns: Any) -> jax.Array:
     """float32 [B], logits of class 1 against class 0, of kept states."""
-    logits = network.apply({"params": dequantised(params)}, states, columns, method="joined")[:, -1]
-    return (logits[:, 1] - logits[:, 0]).astype(jnp.float32)
+    return against(applied(network, params, states, columns, method="joined")[:, -1])

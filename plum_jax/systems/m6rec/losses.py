@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plum_jax.systems.m6rec.network import M6Network
+from plum_jax.systems.m6rec.network import M6Network, applied
 from plum_jax.systems.m6rec.rows import CANDIDATE
 from plum_jax.systems.m6rec.trunk import Batch
 
@@ -40,7 +40,7 @@ class ClassLoss:
     def __call__(self, params: Mapping, batch: Batch, rng: jax.Array | None) -> Sums:
         """Sums of loss and weight; `rng` None: no dropout. Metrics: "log_loss" and "accuracy" of the last exit."""
         rngs = None if rng is None else {"dropout": rng}
-        logits = self.network.apply({"params": params}, batch, deterministic=rng is None, rngs=rngs)
+        logits = applied(self.network, params, batch, deterministic=rng is None, rngs=rngs)
         labels = batch["label"].astype(jnp.int32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[:, None])
         weight = jnp.float32(len(labels))
@@ -62,8 +62,8 @@ class WritingLoss:
     def __call__(self, params: Mapping, batch: Batch, rng: jax.Array | None) -> Sums:
         """Sums of loss and weight over tokens; `rng` None: no dropout."""
         rngs = None if rng is None else {"dropout": rng}
-        arguments = {"deterministic": rng is None, "rngs": rngs, "method": "language"}
-        nats, written = token_nats(self.network.apply({"params": params}, batch, **arguments), batch)
+        logits = applied(self.network, params, batch, method="language", deterministic=rng is None, rngs=rngs)
+        nats, written = token_nats(logits, batch)
         loss, weight = jnp.sum(nats), jnp.sum(written)
         return loss, weight, {"cross_entropy": (loss, weight), "written_share": (weight, jnp.float32(written.size))}
 

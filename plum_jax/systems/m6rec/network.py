@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from plum_jax.model.config import DecoderConfig
+from plum_jax.model.int8 import dequantised
 from plum_jax.model.projections import fan_in, parameter
 from plum_jax.objectives.info_nce import unit
 from plum_jax.systems.m6rec.rows import NOTHING, PROMPT_SEGMENT, USER
@@ -64,7 +66,7 @@ class M6Network(nn.Module):
         self.decoder = TextTrunk(c, self.vocab_size, self.form)
         if heads.soft_prompts:
             init, shape = nn.initializers.normal(c.d_model**-0.5), (heads.soft_prompts, c.d_model)
-            self.soft_prompts = parameter(self, "soft_prompts", init, (None, "embed"), shape, c.param_dtype)
+            self.soft_prompts = parameter(self, "soft_prompts", init, ("length", "embed"), shape, c.param_dtype)
         # Modules: they have parameters only where a task calls them.
         exits = c.num_layers - self.form.split_layers(c.num_layers) if heads.early_exit else 1
         self.classes = ClassWeights(c, exits)
@@ -128,7 +130,7 @@ class M6Network(nn.Module):
         users, items = self.users(user, deterministic), self.items(item, deterministic)
         return users[:, None], items[:, None], jnp.float32(1 / self.heads.temperature)
 
-    def embedded(self, batch: Batch) -> jax.Array:
+    def embedded(self, batch: Batch) -> tuple[jax.Array, Batch]:
         """What the first layer that sees the whole text is given, and its columns: `exits` goes on by layers."""
         return self.prompted(self.decoder.below(self._embedded(batch, True), batch), batch)
 
@@ -164,7 +166,17 @@ class ClassWeights(nn.Module):
     @nn.compact
     def __call__(self) -> jax.Array:
         c, shape = self.config, (self.exits, self.config.d_model, CLASSES)
-        return parameter(self, "kernel", fan_in(1.0, 1, 2, 0), (None, "embed", None), shape, c.param_dtype)
+        return parameter(self, "kernel", fan_in(1.0, 1, 2, 0), ("layers", "embed", "length"), shape, c.param_dtype)
+
+
+def applied(network: M6Network, params: Any, *arguments: Any, method: str = "__call__", **more: Any) -> Any:
+    """What a method gives by parameters, which may be `model.int8`'s."""
+    return network.apply({"params": dequantised(params)}, *arguments, method=method, **more)
+
+
+def against(logits: jax.Array) -> jax.Array:
+    """Class logits [B, 2] as the logit of class 1."""
+    return (logits[:, 1] - logits[:, 0]).astype(jnp.float32)
 
 
 def ends(batch: Batch) -> jax.Array:

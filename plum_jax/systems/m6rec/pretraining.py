@@ -26,7 +26,7 @@ from plum_jax.systems.m6rec.writer import Text, Texts, Writer, lines_for_pieces
 from plum_jax.training import trainer, training_config
 from plum_jax.training.step import FromHost
 
-_PIECE_TEXTS = 20_000  # that pieces are trained on
+_PIECE_TEXTS = 5_000  # that pieces are trained on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Pretraining:
           ValueError: no training event.
         """
         writer = self.texts.writer(events)
-        rows = _some_events(events, max(self.examples, 1), self.training.seed)
+        rows = _some_events(events, max(self.examples, _PIECE_TEXTS), self.training.seed)
         writer.check_learnt(rows)
         heard = [writer.outcome(int(row), float(events.label[row])) for row in rows[:_PIECE_TEXTS]]
         start = self.model.start(
-            lines_for_pieces(heard), directory_of(stages, "pieces", writer.fingerprint, self.model, len(heard))
+            lines_for_pieces(heard), directory_of(stages, "pieces", writer.fingerprint, self.model, self.training.seed)
         )
         tokens = Tokens(start.text, start.vocab_size, self.length)
         untrained = Pretrained(self, start, tokens, writer, None)
         if not self.examples:
             return untrained
-        texts = [text_of(writer, int(row), number) for number, row in enumerate(rows)]
+        texts = [text_of(writer, int(row), number) for number, row in enumerate(rows[: self.examples])]
         batches = ArrayBatches(dict(tokens.rows(texts).columns()), min(self.batch_size, len(texts)), self.training.seed)
         said = training_config.in_steps(self, batches.steps_per_epoch)
         network = untrained.network

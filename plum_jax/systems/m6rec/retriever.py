@@ -1,4 +1,4 @@
-"""M6-Rec in retrieval: the user side's [EOS'] and an item's [EOS] as vectors; an item that nobody took has a text too."""
+"""M6-Rec in retrieval: vectors by the user side's [EOS'] and by an item's [EOS]; a new item has a text as well."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from plum_jax.objectives.info_nce import InfoNce
 from plum_jax.ranking.labels import Label, LabelledEvents
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.stages import Stages
-from plum_jax.systems.m6rec.network import Heads, M6Network
+from plum_jax.systems.m6rec.network import Heads, M6Network, applied
 from plum_jax.systems.m6rec.pretraining import Pretrained, Pretraining, directory_of
 from plum_jax.systems.m6rec.rows import TextRows
 from plum_jax.systems.m6rec.serving import blocks_of
@@ -152,4 +152,4 @@ def vectors(network: M6Network, params: Any, rows: TextRows, method: str) -> np.
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _vectors(network: M6Network, params: Any, batch: Any, method: str) -> jax.Array:
-    return network.apply({"params": params}, batch, method=method)
+    return applied(network, params, batch, method=method)

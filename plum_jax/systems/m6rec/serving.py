@@ -7,11 +7,10 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from plum_jax.model.int8 import dequantised, quantised, size_in_bytes
-from plum_jax.systems.m6rec.network import M6Network
+from plum_jax.model.int8 import quantised, size_in_bytes
+from plum_jax.systems.m6rec.network import M6Network, against, applied
 from plum_jax.systems.m6rec.rows import TextRows
 from plum_jax.training.pruning import zero_share
 
@@ -122,22 +121,17 @@ def blocks_of(rows: TextRows, size: int) -> list[TextRows]:
 @functools.partial(jax.jit, static_argnums=0)
 def whole(network: M6Network, params: Any, batch: Any) -> jax.Array:
     """float32 [B], logits of the last layer's exit."""
-    return against(network.apply({"params": dequantised(params)}, batch)[:, -1])
+    return against(applied(network, params, batch)[:, -1])
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def first_states(network: M6Network, params: Any, batch: Any) -> Any:
     """What `next_layer` begins with."""
-    return network.apply({"params": dequantised(params)}, batch, method="embedded")
+    return applied(network, params, batch, method="embedded")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def next_layer(network: M6Network, params: Any, x: jax.Array, columns: Any, number: int) -> tuple[jax.Array, jax.Array]:
     """One layer: its stream, and the logits float32 [B] of its exit."""
-    x, logits = network.apply({"params": dequantised(params)}, x, columns, number, method="layer")
+    x, logits = applied(network, params, x, columns, number, method="layer")
     return x, against(logits)
-
-
-def against(logits: jax.Array) -> jax.Array:
-    """Class logits [B, 2] as the logit of class 1."""
-    return (logits[:, 1] - logits[:, 0]).astype(jnp.float32)

@@ -71,11 +71,11 @@ class TextTrunk(nn.Module):
         if form.embedding_dim:
             shape = (width, c.d_model)
             self.up = parameter(self, "embedding_up", fan_in(1.0, 0, 1), ("rank", "embed"), shape, c.param_dtype)
-        self.special = parameter(self, "special", init, (None, "embed"), (len(SPECIAL), c.d_model), c.param_dtype)
+        self.special = parameter(self, "special", init, ("length", "embed"), (len(SPECIAL), c.d_model), c.param_dtype)
         self.num_split = form.split_layers(c.num_layers)
         if self.num_split:
             shape = (NUM_SEGMENTS, c.d_model)
-            self.segment = parameter(self, "segment", init, (None, "embed"), shape, c.param_dtype)
+            self.segment = parameter(self, "segment", init, ("length", "embed"), shape, c.param_dtype)
         self.transformer = Layers(c, form.shared)
         self.dropout = nn.Dropout(c.dropout_rate)
 

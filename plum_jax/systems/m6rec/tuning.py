@@ -57,10 +57,16 @@ class Tuning:
         """With the adapters of the method."""
         return dataclasses.replace(config, adapter=self.adapter) if "adapter" in self.method else config
 
-    def optimizer(self, optimizer: AdamW) -> AdamW:
-        """One that leaves alone what the method does."""
+    def optimizer(self, optimizer: Any) -> Any:
+        """One that leaves alone what the method does.
+
+        Raises:
+          ValueError: another one than AdamW, of which a part would learn.
+        """
         if self.method == "full":
             return optimizer
+        if not isinstance(optimizer, AdamW):
+            raise ValueError(f"method {self.method!r} tunes by AdamW, got {type(optimizer).__name__}: set M6_OPTIMIZER")
         rules = (*((pattern, 1.0) for pattern in _TUNED[self.method]), (".*", 0.0))
         return dataclasses.replace(optimizer, groups=ParameterGroups(rules))
 

@@ -17,7 +17,6 @@ from plum_jax.ranking.labels import LabelledEvents
 from plum_jax.systems.m6rec.past import Past
 from plum_jax.systems.m6rec.templates import Wording, profile
 
-
 _MARKS = ".,:;?!()'%\""
 
 
@@ -192,7 +191,7 @@ class Writer:
         return Text(self.user(event), (self.said.wording.offer, because))
 
     def conversation(self, event: int) -> Text | None:
-        """What a user may ask, and the event's item as the answer; None where nothing was liked or it has no category."""
+        """What a user may ask, and the event's item as the answer; None where nothing was liked, or for no category."""
         liked = [self.item_of(row) for row in self.behaviours(event) if self.events.label[row] == 1]
         category = self._liked_category(event)
         if not liked or category is None:

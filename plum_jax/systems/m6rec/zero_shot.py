@@ -16,7 +16,7 @@ from plum_jax.ranking.labels import Label
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.stages import Stages
 from plum_jax.systems.m6rec.losses import token_nats
-from plum_jax.systems.m6rec.network import M6Network
+from plum_jax.systems.m6rec.network import M6Network, applied
 from plum_jax.systems.m6rec.pretraining import Pretrained, Pretraining
 from plum_jax.systems.m6rec.rows import TextRows
 from plum_jax.systems.m6rec.serving import blocks_of
@@ -80,5 +80,5 @@ def mean_log_likelihoods(network: M6Network, params: Any, rows: TextRows) -> np.
 
 @functools.partial(jax.jit, static_argnums=0)
 def _mean(network: M6Network, params: Any, batch: Any) -> jax.Array:
-    nats, written = token_nats(network.apply({"params": params}, batch, method="language"), batch)
+    nats, written = token_nats(applied(network, params, batch, method="language"), batch)
     return -jnp.sum(nats, axis=1) / jnp.maximum(jnp.sum(written, axis=1), 1)

@@ -1,4 +1,4 @@
-"""The trunk is a decoder with a prefix mask; split, shared, small, with adapters or exits it is what it is said to be."""
+"""The trunk is a decoder with a prefix mask; split, shared, small, with adapters or exits it is what is said of it."""
 
 import dataclasses
 
