@@ -129,7 +129,7 @@ def read_with(file: str) -> list[str]:
         return [common] if file == common else [common, file]
     if file == "experiments/trunk/scaling.gin":
         return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
-    if folder in ("experiments/unicorn", "experiments/trunk"):
+    if folder in ("experiments/unicorn", "experiments/trunk", "experiments/m6rec"):
         return [file]
     if folder == "experiments/days":
         return ["gin/run/days.gin", file, MODEL]

@@ -42,7 +42,6 @@ class M6Retriever:
       objective: in-batch softmax; the paper's has no correction for popularity.
       training, epochs, batch_size: as in `ranker.M6Ranker`.
       examples: training events with a behaviour before them, drawn; None: all.
-      item_length: tokens of an item's row.
     """
 
     pretraining: Pretraining = Pretraining()
@@ -53,7 +52,6 @@ class M6Retriever:
     epochs: float | None = 1.0
     batch_size: int = 128
     examples: int | None = 20_000
-    item_length: int = 40
 
     def fit(self, stages: Stages, name: str) -> FittedM6Retriever:
         """Trains on training events: what a user took, by what was before."""
@@ -74,7 +72,7 @@ class M6Retriever:
             objective=self.objective.on(network, self.training.mesh.build()),
             feed=batches,
             fingerprints=inputs,
-            tokens_per_step=batches.batch_size * (self.pretraining.length + self.item_length),
+            tokens_per_step=sum(arrays[f"{side}_tokens"].shape[1] for side in ("user", "item")) * batches.batch_size,
             description=name,
             described={"system": said},
         )
@@ -106,8 +104,8 @@ class M6Retriever:
 
     def items(self, trunk: Pretrained) -> TextRows:
         """All of them."""
-        short = dataclasses.replace(trunk.tokens, length=self.item_length)
-        return short.rows([Text((), (item,)) for item in trunk.writer.items])
+        texts = [Text((), (item,)) for item in trunk.writer.items]
+        return dataclasses.replace(trunk.tokens, length=max(map(trunk.tokens.count, texts))).rows(texts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

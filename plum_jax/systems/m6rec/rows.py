@@ -71,6 +71,10 @@ class Tokens:
             self._known[text] = [self.special("mask")] if text == MASK else self.pieces.encode(text)
         return self._known[text]
 
+    def count(self, text: Text) -> int:
+        """Tokens of a whole text."""
+        return sum(len(self.segment(one)) for side in text for one in side) + 2 * sum(map(bool, text))
+
     def rows(self, texts: Sequence[Text]) -> TextRows:
         """All of them.
 

@@ -39,6 +39,7 @@ class Texts:
     Attributes:
       wording: words.
       title: text field of items that names them.
+      title_words: of it that are told, the first.
       category: feature of items, one or a list of names, that is told behind the title; None: no.
       most_categories: of them that are told, the first.
       history_length: behaviours that are told, the latest.
@@ -47,14 +48,15 @@ class Texts:
 
     wording: Wording = Wording()
     title: str = "title"
+    title_words: int = 16
     category: str | None = None
     most_categories: int = 2
     history_length: int = 6
     statistics: bool = True
 
     def __post_init__(self) -> None:
-        if self.history_length < 1:
-            raise ValueError(f"expected a history_length of at least 1, got {self.history_length}")
+        if self.history_length < 1 or self.title_words < 1:
+            raise ValueError(f"expected a history_length and title_words of at least 1, got {self}")
 
     def writer(self, events: LabelledEvents) -> Writer:
         """For a corpus and its labels.
@@ -102,7 +104,8 @@ class Writer:
     @functools.cached_property
     def titles(self) -> list[str]:
         """Of each item; an item without one is "unknown"."""
-        return [title or "unknown" for title in self.corpus.items[self.said.title].to_list()]
+        titles = self.corpus.items[self.said.title].to_list()
+        return [" ".join((title or "").split()[: self.said.title_words]) or "unknown" for title in titles]
 
     @functools.cached_property
     def categories(self) -> list[list[str]]:

@@ -129,6 +129,7 @@ def test_rows_hold_a_text_and_leave_out_the_oldest_behaviours():
     text = writer.offer(29)
     rows = tokens.rows([text])
     count = int((rows.side > 0).sum())
+    assert count == tokens.count(text)
     sides = rows.side[0, :count]
     assert (np.diff(sides) >= 0).all() and set(sides) == {USER, CANDIDATE}
     assert not rows.tokens[0, count:].any() and (rows.side[0, count:] == NOTHING).all()
@@ -161,5 +162,5 @@ def test_fields_that_are_not_there_are_named():
         writer_of(texts=dataclasses.replace(TEXTS, title="name"))
     with pytest.raises(CorpusError, match="no feature 'kind' of items.*set M6_CATEGORY"):
         writer_of(texts=dataclasses.replace(TEXTS, category="kind"))
-    with pytest.raises(ValueError, match="history_length of at least 1"):
+    with pytest.raises(ValueError, match="history_length and title_words of at least 1"):
         dataclasses.replace(TEXTS, history_length=0)
