@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_m6 import NANO, logits, network_and_params, rows, tokens_of, writer_of
+from small_m6 import NANO, answer, logits, network_and_params, rows, tokens_of, writer_of
 
 from plum_jax.model.config import Adapter
 from plum_jax.model.decoder import Decoder
@@ -45,7 +45,7 @@ def test_the_trunk_is_a_decoder_under_a_prefix_mask():
     ends = (some.side > 0).sum(axis=1) - 1
     expected = states[np.arange(len(ends)), ends] @ params["classes"]["kernel"][0]
     np.testing.assert_allclose(logits(network, params)[:, 0], expected, atol=2e-5)
-    told = network.apply({"params": params}, dict(some.columns()), method="language")
+    told = answer(network, params, dict(some.columns()), "language")
     words = decoder.apply({"params": of_decoder(params)}, states, method="logits")
     np.testing.assert_allclose(told[some.side > 0], words[some.side > 0], atol=2e-4)
 
@@ -71,12 +71,12 @@ def test_split_at_no_layer_is_the_whole_and_kept_segments_are_those_computed_ane
 def test_a_segment_below_knows_no_other_segment():
     split, params = network_and_params(Form(late_layers=1))
     some = rows()
-    states = split.apply({"params": params}, dict(some.columns()), method="kept")
+    states = answer(split, params, dict(some.columns()), "kept")
     row, number = 5, some.segment[5, 20]
     inside = (some.segment[row] == number) & (some.side[row] == some.side[row, 20])
     other = some.tokens.copy()
     other[row, ~inside & (some.side[row] > 0)] = 7
-    changed = split.apply({"params": params}, dict(some._replace(tokens=other).columns()), method="kept")
+    changed = answer(split, params, dict(some._replace(tokens=other).columns()), "kept")
     np.testing.assert_array_equal(states[row, inside], changed[row, inside])
     assert np.abs(states - changed).max() > 1e-3
 
