@@ -48,7 +48,7 @@ def write(
       pretraining: the trunk, trained where it is not yet.
       kind: what is written.
       continuing: how; None: the likeliest words.
-      events: how many, evenly spread.
+      events: how many, evenly spread over those whose item has a category.
       said: instead: the user's turn of one conversation, whose answer is printed.
       seed: of the run.
       results_file: a study's `results.jsonl` that also gets the row.
@@ -67,7 +67,9 @@ def write(
         print(continuing.write(trunk, [Text((f"USER: {said}",), ("SYSTEM:",))])[0])
         return
     rows = labelled.rows["test"]
-    rows = rows[labelled.label[rows] == 1]
+    categories = trunk.writer.categories
+    spoken_of = [labelled.label[row] == 1 and bool(categories[trunk.writer.item_of(row)]) for row in rows.tolist()]
+    rows = rows[np.array(spoken_of, bool)]
     whole = {int(row): _whole(trunk, kind, int(row)) for row in rows[select_rows(len(rows), events)]}
     texts = {row: text for row, text in whole.items() if text is not None}
     if not texts:
@@ -76,7 +78,7 @@ def write(
     written = continuing.write(trunk, begun)
     facts = {"data": stages.corpus.name, "seed": seed, "texts": len(written), "unique": len({*written}) / len(written)}
     if kind == "explanation":
-        named = [trunk.writer.categories[trunk.writer.item_of(row)] for row in texts]
+        named = [categories[trunk.writer.item_of(row)] for row in texts]
         facts["matched"] = float(np.mean([_names(text, some) for text, some in zip(written, named, strict=True)]))
     nats = -mean_log_likelihoods(trunk.network, trunk.written_by, trunk.tokens.rows([*texts.values()]))
     facts["perplexity"] = float(np.exp(nats.mean()))
