@@ -61,6 +61,7 @@ QUERIES = gin(
     BAG_EPOCHS=1, LM_EPOCHS=1, BEHAVIOUR_EPOCHS=1, STUDENT_EPOCHS=1, REWRITER_EPOCHS=1, BAG_WIDTH=8, BAG_BUCKETS=64
 )
 QUERIES += gin(PIECES=300, LM_LAYERS=1, LM_WIDTH=32, LM_HEADS=1, LM_MLP=32, UNLABELLED=20)
+M6 = gin(M6_BATCH_SIZE=16, M6_LAYERS=1, M6_WIDTH=32, M6_HEADS=1, M6_PIECES=400, M6_PRETRAIN_EXAMPLES=32, M6_LENGTH=256)
 RANK = gin(RANK_BATCH_SIZE=16, RANK_EVALUATION_PERIOD=2)
 TRUNK = gin(TRUNK_EPOCHS=None, TRUNK_STEPS=2, TRUNK_HISTORY_LENGTH=16, TRUNK_ROW_LENGTH=16, TRUNK_STRIDE=8)
 TUNE = gin(TUNE_EPOCHS=None, TUNE_STEPS=2)
@@ -183,6 +184,7 @@ PAGES = [
     Given("python experiments/unicorn/table.py"),
     Given("python experiments/search/table.py"),
     Given("python experiments/payments/table.py"),
+    Given("python experiments/m6rec/table.py"),
     Given("python experiments/language/table.py"),
     Given("python experiments/t5x/table.py"),
     Given("python experiments/init_cpt/table.py"),
@@ -262,6 +264,15 @@ SLOW = {
     "relevance is studied": [
         Given("plum home_depot.gin", sizes=(*RELEVANCE, *gin(SMALL_STEPS=2))),
         Given("plum crowdflower.gin", sizes=RELEVANCE),
+    ],
+    "behaviour as text": [
+        Given("plum m6rec.gin ml_100k.gin", "docs/m6rec.md", (*ML_100K, *M6, *RANK, *gin(TRAINING_EVENTS=64))),
+        Given(
+            "plum m6rec_write.gin ml_100k.gin",
+            "docs/m6rec.md",
+            (*ML_100K, *M6, *gin(TEXTS=4, MAX_TOKENS=4, LABEL_AT_LEAST=2.0)),
+        ),
+        Given("plum m6rec_retrieval.gin beauty.gin", "docs/m6rec.md", (*M6, *gin(RETRIEVAL_EXAMPLES=32))),
     ],
     "a trunk is used": [
         Given("plum trunk_embed.gin ml_100k.gin", "docs/trunk.md", (*ML_100K, *TRUNK)),
@@ -363,7 +374,11 @@ NOT_RUN = {
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
     "plum study_*.gin ml_1m.gin trunk.gin scaling.gin": "takes GroupLens's files; the same is run on MovieLens-100K",
-    "plum pretrained.gin beauty.gin": "needs weights of another program; tests/encoders and tests/interop have the parts",
+    "plum pretrained.gin beauty.gin": "needs weights of another program; tests of interop have the parts",
+    "plum main.gin": "M6-Rec's study, on MovieLens-1M; m6rec.gin is run on MovieLens-100K",
+    "plum all_labels.gin": "the same, of DIN alone",
+    "plum write.gin": "the same; m6rec_write.gin is run",
+    "plum retrieval.gin": "is m6rec_retrieval.gin with other systems and sizes",
     "plum rank.gin": "the trunk's study, on MovieLens-1M; its parts are run on MovieLens-100K",
     "plum liked.gin": "the same",
     "plum cold.gin": "the same",
@@ -442,6 +457,7 @@ def test_the_pages_of_the_experiments_are_what_their_commands_make_of_the_rows(p
         ("unicorn", 20),
         ("search", 20),
         ("payments", 30),
+        ("m6rec", 30),
         ("language", 8),
         ("t5x", 4),
         ("init_cpt", 8),

@@ -133,7 +133,7 @@ def read_with(file: str) -> list[str]:
         return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
     if folder == "experiments/query_understanding":
         return [*corpus, file]
-    if folder in ("experiments/unicorn", "experiments/trunk", "experiments/search", "experiments/relevance"):
+    if folder in {f"experiments/{name}" for name in ("unicorn", "trunk", "search", "relevance", "m6rec")}:
         return [file]
     if folder == "experiments/days":
         return ["gin/run/days.gin", file, MODEL]

@@ -79,6 +79,24 @@ class MixtureOfExperts:
 
 
 @dataclasses.dataclass(frozen=True)
+class Adapter:
+    """A small branch beside every layer's MLP, scale * [activation(Z W1 + b1) W2 + b2], for tuning it alone (the
+    option-adapter of M6-Rec, arXiv 2205.08084). W2 and b2 begin at 0: at first the layer is what it was.
+
+    Attributes:
+      rank: r, width of the branch.
+      scale: the paper's lambda; fixed.
+    """
+
+    rank: int = 16
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"expected an adapter's rank of at least 1, got {self.rank}")
+
+
+@dataclasses.dataclass(frozen=True)
 class DecoderConfig:
     """A pre-norm decoder with RMSNorm, rotary positions, grouped-query attention and a gated MLP or experts.
 
@@ -115,6 +133,7 @@ class DecoderConfig:
         2502.03417, section 4.3; eSASRec's layers).
       logits_scale: multiplier of the logits (muP's output multiplier, arXiv 2203.03466).
       moe: experts in place of the MLP.
+      adapter: beside the MLP or the experts; None: none.
     """
 
     num_layers: int = 4
@@ -146,6 +165,7 @@ class DecoderConfig:
     branch_gates: bool = False
     logits_scale: float = 1.0
     moe: MixtureOfExperts | None = None
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:

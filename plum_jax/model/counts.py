@@ -6,7 +6,8 @@ from plum_jax.model.config import DecoderConfig
 
 
 def parameter_counts(config: DecoderConfig, vocab_size: int) -> dict[str, int]:
-    """Parameters by group; `embedding` + `head` + `attention` + `mlp` + `gate` + `router` + `norm` = `total`.
+    """Parameters by group; `embedding` + `head` + `attention` + `mlp` + `adapter` + `gate` + `router` + `norm` =
+    `total`.
 
     Groups are kept apart so that an analysis can follow Kaplan's convention (`non_embedding`) or Chinchilla's
     (`total`). `activated` are those that one token goes through: of the experts only the chosen and the shared ones;
@@ -25,17 +26,19 @@ def parameter_counts(config: DecoderConfig, vocab_size: int) -> dict[str, int]:
         activated_mlp = c.moe.experts_per_token * expert + shared
         router = c.d_model * c.moe.num_experts
     gate = 2 * c.d_model * (c.d_model + 1) if c.branch_gates else 0
+    adapter = 0 if c.adapter is None else 2 * c.d_model * c.adapter.rank + c.adapter.rank + c.d_model
     norm = (4 if c.post_norms else 2) * c.d_model + (2 * c.head_dim if c.qk_norm else 0)
     layers = c.num_layers
     final_norm = c.d_model
     head = 0 if c.tied_embeddings else embedding
-    non_embedding = layers * (attention + mlp + gate + router + norm) + final_norm
+    non_embedding = layers * (attention + mlp + adapter + gate + router + norm) + final_norm
     saved = layers * (mlp - activated_mlp)
     return {
         "embedding": embedding,
         "head": head,
         "attention": layers * attention,
         "mlp": layers * mlp,
+        "adapter": layers * adapter,
         "gate": layers * gate,
         "router": layers * router,
         "norm": layers * norm + final_norm,
@@ -59,7 +62,8 @@ def forward_flops_per_token(config: DecoderConfig, vocab_size: int, context: flo
     keys = sum(min(context, c.window) if local else context for local in c.local_layers)
     attention_products = 2 * 2 * c.num_heads * c.head_dim * keys
     gates = counts["gate"] - (2 * c.num_layers * c.d_model if c.branch_gates else 0)  # without their biases
-    products = counts["attention"] - bias + mlp + gates + counts["router"] + vocab_size * c.d_model
+    adapters = 0 if c.adapter is None else c.num_layers * 2 * c.d_model * c.adapter.rank
+    products = counts["attention"] - bias + mlp + adapters + gates + counts["router"] + vocab_size * c.d_model
     return 2 * products + attention_products
 
 

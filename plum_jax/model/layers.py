@@ -139,6 +139,24 @@ class BranchGate(nn.Module):
         return jax.nn.sigmoid(product(x, gate.astype(c.dtype)) + bias.astype(c.dtype))
 
 
+class AdapterBranch(nn.Module):
+    """`Adapter` of the normalised stream that the MLP reads. `[B, T, D] -> [B, T, D]`, zeros at the start."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        assert c.adapter is not None
+        rank, zeros = c.adapter.rank, nn.initializers.zeros_init()
+        down = parameter(self, "down", fan_in(1.0, 0, 1), ("embed", "rank"), (c.d_model, rank), c.param_dtype)
+        down_bias = parameter(self, "down_bias", zeros, ("norm",), (rank,), c.param_dtype)
+        up = parameter(self, "up", zeros, ("rank", "embed"), (rank, c.d_model), c.param_dtype)
+        up_bias = parameter(self, "up_bias", zeros, ("norm",), (c.d_model,), c.param_dtype)
+        inner = c.activation(product(x, down.astype(c.dtype)) + down_bias.astype(c.dtype))
+        return c.adapter.scale * (product(inner, up.astype(c.dtype)) + up_bias.astype(c.dtype))
+
+
 class DecoderLayer(nn.Module):
     """Attention and MLP or experts. Shaped for `nn.scan`: carry in; carry, and the new piece with statistics, out."""
 
@@ -168,6 +186,8 @@ class DecoderLayer(nn.Module):
         else:
             real = context.real if context.wanted is None else None
             branch, statistics = Experts(c, name="moe")(read, real, dropless=cache is not None)
+        if c.adapter is not None:
+            branch = branch + AdapterBranch(c, name="adapter")(read)
         return self._added(x, branch, "mlp"), (new_piece, statistics)
 
     def _added(self, x: jax.Array, branch: jax.Array, name: str) -> jax.Array:

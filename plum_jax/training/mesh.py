@@ -40,6 +40,7 @@ LOGICAL_AXIS_RULES: tuple[tuple[str, Any], ...] = (
     ("head", None),
     ("gate_up", None),
     ("embed_gate", None),
+    ("rank", None),
     ("router", None),
     ("capacity", None),
     ("norm", None),

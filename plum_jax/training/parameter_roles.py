@@ -41,7 +41,8 @@ _ROLES: tuple[tuple[str, Role], ...] = (
     (r".*/attention/out", Role("hidden", MuonDimensionNumbers((-4, -3, -2), -1), -1)),
     # [D, 2, F], of experts [E, D, 2, F]: gate and up are matrices of their own.
     (r".*/gate_up", Role("hidden", MuonDimensionNumbers(-3, -1), -3)),
-    (r".*/down", Role("hidden", MuonDimensionNumbers(-2, -1), -1)),
+    (r".*/adapter/down", Role("heads", MuonDimensionNumbers(-2, -1), -2)),
+    (r".*/(adapter/up|down)", Role("hidden", MuonDimensionNumbers(-2, -1), -1)),
     (r".*/gate", Role("hidden", MuonDimensionNumbers(-2, -1), -1)),
     (r".*/router", Role("router", None, -2)),
     (r"(.*/)?kernel", Role("dense", MuonDimensionNumbers(-2, -1))),
