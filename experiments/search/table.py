@@ -18,6 +18,16 @@ from plum_jax.report.figures import difference_over_users, mean_and_error, plain
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
 TASKS = {"search": "new queries", "search_known": "known queries"}
+# What the paper says of each change, as far as its text could be read.
+PAPER = {
+    "no_text": "has the part; no figure",
+    "no_graph": "has the part; no figure",
+    "no_terms": "has the part; no figure",
+    "no_category": "has the part; no figure",
+    "no_user": "has the part; no figure",
+    "uniform": "worse: hard ones after uniform are best",
+    "softmax": "fits no threshold; no figure",
+}
 METRICS = {"recall@10": "R@10", "recall@100": "R@100", "ndcg@10": "NDCG@10"}
 
 
@@ -53,11 +63,11 @@ def towers(title: str, rows: Sequence[Row]) -> None:
     for model, some in by(rows, "model").items():
         seconds = np.mean([row["train_seconds"] for row in some])
         print(f"| {model} | {means(some, list(METRICS))} | {len(some)} | {some[0]['parameters']:,} | {seconds:,.0f} |")
-    print(f"\n| {title} | less | {' | '.join(METRICS.values())} |\n|{'---|' * 5}")
+    print(f"\n| {title} | less | {' | '.join(METRICS.values())} | the paper |\n|{'---|' * 6}")
     for model, some in by(rows, "model").items():
         if "base" in some[0]:
             cells = " | ".join(difference_over_users(some, f"{metric}_difference") for metric in METRICS)
-            print(f"| {model} | {some[0]['base']} | {cells} |")
+            print(f"| {model} | {some[0]['base']} | {cells} | {PAPER[model]} |")
     print()
 
 
