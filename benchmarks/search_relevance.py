@@ -42,7 +42,7 @@ def measure(quick: bool) -> dict[str, Any]:
     rounds = 3 if quick else 9
     one = {name: _answers(*side, queries=1, pairs=CANDIDATES) for name, side in sides.items()}
     latency = timing.interleaved(one, rounds)
-    pairs = {"student": 8192, "teacher": 256}
+    pairs = {"student": 8192, "teacher": 128}
     many = {name: _answers(*side, queries=64, pairs=pairs[name]) for name, side in sides.items()}
     seconds = timing.interleaved(many, rounds)
     rate = {name: pairs[name] / statistics.median(of_side) for name, of_side in seconds.items()}

@@ -74,7 +74,7 @@ PAYMENTS += gin({"PAYMENTS_WIDTH": 32, "PAYMENTS_HEADS": 1, "PAYMENTS_LAYERS": 1
 PAYMENTS += gin({"card_payments.CardPayments.num_cards": 100, "card_payments.CardPayments.num_merchants": 10})
 # A small decoder in the language model's place, and two models alone.
 RELEVANCE = gin(
-    {"language_model.LanguageModel.num_pieces": 290, "config.DecoderConfig.num_layers": 1},
+    {"language_model.LanguageModel.num_pieces": 290},
     PRETRAINED=None,
     TEACHER_LAYERS=2,
     TEACHER_BATCH_SIZE=8,
@@ -84,7 +84,8 @@ RELEVANCE = gin(
 TWO_RELEVANCE = gin(
     MODELS="{'teacher': @teacher/model.RelevanceModel(), 'distilled': @distilled/model.RelevanceModel()}",
     BASE="{'distilled': 'teacher'}",
-    INT8="('teacher',)",
+    INT8="('distilled',)",
+    TEACHER_LAYERS=1,
 )
 # Two cells, the first of which is that of the documents.
 STUDY = (
@@ -98,7 +99,6 @@ DAYS = (
     *gin(SELECT_BY="''", EVALUATION_PERIOD=0, BASE=0.5, DAYS=2, PASSES=1.0, FEATURES="[@features.TextEmbedding()]"),
 )
 POD = gin(TOPOLOGY="'v6e:2x2'", VOCAB_SIZE=4096, BATCH_SIZE=8, LENGTH=256, CODEBOOK_SIZES="(16, 16)", NUM_ITEMS=100)
-POD += gin({"NUM_BEAMS": 4, "SEARCH_USERS": 8, "config.DecoderConfig.num_layers": 1})
 EXPORTED = gin(
     PRETRAINED="'runs/quickstart/hugging_face'", TEXT_MODEL="'runs/quickstart/vocabulary/sentencepiece.model'"
 )

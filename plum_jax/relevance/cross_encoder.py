@@ -18,13 +18,14 @@ from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.encoders.token_rows import token_rows
 from plum_jax.feeds.batches import Batch
-from plum_jax.model.int8 import dequantised
+from plum_jax.model.int8 import Int8Weights, dequantised
 from plum_jax.relevance.cross_network import CrossNetwork
 from plum_jax.relevance.pairs import Pairs
 from plum_jax.relevance.pruning import depth_of
 
 STEP = 16  # lengths are multiples of it, so that few programs are compiled
 _BLOCK = 64  # pairs of one device call
+_TABLE_STEP = 2048  # rows of the table that it reads are a multiple of
 
 
 class CrossTexts(NamedTuple):
@@ -151,7 +152,10 @@ class CrossReader:
 
     def scorer(self, params: Any) -> CrossScorer:
         """Parameters of any depth, as a model that is asked."""
-        return CrossScorer(self, self.of_depth(depth_of(params)), jax.device_put(params))
+        decoder = dict(params["encoder"]["decoder"])
+        table = decoder.pop("embedding")
+        rest = {**params, "encoder": {"decoder": decoder}}
+        return CrossScorer(self, self.of_depth(depth_of(params)), table, jax.device_put(rest))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,11 +163,13 @@ class CrossScorer:
     """Attributes:
     reader: texts.
     network: of the depth that the parameters have.
-    params: arrays, or `Int8Weights` among them.
+    table: of the vocabulary, on the host; a call reads the rows that its pairs meet, in 8 bits or not.
+    params: the others, arrays, or `Int8Weights` among them.
     """
 
     reader: CrossReader
     network: CrossNetwork
+    table: Any
     params: Any
 
     def logits(self, queries: CrossTexts, pairs: Pairs) -> np.ndarray:
@@ -174,8 +180,15 @@ class CrossScorer:
             rows = order[start : start + _BLOCK]
             filled = np.pad(rows, (0, _filled(len(rows)) - len(rows)), mode="edge")
             batch = self.reader.columns(queries, pairs.of(filled))
-            found[rows] = np.asarray(_apply(self.network, self.params, batch))[: len(rows)]
+            met, batch["tokens"] = np.unique(batch["tokens"], return_inverse=True)
+            met = np.pad(met, (0, -len(met) % _TABLE_STEP))
+            found[rows] = np.asarray(_apply(self.network, self.params, self._rows(met), batch))[: len(rows)]
         return found
+
+    def _rows(self, numbers: np.ndarray) -> np.ndarray:
+        if isinstance(self.table, Int8Weights):
+            return np.asarray(self.table.values)[numbers] * np.asarray(self.table.scale)[numbers]
+        return np.asarray(self.table)[numbers]
 
 
 def _filled(rows: int) -> int:
@@ -193,5 +206,8 @@ def _replaced(boxed: Any, values: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _apply(network: CrossNetwork, params: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
-    return network.bind({"params": dequantised(params)})(batch)
+def _apply(network: CrossNetwork, params: Any, table: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Logits by a table of some rows [U, D], which the batch's tokens are numbers of."""
+    params = dequantised(params)
+    decoder = {**params["encoder"]["decoder"], "embedding": table}
+    return network.clone(vocab_size=len(table)).bind({"params": {**params, "encoder": {"decoder": decoder}}})(batch)
