@@ -325,7 +325,7 @@ NOT_RUN = {
     "plum lum_retrieval.gin ml_1m.gin": "the same",
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
     "plum study_*.gin ml_1m.gin trunk.gin scaling.gin": "takes GroupLens's files; the same is run on MovieLens-100K",
-    "plum pretrained.gin beauty.gin": "needs weights of another program; tests/encoders and tests/interop have the parts",
+    "plum pretrained.gin beauty.gin": "needs weights of another program; tests/interop reads such",
     "plum rank.gin": "the trunk's study, on MovieLens-1M; its parts are run on MovieLens-100K",
     "plum liked.gin": "the same",
     "plum cold.gin": "the same",
