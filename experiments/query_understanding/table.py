@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from plum_jax.report.figures import difference_over_users, mean_and_error, signed
+from plum_jax.report.figures import difference_over_users, mean_and_error, plain, signed
 
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
@@ -33,6 +33,7 @@ def main() -> None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     by_name = {name: [row for row in rows if row["name"] == name] for name in names}
     classifiers = [name for name in names if "tail_hit@1" in by_name[name][0]]
+    classifiers.sort(key=lambda name: name == "student")  # it comes last, whichever seed was written first
     for band in BANDS:
         heading(f"{band} ({by_name[classifiers[0]][0][f'{band}_queries']:,} queries)", *METRICS.values())
         for name in classifiers:
@@ -52,7 +53,7 @@ def main() -> None:
     for name in names:
         if name.startswith("items: "):
             some = by_name[name]
-            figures = [f"{some[0][metric]:.4f} ± {some[0][metric + '_se']:.4f}" for metric in RELATED]
+            figures = [f"{plain(some[0][metric])} ± {plain(some[0][metric + '_se'])}" for metric in RELATED]
             line(
                 some[0]["list"], *figures, *(over(some, f"recall@10_over_{b}") for b in ("popular", "watched_together"))
             )
@@ -79,7 +80,7 @@ def print_served(rows: Sequence[Row]) -> None:
     heading(f"served ({rows[0]['requests']:,} requests)", "share", "hit@1", "hit@1 of the teacher", "milliseconds")
     for name, of_requests in (("table", share), ("student", 1 - share)):
         values = ([row[f"{name}_{metric}"] for row in rows] for metric in ("hit@1", "teacher_hit@1"))
-        line(name, f"{of_requests:.4f}", *map(mean_and_error, values), milliseconds(rows, name))
+        line(name, plain(of_requests), *map(mean_and_error, values), milliseconds(rows, name))
     both = ([row[metric] for row in rows] for metric in ("hit@1", "teacher_hit@1"))
     line("both", "1", *map(mean_and_error, both), "")
     line(

@@ -29,7 +29,7 @@ LEAVES = {
 }
 USERS, EVENTS = 60, 7
 NANO = DecoderConfig(num_layers=1, d_model=32, num_heads=1, num_kv_heads=1, head_dim=32, mlp_dim=32)
-MODEL = LanguageModel(decoder=NANO, num_pieces=280, dropout_rate=0.0)
+MODEL = LanguageModel(decoder=NANO, num_pieces=290, dropout_rate=0.0)
 
 
 def corpus() -> Corpus:

@@ -10,7 +10,8 @@ import planted_queries
 import pytest
 
 from plum_jax.corpus.features.text import embed_texts
-from plum_jax.objectives.class_shares import ClassShares
+from plum_jax.model.decoder import Decoder
+from plum_jax.objectives.soft_labels import ClassShares
 from plum_jax.queries.words import KnownWords
 from plum_jax.query_understanding.bag import BagClassifier
 from plum_jax.query_understanding.behaviour import Behaviour
@@ -163,6 +164,23 @@ def test_what_is_planted_is_learnt(log, fitted, name):
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-5)
     assert [log.class_names[best] for best in shares.argmax(axis=1)] == ["Lamps", "Bulbs", "Chairs", "Sofas"]
     assert fitted[name].facts["parameters"] > 0
+
+
+def test_another_programs_weights_are_what_training_begins_with(log, tmp_path):
+    given = planted_queries.MODEL.start([log.texts[query] for query in log.learnt_queries], tmp_path)
+    sizes, random = Decoder(given.config, given.vocab_size), np.random.default_rng(0)
+    one = jnp.zeros((1, 2), jnp.int32)
+    params = nn.unbox(jax.jit(lambda: sizes.init(jax.random.key(0), one, one, jnp.ones((1, 2, 2), bool)))()["params"])
+    params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), params)
+
+    @dataclasses.dataclass(frozen=True)
+    class Given:
+        def start(self, texts, directory):
+            return dataclasses.replace(given, params=params)
+
+    still = planted_queries.schooling(1, rate=0.0)
+    fitted = LanguageClassifier(Given(), length=8, schooling=still).fit(log, tmp_path / "given")
+    jax.tree.map(np.testing.assert_array_equal, fitted.params["encoder"]["decoder"], params)
 
 
 def test_figures_are_by_definition(log, fitted):
