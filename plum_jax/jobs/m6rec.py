@@ -91,7 +91,9 @@ def write(
 
 
 def _whole(trunk: Pretrained, kind: Kind, event: int) -> Text | None:
-    return trunk.writer.explanation(event) if kind == "explanation" else trunk.writer.conversation(event)
+    """What the templates say of an event; None for nothing, or more than a row has room for."""
+    text = trunk.writer.explanation(event) if kind == "explanation" else trunk.writer.conversation(event)
+    return text if text is not None and trunk.tokens.fits(text) else None
 
 
 def _begun(text: Text, kind: Kind) -> Text:

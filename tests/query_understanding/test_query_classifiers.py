@@ -11,7 +11,7 @@ import pytest
 
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.model.decoder import Decoder
-from plum_jax.objectives.soft_labels import ClassShares
+from plum_jax.objectives.class_shares import ClassShares
 from plum_jax.queries.words import KnownWords
 from plum_jax.query_understanding.bag import BagClassifier
 from plum_jax.query_understanding.behaviour import Behaviour

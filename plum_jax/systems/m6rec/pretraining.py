@@ -74,7 +74,7 @@ class Pretraining:
         untrained = Pretrained(self, start, tokens, writer, None)
         if not self.examples:
             return untrained
-        texts = [text_of(writer, int(row), number) for number, row in enumerate(rows[: self.examples])]
+        texts = [self._fitting(tokens, writer, int(row), number) for number, row in enumerate(rows[: self.examples])]
         batches = ArrayBatches(dict(tokens.rows(texts).columns()), min(self.batch_size, len(texts)), self.training.seed)
         said = training_config.in_steps(self, batches.steps_per_epoch)
         network = untrained.network
@@ -91,6 +91,11 @@ class Pretraining:
             described={"system": said},
         )
         return dataclasses.replace(untrained, params=params)
+
+    def _fitting(self, tokens: Tokens, writer: Writer, event: int, number: int) -> Text:
+        """A conversation may be too long for a row; the event with its outcome is told instead."""
+        text = text_of(writer, event, number)
+        return text if tokens.fits(text) else _outcome(writer, event, number)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -75,6 +75,10 @@ class Tokens:
         """Tokens of a whole text."""
         return sum(len(self.segment(one)) for side in text for one in side) + 2 * sum(map(bool, text))
 
+    def fits(self, text: Text) -> bool:
+        """Whether a row has room for it, where need be without behaviours."""
+        return self.count(Text(text.user[:1], text.candidate)) <= self.length
+
     def rows(self, texts: Sequence[Text]) -> TextRows:
         """All of them.
 

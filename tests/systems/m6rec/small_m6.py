@@ -19,7 +19,7 @@ from plum_jax.systems.m6rec.rows import Tokens
 from plum_jax.systems.m6rec.trunk import Form
 from plum_jax.systems.m6rec.writer import Texts, lines_for_pieces
 
-NANO = DecoderConfig(num_layers=3, d_model=32, num_heads=2, num_kv_heads=1, head_dim=16, mlp_dim=48, scan_layers=False)
+NANO = DecoderConfig(num_layers=2, d_model=32, num_heads=2, num_kv_heads=1, head_dim=16, mlp_dim=48, scan_layers=False)
 TEXTS = Texts(category="genres", history_length=3)
 WORDS = ["Amber", "Birch", "Cedar", "Delta", "Ember", "Fjord"]
 

@@ -52,7 +52,7 @@ def test_the_trunk_is_a_decoder_under_a_prefix_mask():
 
 def test_split_at_no_layer_is_the_whole_and_kept_segments_are_those_computed_anew():
     whole, params = network_and_params()
-    nothing_split, same = network_and_params(Form(late_layers=3))
+    nothing_split, same = network_and_params(Form(late_layers=2))
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, same))
     np.testing.assert_array_equal(logits(whole, params), logits(nothing_split, params))
     split, more = network_and_params(Form(late_layers=1), Heads(soft_prompts=3, options=True))
@@ -64,8 +64,8 @@ def test_split_at_no_layer_is_the_whole_and_kept_segments_are_those_computed_ane
     states, known = kept.states(rows()), len(kept.known)
     np.testing.assert_array_equal(kept.states(rows()), states)
     assert len(kept.known) == known  # nothing is computed twice
-    with pytest.raises(ValueError, match="expected 1 to 3 late_layers"):
-        network_and_params(Form(late_layers=4))
+    with pytest.raises(ValueError, match="expected 1 to 2 late_layers"):
+        network_and_params(Form(late_layers=3))
 
 
 def test_a_segment_below_knows_no_other_segment():
@@ -87,10 +87,10 @@ def test_the_last_exit_is_the_network_without_exits_and_nobody_leaves_where_noth
     last = {**params, "classes": {"kernel": params["classes"]["kernel"][-1:]}}
     np.testing.assert_allclose(logits(exits, params)[:, -1:], logits(plain, last), atol=1e-6)
     at_once, layers = Serving().scores(exits, params, rows())
-    assert layers == 3
+    assert layers == 2
     stay, layers = Serving(exit_confidence=1.1).scores(exits, params, rows())
     np.testing.assert_allclose(stay, at_once, atol=2e-5)
-    assert layers == 3
+    assert layers == 2
     leave, layers = Serving(exit_confidence=0.5).scores(exits, params, rows())
     first = logits(exits, params)[:, 0]
     np.testing.assert_allclose(leave, first[:, 1] - first[:, 0], atol=2e-5)
@@ -100,12 +100,12 @@ def test_the_last_exit_is_the_network_without_exits_and_nobody_leaves_where_noth
     of_exits = of_exits[..., 1] - of_exits[..., 0]
     sure = float(np.median(1 / (1 + np.exp(-np.abs(of_exits[:, 0])))))
     expected = [
-        next(one for number, one in enumerate(row) if number == 2 or 1 / (1 + np.exp(-abs(one))) >= sure)
+        next(one for number, one in enumerate(row) if number == 1 or 1 / (1 + np.exp(-abs(one))) >= sure)
         for row in of_exits
     ]
     found, layers = Serving(exit_confidence=sure).scores(exits, params, rows())
     np.testing.assert_allclose(found, expected, atol=2e-5)
-    assert 1 < layers < 3
+    assert 1 < layers < 2
     with pytest.raises(ValueError, match="needs a network with early_exit"):
         Serving(exit_confidence=0.9).scores(plain, last, rows())
 
@@ -117,7 +117,7 @@ def test_the_loss_of_exits_is_weighted_by_2k_over_all():
     batch = {**rows().columns(), "label": labels}
     total, weight, metrics = ClassLoss(exits)(params, batch, None)
     nats = -jax.nn.log_softmax(logits(exits, params))[np.arange(6), :, labels.astype(int)]
-    np.testing.assert_allclose(total, (nats * np.array([1, 2, 3]) / 6).sum(), rtol=1e-5)
+    np.testing.assert_allclose(total, (nats * np.array([1, 2]) / 3).sum(), rtol=1e-5)
     np.testing.assert_allclose(metrics["log_loss"][0], nats[:, -1].sum(), rtol=1e-5)
     assert weight == 6
 
@@ -126,7 +126,7 @@ def test_shared_layers_are_as_many_layers_with_equal_parameters():
     shared, params = network_and_params(Form(shared=True))
     transformer = params["decoder"]["transformer"]
     assert sorted(transformer) == ["final_norm", "layer_0"]
-    layers = {f"layer_{number}": transformer["layer_0"] for number in range(3)}
+    layers = {f"layer_{number}": transformer["layer_0"] for number in range(2)}
     unshared = {**params, "decoder": {**params["decoder"], "transformer": {**transformer, **layers}}}
     plain, _ = network_and_params()
     np.testing.assert_allclose(logits(shared, params), logits(plain, unshared), atol=1e-6)

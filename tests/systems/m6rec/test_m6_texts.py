@@ -144,6 +144,7 @@ def test_rows_hold_a_text_and_leave_out_the_oldest_behaviours():
     assert int((cut.side > 0).sum()) == count - len(oldest)
     start = int((cut.side == USER).sum()) - 8
     np.testing.assert_array_equal(cut.segment[0, start : start + 8], rows.segment[0, start + len(oldest) :][:8])
+    assert tokens.fits(text) and shorter.fits(text) and not dataclasses.replace(tokens, length=12).fits(text)
     with pytest.raises(ValueError, match="raise M6_LENGTH to"):
         dataclasses.replace(tokens, length=12).rows([text])
     with pytest.raises(ValueError, match="lower M6_HISTORY_LENGTH"):
