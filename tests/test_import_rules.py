@@ -22,6 +22,7 @@ PLANTED = {
     "Orbax only in checkpoints": ("plum_jax/training/trainer.py", "import orbax.checkpoint"),
     "matplotlib only in charts": ("plum_jax/report/page.py", "import matplotlib.pyplot"),
     "Apache Beam only in": ("plum_jax/semantic_ids/catalogue/assign.py", "import apache_beam"),
+    "faiss only in": ("plum_jax/retrieval/top_k.py", "import faiss"),
     "LanceDB only": ("plum_jax/retrieval/shards.py", "import lancedb"),
     "Ray only in": ("plum_jax/studies/launch_local.py", "import ray"),
     "T5X only in": ("plum_jax/jobs/prepare.py", "import t5x"),

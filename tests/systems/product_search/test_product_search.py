@@ -95,7 +95,7 @@ def _some_search(fitted):
 def test_the_rival_and_uniform_negatives_alone_learn_too(tmp_path):
     stages, parts = (
         small_search.stages(tmp_path),
-        SearchConfig(parts=("terms", "user"), width=16, hidden=16, dropout=0.0),
+        SearchConfig(parts=("terms", "category", "user"), width=16, hidden=16, dropout=0.0),
     )
     for name, changed in {
         "softmax": {"objective": PoolSoftmax()},
