@@ -70,8 +70,8 @@ class M6Network(nn.Module):
         # Modules: they have parameters only where a task calls them.
         exits = c.num_layers - self.form.split_layers(c.num_layers) if heads.early_exit else 1
         self.classes = ClassWeights(c, exits)
-        self.user_projection = nn.Dense(heads.vector_dim, use_bias=False, dtype=c.dtype)
-        self.item_projection = nn.Dense(heads.vector_dim, use_bias=False, dtype=c.dtype)
+        self.user_projection = nn.Dense(heads.vector_dim, dtype=c.dtype)
+        self.item_projection = nn.Dense(heads.vector_dim, dtype=c.dtype)
 
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """float32 [B, K, C], class logits by the state at the last token, [EOS], of each exit, the last layer last."""
@@ -116,11 +116,11 @@ class M6Network(nn.Module):
 
     def users(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """float32 [B, W] of length one, of rows that are a user side: by the state at [EOS']."""
-        return unit(self.user_projection(self._ending(batch, deterministic)))
+        return unit(self.user_projection(self.ending(batch, deterministic)))
 
     def items(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """float32 [B, W] of length one, of rows that are a candidate side: by the state at [EOS]."""
-        return unit(self.item_projection(self._ending(batch, deterministic)))
+        return unit(self.item_projection(self.ending(batch, deterministic)))
 
     def towers(self, batch: Batch, deterministic: bool = True) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What `objectives.InfoNce` compares: users and items float32 [B, 1, W], and 1 / tau."""
@@ -152,7 +152,8 @@ class M6Network(nn.Module):
     def _embedded(self, batch: Batch, deterministic: bool) -> jax.Array:
         return self.decoder.embedded(batch["tokens"], deterministic)
 
-    def _ending(self, batch: Batch, deterministic: bool) -> jax.Array:
+    def ending(self, batch: Batch, deterministic: bool = True) -> jax.Array:
+        """[B, D], the state at each row's last token: what the projections of retrieval read."""
         x = self.decoder.below(self._embedded(batch, deterministic), batch, deterministic)
         return at(self.decoder.above(x, batch, deterministic)[-1], ends(batch))
 

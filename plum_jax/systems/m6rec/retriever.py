@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -27,8 +28,10 @@ from plum_jax.systems.m6rec.serving import blocks_of
 from plum_jax.systems.m6rec.writer import Text
 from plum_jax.training import trainer, training_config
 from plum_jax.training.metrics_log import read_metrics, seconds_of
+from plum_jax.training.step import FromHost
 
 _ROWS = 128  # of a device call
+_SAMPLE = 2048  # rows of each side that projections are fitted to before the first step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,7 @@ class M6Retriever:
         params = trainer.train(
             said.training,
             directory=directory,
-            init_params=trunk.initial(network, "towers", next(batches.make_iterator())),
+            init_params=spread(network, trunk.initial(network, "towers", next(batches.make_iterator())), arrays),
             objective=self.objective.on(network, self.training.mesh.build()),
             feed=batches,
             fingerprints=inputs,
@@ -141,8 +144,53 @@ class FittedM6Retriever:
         return Ranking(*exact_top_k(users, items, evaluation, k))
 
 
+def spread(network: M6Network, initial: FromHost, arrays: Mapping[str, np.ndarray]) -> FromHost:
+    """`initial` with projections that tell texts apart from the first step on.
+
+    The state at [EOS'] or [EOS] is mostly that token's: of any two texts their cosine is about .97, all products are
+    alike, and the softmax stays at chance (measured; the paper says nothing of it, its model is pre-trained at scale).
+    So a projection begins by taking a side's mean away and whitening what is left, by the covariance of both sides,
+    rotated to its width at random.
+
+    Args:
+      network: whose projections.
+      initial: its other parameters.
+      arrays: what is trained on.
+    """
+
+    def make(key: jax.Array) -> Any:
+        params = initial.make(key)
+        states = {
+            side: vectors(network, nn.unbox(params), _some(arrays, f"{side}_"), "ending") for side in ("user", "item")
+        }
+        means = {side: of_side.mean(axis=0) for side, of_side in states.items()}
+        centred = np.concatenate([of_side - means[side] for side, of_side in states.items()])
+        _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+        scale = np.maximum(lengths, 1e-2 * lengths[0]) / len(centred) ** 0.5
+        width = network.heads.vector_dim
+        square = np.random.default_rng(0).normal(size=(max(width, len(scale)),) * 2)
+        rotation = np.linalg.qr(square)[0][: len(scale), :width]
+        kernel = ((directions.T / scale) @ rotation).astype(np.float32)
+        for side, mean in means.items():
+            projection = params[f"{side}_projection"]
+            projection["kernel"] = _replaced(projection["kernel"], kernel)
+            projection["bias"] = _replaced(projection["bias"], -mean @ kernel)
+        return params
+
+    return FromHost(make)
+
+
+def _some(arrays: Mapping[str, np.ndarray], prefix: str) -> TextRows:
+    """The first rows of a side; they come in a random order."""
+    return TextRows(*(arrays[f"{prefix}{name}"][:_SAMPLE] for name in TextRows._fields))
+
+
+def _replaced(leaf: Any, value: np.ndarray) -> Any:
+    return leaf.replace_boxed(value) if isinstance(leaf, nn.Partitioned) else value
+
+
 def vectors(network: M6Network, params: Any, rows: TextRows, method: str) -> np.ndarray:
-    """float32 [n, W] by "users" or "items"."""
+    """float32 [n, W] by "users" or "items", or states by "ending"."""
     params = jax.device_put(params)
     blocks = [np.asarray(_vectors(network, params, dict(some.columns()), method)) for some in blocks_of(rows, _ROWS)]
     return np.concatenate(blocks)[: len(rows.tokens)]
