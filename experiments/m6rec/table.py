@@ -31,7 +31,7 @@ PAPER = {
 
 
 def main() -> None:
-    """Prints the tables of rankers, differences, costs and writing."""
+    """Prints the tables of rankers, differences, costs, writing and retrieval."""
     found = by_name(read("results.jsonl"))
     rows = {name: found[name] for name in ORDER if name in found}
     ranked = {**METRICS, "labels": "labels", "parameters": "parameters", "train_seconds": "seconds"}
@@ -46,6 +46,8 @@ def main() -> None:
     table("what it costs", {name: some for name, some in rows.items() if "bytes" in some[0]}, costs)
     written = {"matched": "names a right category", "unique": "unlike the others", "perplexity": "perplexity"}
     table("written", by_name(read("results_write.jsonl")), {**written, "texts": "texts"})
+    found = {"recall@100": "HR@100, all items", "cold_recall@100": "HR@100, held-out items", "recall@10": "HR@10"}
+    table("Amazon Beauty", by_name(read("results_retrieval.jsonl")), {**found, "train_seconds": "seconds"})
 
 
 def table(title: str, rows: Mapping[str, Sequence[Row]], columns: Mapping[str, str]) -> None:
