@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +14,9 @@ from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.ranking.labels import Label
 from plum_jax.stages import Data
 from plum_jax.systems.m6rec.continuing import Continuing
+from plum_jax.systems.m6rec.network import M6Network
 from plum_jax.systems.m6rec.pretraining import Pretrained, Pretraining
-from plum_jax.systems.m6rec.retriever import M6Retriever
+from plum_jax.systems.m6rec.retriever import M6Retriever, spread
 from plum_jax.systems.m6rec.rows import CANDIDATE
 from plum_jax.systems.m6rec.writer import Text
 from plum_jax.systems.m6rec.zero_shot import FittedZeroShot, mean_log_likelihoods
@@ -109,3 +111,29 @@ def test_users_and_items_are_ranked_by_products_of_their_vectors(tmp_path):
     items = answer(fitted.network, fitted.params, dict(retriever.items(fitted.trunk).columns()), "items")
     best = np.argmax(np.asarray(users) @ np.asarray(items).T, axis=1)
     np.testing.assert_array_equal(ranking.lists.items[:, 0], best)
+
+
+def test_projections_begin_with_what_tells_texts_apart(tmp_path):
+    stages = Data(OneCorpus(), UserTime(test=0.2, validation=0.2)).stages(tmp_path)
+    said = Pretraining(LanguageModel(decoder=NANO, num_pieces=400), texts=TEXTS, length=96, examples=0)
+    retriever = M6Retriever(said, label=Label(), batch_size=8, examples=16)
+    trunk = said.fit(stages, Label().of(stages.split))
+    network = M6Network(trunk.start.config, trunk.start.vocab_size, said.form, retriever.heads)
+    arrays = retriever.arrays(trunk)
+    batch = {name: values[:8] for name, values in arrays.items()}
+    params = nn.unbox(spread(network, trunk.initial(network, "towers", batch), arrays).make(jax.random.key(0)))
+    projected = []
+    for side in ("user", "item"):
+        rows = {name: arrays[f"{side}_{name}"] for name in ("tokens", "side", "segment")}
+        states = np.asarray(answer(network, params, rows, "ending"))
+        similar = states / np.linalg.norm(states, axis=1, keepdims=True)
+        assert (similar @ similar.T).mean() > 0.3  # by themselves they are alike
+        weights = params[f"{side}_projection"]
+        projected.append(states @ weights["kernel"] + weights["bias"])
+        np.testing.assert_allclose(projected[-1].mean(axis=0), 0, atol=1e-3)
+    # Equal variance in every direction that there is: products of the projected are those of a projection matrix.
+    products = np.concatenate(projected) @ np.concatenate(projected).T / 32
+    clear = np.linalg.eigvalsh(products)
+    clear = clear[clear > 0.5]
+    np.testing.assert_allclose(clear, 1, atol=1e-3)
+    assert len(clear) > 10
