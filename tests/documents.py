@@ -36,6 +36,16 @@ COMPLETED = {
     "--gin_file=gin/run/unicorn.gin": (
         f"plum {{}} {CORPUS} {MODEL_DIR} --gin.UNICORN_QUERY_FIELD=\"'path'\" --gin.UNICORN_TEXT=\"('title',)\""
     ),
+    "--gin_file=gin/run/product_search.gin": (
+        f"plum {{}} {CORPUS} {MODEL_DIR} --gin.SEARCH_QUERY_FIELD=\"'path'\" --gin.SEARCH_TEXT=\"('title',)\""
+    ),
+    "--gin_file=gin/run/relevance.gin": (
+        f"plum {{}} {MODEL_DIR} --gin.JUDGEMENTS=\"'a.tsv'\" --gin.ITEMS=\"'b.tsv'\" --gin.PRETRAINED=\"'path/to/it'\""
+    ),
+    "--gin_file=gin/run/query_understanding.gin": (
+        f"plum {{}} {CORPUS} {MODEL_DIR} --gin.CATEGORY_FIELD=\"'path'\" --gin.QUERY_TEXT=\"('title',)\""
+    ),
+    "--gin_file=gin/run/m6rec.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
     "--gin_file=gin/run/rank.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",
     "--gin_file=gin/run/days.gin": f"plum {{}} {CORPUS} {MODEL} {MODEL_DIR}",
     "--gin_file=gin/run/trunk.gin": f"plum {{}} {CORPUS} {MODEL_DIR}",

@@ -368,6 +368,8 @@ NOT_RUN = {
     "plum pipeline.gin ml_1m_sequences.gin cpu_nano.gin sizes.gin*": "a pipeline with other sizes and rates",
     "python experiments/search/crowdflower.py": "reads CrowdFlower's files; judged queries are run on Home Depot's",
     "plum unicorn.gin ml_100k.gin": "is run on Amazon Beauty, whose items have category paths",
+    "plum product_search.gin ml_100k.gin": "the same",
+    "plum query_understanding.gin ml_100k.gin": "the same",
     "plum study.gin": "takes GroupLens's files of MovieLens-1M; lum.gin is run on MovieLens-100K",
     "plum study.gin continued.gin": "the same; tests/ranking/test_continued_training.py has the parts",
     "plum study.gin global_time.gin": "the same",

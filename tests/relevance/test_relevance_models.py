@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small_search
+import small_judgements
 from etils import epath
 
 from plum_jax.encoders.language_model import SMALL, LanguageModel
@@ -43,7 +43,7 @@ TEACHER = RelevanceModel(CROSS, training=training(40), batch_size=32)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     classes = OrderedClasses((1.0, 2.0, 3.0))
-    judged = classes.read(small_search.write(tmp_path_factory.mktemp("search")))
+    judged = classes.read(small_judgements.write(tmp_path_factory.mktemp("search")))
     return RelevanceData(judged, classes, NearPairs(per_query=2, nearest=8, dim=16).of(judged))
 
 
@@ -65,7 +65,7 @@ def student(data, directory, teacher):
 
 def some_pairs(count=9):
     random = np.random.default_rng(0)
-    query, item = random.integers(0, small_search.QUERIES, count), random.integers(0, small_search.ITEMS, count)
+    query, item = random.integers(0, small_judgements.QUERIES, count), random.integers(0, small_judgements.ITEMS, count)
     return Pairs(query, item, np.zeros(count, np.int32))
 
 
@@ -210,7 +210,7 @@ def test_wrong_models_and_requests_are_named(data, directory, teacher):
     ],
 )
 def test_rows_that_there_will_not_be_are_named_before_anything_is_trained(data, tmp_path, wrong, message):
-    judgements = small_search.write(tmp_path)
+    judgements = small_judgements.write(tmp_path)
     with pytest.raises(ValueError, match=message):
         train_and_judge(
             str(tmp_path), judgements, data.classes, NearPairs(), **{"models": {"teacher": TEACHER}, **wrong}

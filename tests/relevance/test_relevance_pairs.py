@@ -6,7 +6,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-import small_search
+import small_judgements
 
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.schema import CorpusError
@@ -24,7 +24,7 @@ CLASSES = OrderedClasses((1.0, 2.0, 3.0))
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    judged = CLASSES.read(small_search.write(tmp_path_factory.mktemp("search")))
+    judged = CLASSES.read(small_judgements.write(tmp_path_factory.mktemp("search")))
     return RelevanceData(judged, CLASSES, NearPairs(per_query=3, nearest=8, dim=64).of(judged))
 
 
@@ -40,7 +40,7 @@ def test_thirds_are_five_classes_and_quarters_go_to_the_nearest():
 
 
 def test_a_grade_outside_of_the_scale_is_named_with_its_file_row_and_field(tmp_path):
-    judgements = small_search.write(tmp_path)
+    judgements = small_judgements.write(tmp_path)
     rows = (tmp_path / "judgements.tsv").read_text().splitlines()
     rows[4] = "\t".join([*rows[4].split("\t")[:3], "4.0", rows[4].split("\t")[4]])
     (tmp_path / "judgements.tsv").write_text("\n".join(rows) + "\n")
@@ -112,7 +112,7 @@ def test_kinds_of_queries_are_told_by_their_words(tmp_path):
     pl.DataFrame(pairs, schema=columns, orient="row").write_csv(tmp_path / "judgements.tsv", separator="\t")
     pl.DataFrame({"item_id": ["1"], "title": ["lamp"]}).write_csv(tmp_path / "items.tsv", separator="\t")
     files = str(tmp_path / "judgements.tsv"), str(tmp_path / "items.tsv")
-    judged = CLASSES.read(small_search.Judgements(*files))
+    judged = CLASSES.read(small_judgements.Judgements(*files))
     kinds = JudgedFold.of(RelevanceData(judged, CLASSES, NearPairs(1, 1).of(judged)), "test").kinds
     assert {name: kind.tolist() for name, kind in kinds.items()} == {
         "short": [False, False],

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import small_search
+import small_shop
 
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.corpus.splits import FOLDS, TRAIN
@@ -12,11 +12,11 @@ from plum_jax.systems.product_search.judged_search import JudgedTextSearch
 from plum_jax.systems.product_search.network import SearchConfig
 from plum_jax.systems.unicorn import judge_search
 
-KINDS, EACH = small_search.KINDS, 3
+KINDS, EACH = small_shop.KINDS, 3
 SEARCH = JudgedTextSearch(
-    language_model=small_search.search().language_model,
+    language_model=small_shop.search().language_model,
     network=SearchConfig(parts=("terms",), width=16, hidden=16, dropout=0.0),
-    training=dataclasses.replace(small_search.TRAINING, steps=80),
+    training=dataclasses.replace(small_shop.TRAINING, steps=80),
     batch_size=16,
 )
 

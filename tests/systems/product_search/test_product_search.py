@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import small_search
+import small_shop
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import TRAIN
@@ -23,7 +23,7 @@ from plum_jax.systems.product_search.quality import Quality, QualitySearch
 from plum_jax.systems.product_search.requests import Request, answer
 from plum_jax.systems.product_search.training import initialiser
 
-FULL = small_search.search(location=Location(), network=SearchConfig(parts=PARTS, width=16, hidden=16, dropout=0.0))
+FULL = small_shop.search(location=Location(), network=SearchConfig(parts=PARTS, width=16, hidden=16, dropout=0.0))
 WEIGHTS = QualitySearch(weights=(0.0, 0.1))
 
 
@@ -34,7 +34,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(directory):
-    return FULL.fit(small_search.stages(directory), "full")
+    return FULL.fit(small_shop.stages(directory), "full")
 
 
 def share_found(fitted, task, k):
@@ -46,7 +46,7 @@ def test_a_query_and_a_users_past_name_one_item(fitted, tmp_path):
     assert share_found(fitted, "search_known", 1) > 0.9  # a kind leaves 4 items, a maker of the past one
     assert share_found(fitted, "search", 10) > 0.4  # no text says what a new kind is; the maker leaves 10 of 40
     parts = SearchConfig(parts=("terms",), width=16, hidden=16, dropout=0.0)
-    alone = small_search.search(network=parts).fit(small_search.stages(tmp_path), "terms")
+    alone = small_shop.search(network=parts).fit(small_shop.stages(tmp_path), "terms")
     assert share_found(alone, "search_known", 4) > 0.9 and share_found(alone, "search_known", 1) < 0.5
     assert alone.facts["parameters"] < fitted.facts["parameters"] and fitted.facts["parts"] == list(PARTS)
 
@@ -59,7 +59,7 @@ def test_the_threshold_lies_between_what_is_relevant_and_what_is_not(fitted):
     np.testing.assert_allclose(items, (cosines >= 0.5).mean(axis=1))
     assert (target == (cosines[np.arange(len(users)), users.target_item] >= 0.5)).all()
     assert target.mean() > 0.9 and items.mean() < 0.15
-    metrics = judged(ranking, users.user, users.target_item, (10,), Catalogue(small_search.ITEMS))[0]
+    metrics = judged(ranking, users.user, users.target_item, (10,), Catalogue(small_shop.ITEMS))[0]
     assert metrics["target_above"] == pytest.approx(target.mean())
 
 
@@ -94,14 +94,14 @@ def _some_search(fitted):
 
 def test_the_rival_and_uniform_negatives_alone_learn_too(tmp_path):
     stages, parts = (
-        small_search.stages(tmp_path),
+        small_shop.stages(tmp_path),
         SearchConfig(parts=("terms", "category", "user"), width=16, hidden=16, dropout=0.0),
     )
     for name, changed in {
         "softmax": {"objective": PoolSoftmax()},
         "uniform": {"negatives": Negatives(hard=0.0)},
     }.items():
-        fitted = small_search.search(network=parts, **changed).fit(stages, name)
+        fitted = small_shop.search(network=parts, **changed).fit(stages, name)
         assert share_found(fitted, "search_known", 1) > 0.7
         assert bool(fitted.rank_task("search", "test", 5)[1].shares) == (name == "uniform")
 
@@ -109,7 +109,7 @@ def test_the_rival_and_uniform_negatives_alone_learn_too(tmp_path):
 @pytest.fixture(scope="module")
 def index(directory, fitted):
     """Made by the job; returns what it wrote, with the model's quality."""
-    arguments = str(directory), small_search.data(), "full", FULL, WEIGHTS
+    arguments = str(directory), small_shop.data(), "full", FULL, WEIGHTS
     product_search.tune_quality(*arguments, ks=(5,))
     product_search.build_index(*arguments, AnnIndex(links=8), efforts=(16,), shortlists=(0, 20), k=5)
     stages, model, quality = product_search.with_quality(*arguments)
@@ -153,7 +153,7 @@ def test_a_request_that_cannot_be_answered_is_one_error(fitted, index, request_,
 def test_without_pieces_a_query_of_unknown_words_is_refused(fitted, index):
     built, quality = index
     network = SearchConfig(parts=("terms",), width=16, hidden=16)
-    terms = dataclasses.replace(fitted, config=small_search.search(network=network))
+    terms = dataclasses.replace(fitted, config=small_shop.search(network=network))
     with pytest.raises(ValueError, match=r"no word of the query 'zither' is known \(zither\): expected one of the"):
         answer(terms, quality, built, Request("zither"), 3)
 
@@ -166,9 +166,9 @@ def test_the_index_of_other_weights_of_quality_is_refused(directory, fitted, ind
 
 def test_settings_that_contradict_each_other_are_refused(fitted, tmp_path):
     with pytest.raises(ValueError, match="a query would be known from the item it is to find; leave that field out"):
-        small_search.search(text_fields=("title", "path"))
+        small_shop.search(text_fields=("title", "path"))
     with pytest.raises(ValueError, match="expected a location exactly where 'place' is a part"):
-        small_search.search(location=Location())
+        small_shop.search(location=Location())
     with pytest.raises(ValueError, match="expected parts among text, terms, graph, category, user, place, with 'text'"):
         SearchConfig(parts=("graph",))
     with pytest.raises(ValueError, match="expected parts among .* got .'text', 'colour'."):
@@ -176,4 +176,4 @@ def test_settings_that_contradict_each_other_are_refused(fitted, tmp_path):
     with pytest.raises(ValueError, match="unknown task 'homepage': expected 'search' or 'search_known'"):
         fitted.searches_of("homepage", "test")
     with pytest.raises(ValueError, match="no text field 'colour'"):
-        small_search.search(queries=CategoryQueries("colour")).data(small_search.stages(tmp_path), tmp_path)
+        small_shop.search(queries=CategoryQueries("colour")).data(small_shop.stages(tmp_path), tmp_path)

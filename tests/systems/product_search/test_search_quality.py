@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import small_search
+import small_shop
 
 from plum_jax.corpus.splits import FOLDS, TRAIN
 from plum_jax.systems.product_search.quality import (
@@ -17,12 +17,12 @@ from plum_jax.systems.product_search.quality import (
 
 @pytest.fixture(scope="module")
 def split():
-    return small_search.split()
+    return small_shop.split()
 
 
 def test_statistics_are_those_of_training_events(split):
-    events = [[] for _ in range(small_search.ITEMS)]
-    for user in range(small_search.USERS):
+    events = [[] for _ in range(small_shop.ITEMS)]
+    for user in range(small_shop.USERS):
         rows = np.flatnonzero((split.corpus.events["user"].to_numpy() == user) & (split.fold == TRAIN))
         for place, row in enumerate(rows):
             events[split.corpus.events["item"][int(row)]].append((place / (len(rows) - 1), np.log(len(rows))))
@@ -43,18 +43,18 @@ def test_statistics_are_those_of_training_events(split):
 def test_good_items_are_those_that_later_events_take_most(split):
     for fold in ("validation", "test"):
         item = split.corpus.events["item"].to_numpy()[split.fold == FOLDS[fold]]
-        counts = {one: int((item == one).sum()) for one in range(small_search.ITEMS)}
+        counts = {one: int((item == one).sum()) for one in range(small_shop.ITEMS)}
         good = good_items(split, fold)
         least = min(counts[one] for one in np.flatnonzero(good))
         assert all(counts[one] < least for one in np.flatnonzero(~good))
-        assert small_search.ITEMS // 5 <= good.sum() < small_search.ITEMS // 2
+        assert small_shop.ITEMS // 5 <= good.sum() < small_shop.ITEMS // 2
     assert (good_items(split, "validation") != good_items(split, "test")).any()
 
 
 def test_the_appended_vectors_add_the_weighed_statistics_to_the_score(split):
     random = np.random.default_rng(0)
     statistics, weights = quality_statistics(split), np.array([0.1, -0.2, 0.3], np.float32)
-    items, searches = random.normal(size=(small_search.ITEMS, 4)), random.normal(size=(3, 4))
+    items, searches = random.normal(size=(small_shop.ITEMS, 4)), random.normal(size=(3, 4))
     quality = Quality(statistics, weights)
     found = quality.of_searches(searches) @ quality.of_items(items).T
     np.testing.assert_allclose(found, searches @ items.T + statistics @ weights, rtol=1e-5)
