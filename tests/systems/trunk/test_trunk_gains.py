@@ -36,6 +36,7 @@ def ask(directory, study=STATED):
     return {row["name"]: row for row in map(json.loads, rows)}
 
 
+@pytest.mark.slow
 def test_a_cell_s_gains_stand_beside_its_loss_and_are_asked_once(tmp_path, monkeypatch):
     with pytest.raises(StudyError, match="none of the 2 cells of study trunk in .* is finished: run them first"):
         ask(tmp_path)
