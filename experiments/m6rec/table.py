@@ -18,8 +18,9 @@ from plum_jax.report.figures import difference_over_users, mean_and_error
 HERE = pathlib.Path(__file__).parent
 Row = dict[str, Any]
 # In which order; rows of what has run only.
-ORDER = ("din_all_labels", "din", "m6", "m6_no_statistics", "m6_zero_shot", "m6_option_adapter", "m6_late_1")
-ORDER += ("m6_late_1_kept", "m6_exits", "m6_exits_75", "m6_pruned", "m6_int8", "m6_pruned_int8")
+ORDER = ("din_all_labels", "din", "m6", "m6_no_statistics", "m6_zero_shot", "m6_option_adapter", "m6_option")
+ORDER += ("m6_adapter", "m6_shared", "m6_late_1", "m6_late_1_kept", "m6_exits", "m6_exits_75", "m6_pruned")
+ORDER += ("m6_int8", "m6_pruned_int8")
 METRICS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
 # What the paper has of the same comparison, on its own data.
 PAPER = {
