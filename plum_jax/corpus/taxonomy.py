@@ -74,8 +74,8 @@ class Taxonomy:
                 raise CorpusError(problem, file=file, row=row + 1, field="parent_id")
         parent = np.array([number.get(one, NONE) for one in parents], np.int32)
         above = parent.copy()
-        for _ in ids:  # as often as a chain without a cycle is long at most
-            above = np.where(above == NONE, NONE, parent[above])
+        for _ in range(len(ids).bit_length()):  # twice as far up each time: past the longest chain without a cycle
+            above = np.where(above == NONE, NONE, above[above])
         if (above != NONE).any():
             row = int(np.flatnonzero(above != NONE)[0])
             problem = f"category {ids[row]!r} is in a cycle or below one: following its parents never ends"

@@ -10,6 +10,7 @@ import grain
 import numpy as np
 
 from plum_jax.feeds.batches import Batch
+from plum_jax.feeds.epochs import EpochIterator
 from plum_jax.feeds.length_batches import LengthBatches
 
 
@@ -31,39 +32,19 @@ class ArrayBatches:
         """Batches that see every row once, but for those of an incomplete last one."""
         return len(next(iter(self.arrays.values()))) // self.batch_size
 
-    def make_iterator(self) -> ArrayIterator:
+    def order(self, epoch: int) -> np.ndarray:
+        """int [steps_per_epoch, batch_size], the rows of an epoch's batches."""
+        rows = len(next(iter(self.arrays.values())))
+        permutation = np.random.default_rng([self.seed, epoch]).permutation(rows)
+        return permutation[: self.steps_per_epoch * self.batch_size].reshape(-1, self.batch_size)
+
+    def of_rows(self, rows: np.ndarray) -> Batch:
+        """The batch of these rows."""
+        return {name: array[rows] for name, array in self.arrays.items()}
+
+    def make_iterator(self) -> EpochIterator:
         """A fresh iterator at the start; it never ends."""
-        return ArrayIterator(self)
-
-
-class ArrayIterator(grain.DatasetIterator[Batch]):
-    """Iterator over `ArrayBatches`; its state is the number of the next batch."""
-
-    def __init__(self, batches: ArrayBatches) -> None:
-        super().__init__()
-        self._batches = batches
-        self._epoch = -1  # of the permutation in memory
-        self._permutation = np.arange(0)
-        self._next_batch = 0
-
-    def get_state(self) -> dict[str, Any]:
-        """{"batch": int}: the number of the next batch."""
-        return {"batch": self._next_batch}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to where `get_state` was taken."""
-        self._next_batch = int(state["batch"])
-
-    def __next__(self) -> Batch:
-        size = self._batches.batch_size
-        epoch, in_epoch = divmod(self._next_batch, self._batches.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            rows = len(next(iter(self._batches.arrays.values())))
-            self._permutation = np.random.default_rng([self._batches.seed, epoch]).permutation(rows)
-        self._next_batch += 1
-        chosen = self._permutation[in_epoch * size : (in_epoch + 1) * size]
-        return {name: array[chosen] for name, array in self._batches.arrays.items()}
+        return EpochIterator(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-import grain
 import numpy as np
 
 from plum_jax.feeds.batches import Batch
+from plum_jax.feeds.epochs import EpochIterator
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,32 +50,10 @@ class LengthBatches:
             batches.append(random.permutation(window, axis=0))
         return np.concatenate(batches)
 
-    def make_iterator(self) -> LengthIterator:
+    def of_rows(self, rows: np.ndarray) -> Batch:
+        """The batch of these rows: their numbers."""
+        return {"row": rows}
+
+    def make_iterator(self) -> EpochIterator:
         """A fresh iterator at the start; it never ends."""
-        return LengthIterator(self)
-
-
-class LengthIterator(grain.DatasetIterator[Batch]):
-    """Iterator over `LengthBatches`; its state is the number of the next batch."""
-
-    def __init__(self, batches: LengthBatches) -> None:
-        super().__init__()
-        self._batches = batches
-        self._epoch = -1  # of the order in memory
-        self._order = np.zeros((0, 0), np.int64)
-        self._next_batch = 0
-
-    def get_state(self) -> dict[str, Any]:
-        """{"batch": int}: the number of the next batch."""
-        return {"batch": self._next_batch}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to where `get_state` was taken."""
-        self._next_batch = int(state["batch"])
-
-    def __next__(self) -> Batch:
-        epoch, place = divmod(self._next_batch, self._batches.steps_per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._batches.order(epoch)
-        self._next_batch += 1
-        return {"row": self._order[place]}
+        return EpochIterator(self)

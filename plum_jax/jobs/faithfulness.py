@@ -111,7 +111,7 @@ def _figures(places: np.ndarray, drops: np.ndarray, lengths: np.ndarray) -> dict
     most = np.maximum.reduceat(drops, starts)[there]
     faithful = paired_bootstrap(own, others)
     row |= {"drop": float(own.mean()), "drop_others": float(others.mean())}
-    row |= {"faithful": faithful.mean, "faithful_low": faithful.low, "faithful_high": faithful.high}
+    row |= faithful.named("faithful")
     return row | {"first": float((own >= most).mean()), "first_by_chance": float((1 / lengths[there]).mean())}
 
 

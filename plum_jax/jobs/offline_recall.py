@@ -83,8 +83,7 @@ def offline_recall(
     for row, hits, per_user in found:
         change = paired_bootstrap(hits, full_hits)
         row |= {"users": len(test), "recall": float(hits.mean()), "flops_per_user": per_user}
-        row |= {"of_full": per_user / full_flops, "change": change.mean}
-        rows.append(row | {"change_low": change.low, "change_high": change.high})
+        rows.append(row | {"of_full": per_user / full_flops, **change.named("change")})
     print(_text(rows, k))
     write_measured(stages, fitted, "offline_recall", rows, results_file, system=name, k=k)
     return rows

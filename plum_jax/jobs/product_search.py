@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from etils import epath
-
 from plum_jax import artifact
-from plum_jax.corpus.sources.judgements import Judgements
 from plum_jax.jobs.chosen import require_base
 from plum_jax.retrieval.ann_index import AnnIndex, read_index
 from plum_jax.stages import Data, Stages
 from plum_jax.systems.product_search import judge
-from plum_jax.systems.product_search.judged_search import JudgedTextSearch
 from plum_jax.systems.product_search.quality import Quality, QualitySearch, tuned_quality
 from plum_jax.systems.product_search.requests import Request, answer
 from plum_jax.systems.product_search.system import KNOWN_SEARCH, SEARCH, FittedProductSearch, ProductSearch
 from plum_jax.systems.unicorn import judge as tasks
-from plum_jax.systems.unicorn import judge_search
 from plum_jax.training.run_record import write_results
 
 
@@ -148,37 +143,6 @@ def ask(
     titles = dict(stages.corpus.items.select("item_id", model.text_fields[0]).iter_rows())
     for place, (item, score) in enumerate(answer(fitted, quality, index, request, k), start=1):
         print(f"{place:3d}. {score:8.3f}  {item}  {titles.get(item) or ''}".rstrip())
-
-
-def search_judgements(
-    model_dir: str,
-    judgements: Judgements,
-    search: JudgedTextSearch,
-    relevant: float,
-    k: int = 10,
-    max_queries: int | None = None,
-    seed: int = 0,
-    results_file: str | None = None,
-) -> None:
-    """The text towers alone on judged queries: trains, and judges test queries (`judge_search.judged_search`).
-
-    Args:
-      model_dir: of the run.
-      judgements: queries, items and grades.
-      search: the model.
-      relevant: the least grade of a relevant item.
-      k: cut-off.
-      max_queries: test queries that all items are ranked for; None: all.
-      seed, results_file: as in `train_and_judge`.
-    """
-    directory, judged = epath.Path(model_dir), judgements.read()
-    fitted = search.fit(judged, relevant, directory / "systems" / "towers", "towers")
-    facts = {"data": judgements.name, "seed": seed}
-    rows = judge_search.judged_search(
-        directory, "towers", fitted, relevant=relevant, k=k, max_queries=max_queries, facts=facts
-    )
-    write_results(directory, rows, results_file)
-    print(judge_search.table(rows, k))
 
 
 def encoder_of(fitted: FittedProductSearch, quality: Quality) -> str:

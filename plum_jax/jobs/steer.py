@@ -137,17 +137,17 @@ def _figures(
     gain = paired_bootstrap(shares[1], shares[0])
     row: dict[str, Any] = {"items": int(has.sum()), "users": len(target), "targets": int(has[target].sum())}
     row |= {f"share_{of}": float(share.mean()) for of, share in zip(("plain", "asked", "refused"), shares, strict=True)}
-    row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
+    row |= gain.named("gain")
     everybody = [(lists == target[:, None]).any(axis=1).astype(float) for lists in (plain, wanted)]
     loss = paired_bootstrap(everybody[1], everybody[0])
     row |= {f"recall_all_{of}": float(hit.mean()) for of, hit in zip(("plain", "asked"), everybody, strict=True)}
-    row |= {"loss_all": loss.mean, "loss_all_low": loss.low, "loss_all_high": loss.high}
+    row |= loss.named("loss_all")
     if row["targets"]:
         of = has[target]
         hits = [(lists == target[:, None]).any(axis=1)[of].astype(float) for lists in (plain, wanted, filtered)]
         row |= {f"recall_{kind}": float(h.mean()) for kind, h in zip(("plain", "asked", "filtered"), hits, strict=True)}
         change = paired_bootstrap(hits[1], hits[0])
-        row |= {"recall_gain": change.mean, "recall_gain_low": change.low, "recall_gain_high": change.high}
+        row |= change.named("recall_gain")
     return row
 
 

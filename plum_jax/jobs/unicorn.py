@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from plum_jax.corpus.sources.judgements import Judgements
 from plum_jax.jobs.chosen import require_base
 from plum_jax.ranking.knowledge import Knowledge
 from plum_jax.stages import Data
-from plum_jax.systems.unicorn import judge, judge_search
-from plum_jax.systems.unicorn.judged_search import JudgedSearch
+from plum_jax.systems.unicorn import judge
 from plum_jax.systems.unicorn.requests import Request, answers
 from plum_jax.systems.unicorn.system import Unicorn
 from plum_jax.systems.unicorn.vectors import write_vectors
@@ -90,35 +88,3 @@ def ask(model_dir: str, data: Data, name: str, model: Unicorn, request: Request,
     titles = dict(stages.corpus.items.select("item_id", model.text_fields[0]).iter_rows())
     for place, (item, logit) in enumerate(found, start=1):
         print(f"{place:3d}. {logit:8.3f}  {item}  {titles.get(item) or ''}".rstrip())
-
-
-def search_judgements(
-    model_dir: str,
-    judgements: Judgements,
-    search: JudgedSearch,
-    relevant: float,
-    k: int = 10,
-    max_queries: int | None = None,
-    seed: int = 0,
-    results_file: str | None = None,
-) -> None:
-    """The search task alone on judged queries: trains, and judges test queries (`judge_search.judged_search`).
-
-    Args:
-      model_dir: of the run.
-      judgements: queries, items and grades.
-      search: the model.
-      relevant: the least grade of a relevant item.
-      k: cut-off.
-      max_queries: test queries that all items are ranked for; None: all.
-      seed: of the run.
-      results_file: a study's `results.jsonl` that also gets the rows.
-    """
-    directory, judged = epath.Path(model_dir), judgements.read()
-    fitted = search.fit(judged, directory / "systems" / "search", "search")
-    facts = {"data": judgements.name, "seed": seed}
-    rows = judge_search.judged_search(
-        directory, "search", fitted, relevant=relevant, k=k, max_queries=max_queries, facts=facts
-    )
-    write_results(directory, rows, results_file)
-    print(judge_search.table(rows, k))

@@ -57,7 +57,7 @@ class WordMatch:
                 lift = paired_bootstrap(match, shuffled)
                 row = {"field": field.name, "level": level, "items": len(self.items)}
                 row |= {"match": float(match.mean()), "shuffled": float(shuffled.mean())}
-                rows.append(row | {"lift": lift.mean, "lift_low": lift.low, "lift_high": lift.high})
+                rows.append(row | lift.named("lift"))
         return rows
 
     def answers(self, model: LanguageModel) -> dict[templates.Field, list[list[str]]]:

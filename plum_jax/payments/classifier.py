@@ -26,6 +26,7 @@ from plum_jax.payments.trunk import Trunk, initial_params
 from plum_jax.payments.vectors import scored
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.training import trainer, training_config
+from plum_jax.training.initial import with_values
 from plum_jax.training.loop import Evaluator
 from plum_jax.training.metrics_log import read_metrics, seconds_of
 from plum_jax.training.step import FromHost, Initialiser
@@ -141,12 +142,7 @@ def _beginning_with(network: TrunkClassifier, trunk: Any, columns: Columns) -> F
 
     def read(key: jax.Array) -> Any:
         boxed = dict(network.init(key, one)["params"])
-        boxed["trunk"] = jax.tree.map(
-            lambda box, value: box.replace_boxed(value) if isinstance(box, nn.Partitioned) else value,
-            boxed["trunk"],
-            trunk,
-            is_leaf=lambda x: isinstance(x, nn.Partitioned),
-        )
+        boxed["trunk"] = with_values(boxed["trunk"], trunk)
         return boxed
 
     return FromHost(read)

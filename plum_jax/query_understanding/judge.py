@@ -120,8 +120,7 @@ def differences(log: QueryLog, found: Judged, base: Judged, base_name: str) -> d
     for group, rows in groups_of(log, found.queries).items():
         for name in METRICS if len(rows) else ():
             one = paired_bootstrap(found.values[name][rows], base.values[name][rows])
-            key = f"{group}_{name}_over_{base_name}"
-            row |= {key: one.mean, f"{key}_low": one.low, f"{key}_high": one.high}
+            row |= one.named(f"{group}_{name}_over_{base_name}")
     return row
 
 

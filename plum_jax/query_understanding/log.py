@@ -145,8 +145,7 @@ class QueryLog:
         """
         counts = self.counts(self.events_of(FOLDS[fold]))
         asked = np.flatnonzero(np.diff(counts.indptr))
-        if at_most is not None and at_most < len(asked):
-            asked = asked[np.linspace(0, len(asked) - 1, at_most).astype(int)]
+        asked = evenly_spread(asked, at_most)
         return asked, counts[asked].toarray() > 0
 
     @functools.cached_property
@@ -161,3 +160,10 @@ class QueryLog:
     def _parent_name(self, category: int) -> str:
         parent = int(self.taxonomy.parent[category])
         return "" if parent == NONE else self.taxonomy.names[parent]
+
+
+def evenly_spread(values: np.ndarray, at_most: int | None) -> np.ndarray:
+    """`at_most` of some values, the first and the last among them; all for None."""
+    if at_most is None or at_most >= len(values):
+        return values
+    return values[np.linspace(0, len(values) - 1, at_most).astype(int)]

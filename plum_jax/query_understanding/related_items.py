@@ -135,8 +135,8 @@ def judged_related(split: Split, fitted: FittedRelatedItems, k: int = 10) -> lis
             values, key = of_user_hits[chosen], f"recall@{k}{group}"
             row |= {key: float(values.mean()), f"{key}_se": float(values.std() / np.sqrt(max(len(values), 1)))}
         for base in ("popular",) if name != "both by turns" else ("popular", "watched together"):
-            one, key = paired_bootstrap(of_user_hits, hits[base]), f"recall@{k}_over_{base.replace(' ', '_')}"
-            row |= {key: one.mean, f"{key}_low": one.low, f"{key}_high": one.high}
+            one = paired_bootstrap(of_user_hits, hits[base])
+            row |= one.named(f"recall@{k}_over_{base.replace(' ', '_')}")
         rows.append(row)
     return rows
 

@@ -14,7 +14,7 @@ from plum_jax.corpus.features.text import item_texts
 from plum_jax.corpus.splits import FOLDS, Split
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.queries.words import words_of
-from plum_jax.query_understanding.log import QueryLog
+from plum_jax.query_understanding.log import QueryLog, evenly_spread
 from plum_jax.query_understanding.rewrite_pairs import KINDS
 from plum_jax.query_understanding.rewriter import FittedRewriter
 from plum_jax.query_understanding.similar import ByText, numbers_of_words, word_matrix
@@ -82,9 +82,7 @@ def judged_rewrites(
       k: items.
       at_most: test events, evenly spread; None: all.
     """
-    events = log.events_of(FOLDS["test"])
-    if at_most is not None and at_most < len(events):
-        events = events[np.linspace(0, len(events) - 1, at_most).astype(int)]
+    events = evenly_spread(log.events_of(FOLDS["test"]), at_most)
     item = log.split.corpus.events["item"].to_numpy()[events]
     asked, of_event = np.unique(log.query[events], return_inverse=True)
     texts = [log.texts[query] for query in asked]
@@ -142,6 +140,5 @@ def _row(values: Mapping[str, Mapping[str, np.ndarray]], name: str) -> dict[str,
         for base in (ORIGINAL, NEAREST):
             if base != name and name != ORIGINAL:
                 one = paired_bootstrap(of_events, values[base][metric])
-                key = f"{metric}_over_{base}"
-                row |= {key: one.mean, f"{key}_low": one.low, f"{key}_high": one.high}
+                row |= one.named(f"{metric}_over_{base}")
     return row

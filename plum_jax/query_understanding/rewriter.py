@@ -17,18 +17,17 @@ from plum_jax.encoders.language_model import LanguageModel
 from plum_jax.encoders.token_rows import TokenRows, token_rows
 from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.model.decoder import Decoder
-from plum_jax.model.masks import PackedCausal
 from plum_jax.objectives.next_token import NextToken
 from plum_jax.query_understanding.log import QueryLog
 from plum_jax.query_understanding.rewrite_pairs import KINDS, Kind, RewritePairs
 from plum_jax.query_understanding.training import Schooling
-from plum_jax.ranking.ranker import table_sizes
+from plum_jax.ranking.ranker import trained_facts
 from plum_jax.retrieval.beam_search import beam_search
 from plum_jax.retrieval.trie import SidTrie
 from plum_jax.text.files import TextPieces
 from plum_jax.training import trainer
-from plum_jax.training.metrics_log import read_metrics, seconds_of
-from plum_jax.training.step import FromHost
+from plum_jax.training.initial import initial_params
+from plum_jax.training.training_config import in_steps
 
 START_TOKEN = 0
 _QUERIES_AT_ONCE = 64
@@ -65,14 +64,12 @@ class Rewriter:
             min(self.schooling.batch_size, len(pairs.kind)),
             self.schooling.training.seed,
         )
-        training, epochs = self.schooling.training, self.schooling.epochs
-        if epochs is not None:
-            training = training.for_passes(epochs, batches.steps_per_epoch)
+        training = in_steps(self.schooling, batches.steps_per_epoch).training
         decoder = Decoder(start.config, start.vocab_size)
         params = trainer.train(
             training,
             directory=directory,
-            init_params=_random(decoder) if start.params is None else FromHost(lambda key: start.params),
+            init_params=initial_params(decoder, start.params),
             objective=NextToken().on(decoder, training.mesh.build()),
             feed=batches,
             fingerprints={
@@ -87,8 +84,7 @@ class Rewriter:
         frequent = [log.texts[query] for query in np.flatnonzero(log.frequency >= self.pairs.least)]
         allowed = [one for one in frequent if len(text.encode(one)) < self.target_length]
         counted = {kind: int((pairs.kind == number).sum()) for number, kind in enumerate(KINDS)}
-        facts = {"pairs": counted, "steps": training.steps, **table_sizes(params)}
-        facts["train_seconds"] = round(seconds_of(read_metrics(directory)), 1)
+        facts = {"pairs": counted, "steps": training.steps, **trained_facts(params, directory)}
         return FittedRewriter(self, decoder, params, text, tuple(allowed), facts)
 
 
@@ -186,12 +182,3 @@ def joined_rows(prompts: TokenRows, targets: TokenRows) -> dict[str, np.ndarray]
         "decoder_segment_ids": real.astype(np.int32),
         "decoder_loss_weights": is_target.astype(np.float32),
     }
-
-
-def _random(decoder: Decoder) -> Any:
-    one = jnp.zeros((1, 2), jnp.int32)
-
-    def initialise(key: jax.Array) -> Any:
-        return decoder.init(key, one, one, PackedCausal(one + 1))["params"]
-
-    return initialise

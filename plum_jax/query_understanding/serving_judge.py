@@ -11,7 +11,7 @@ import numpy as np
 from plum_jax.corpus.splits import FOLDS
 from plum_jax.evaluation.metrics import paired_bootstrap
 from plum_jax.query_understanding.classifier import FittedClassifier
-from plum_jax.query_understanding.log import QueryLog
+from plum_jax.query_understanding.log import QueryLog, evenly_spread
 from plum_jax.query_understanding.serving import QueryUnderstanding
 
 _TIMED, _UNCOUNTED = 200, 5
@@ -30,9 +30,7 @@ def judged_serving(
       teacher: for comparison.
       at_most: test events, evenly spread; None: all.
     """
-    events = log.events_of(FOLDS["test"])
-    if at_most is not None and at_most < len(events):
-        events = events[np.linspace(0, len(events) - 1, at_most).astype(int)]
+    events = evenly_spread(log.events_of(FOLDS["test"]), at_most)
     asked, of_event = np.unique(log.query[events], return_inverse=True)
     texts = [log.texts[query] for query in asked]
     answerable = np.array([_known(service, text) for text in texts])
@@ -44,7 +42,6 @@ def judged_serving(
     taken = ids[log.class_of_event[events]]
     served = (first[of_event] == taken).astype(np.float64)
     best = (ids[teacher.shares(texts).argmax(axis=1)][of_event] == taken).astype(np.float64)
-    less = paired_bootstrap(served, best)
     row: dict[str, Any] = {
         "requests": len(events),
         "table_queries": len(service.table),
@@ -53,9 +50,7 @@ def judged_serving(
         "hit@1": float(served.mean()),
         "hit@1_se": float(served.std() / np.sqrt(len(served))),
         "teacher_hit@1": float(best.mean()),
-        "hit@1_over_teacher": less.mean,
-        "hit@1_over_teacher_low": less.low,
-        "hit@1_over_teacher_high": less.high,
+        **paired_bootstrap(served, best).named("hit@1_over_teacher"),
     }
     for name, chosen in (("table", from_table), ("student", answerable & ~from_table)):
         some = [text for text, one in zip(texts, chosen, strict=True) if one]

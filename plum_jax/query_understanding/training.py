@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 import scipy.sparse
@@ -16,11 +15,11 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.objectives.class_shares import ClassShares
-from plum_jax.ranking.ranker import table_sizes
+from plum_jax.ranking.ranker import trained_facts
 from plum_jax.training import trainer
-from plum_jax.training.metrics_log import read_metrics, seconds_of
-from plum_jax.training.step import FromHost, Initialiser
-from plum_jax.training.training_config import TrainingConfig
+from plum_jax.training.initial import warm_started
+from plum_jax.training.step import Initialiser
+from plum_jax.training.training_config import TrainingConfig, in_steps
 
 Columns = Mapping[str, np.ndarray]
 _ASKED_AT_ONCE = 512
@@ -87,9 +86,7 @@ def trained(
     """
     columns = {**lesson.columns, "shares": lesson.shares, "weight": lesson.weight}
     feed = ArrayBatches(columns, min(schooling.batch_size, len(lesson.weight)), schooling.training.seed)
-    training = schooling.training
-    if schooling.epochs is not None:
-        training = training.for_passes(schooling.epochs, feed.steps_per_epoch)
+    training = in_steps(schooling, feed.steps_per_epoch).training
     some = {name: values[:1] for name, values in lesson.columns.items()}
     params = trainer.train(
         training,
@@ -102,23 +99,16 @@ def trained(
         description=directory.name,
         described={"classifier": described},
     )
-    seconds = round(seconds_of(read_metrics(directory)), 1)
-    return params, {"steps": training.steps, **table_sizes(params), "train_seconds": seconds}
+    return params, {"steps": training.steps, **trained_facts(params, directory)}
 
 
 def _initial(network: Any, some: Columns, start: Mapping[str, Any]) -> Initialiser:
-    """Random parameters, those of `start` in the place of theirs."""
+    """Random parameters, but for those of `start`."""
 
     def random(key: jax.Array) -> Any:
         return network.init(key, some)["params"]
 
-    if not start:
-        return random
-
-    def make(key: jax.Array) -> Any:
-        return {**nn.unbox(jax.jit(random)(key)), **start}
-
-    return FromHost(make)
+    return warm_started(jax.jit(random), start) if start else random
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

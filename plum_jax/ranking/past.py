@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 import polars as pl
 from etils import epath
@@ -16,7 +14,6 @@ from plum_jax.corpus.event_fields import EventFields, Numbers, quantile_edges
 from plum_jax.ranking.labels import LabelledEvents
 from plum_jax.stages import Stages
 from plum_jax.training import checkpoints
-from plum_jax.training.step import FromHost, Initialiser
 
 SHRUNK_BY = 10.0  # events of the mean label that stand beside a user's or an item's own
 
@@ -94,31 +91,3 @@ def inherited_params(stages: Stages, name: str) -> Any:
             f"warm_start: there is no trained ranker {name!r} in {stages.directory}: put it before in RANKERS"
         )
     return checkpoints.load_params(directory)
-
-
-def warm_started(init: Initialiser, inherited: Any) -> FromHost:
-    """Begins with inherited parameters, by path. A product with more inputs than its forerunner's has the old rows
-    first and zeros behind, so that what is new says nothing at first (in a ranker knowledge comes behind the rest, and
-    statistics come last); what else has no forerunner of its shape begins at random.
-    """
-    assert not isinstance(init, FromHost), "random parameters, some of which are replaced"
-    old = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(inherited)}
-
-    def make(key: jax.Array) -> Any:
-        def start(path: Any, box: Any) -> Any:
-            fresh, found = np.asarray(nn.unbox(box)), old.get(jax.tree_util.keystr(path))
-            if found is None:
-                return box
-            if found.shape == fresh.shape:
-                value = np.asarray(found)
-            elif found.ndim == fresh.ndim == 2 and len(found) < len(fresh) and found.shape[1:] == fresh.shape[1:]:
-                value = np.zeros_like(fresh)
-                value[: len(found)] = found
-            else:
-                return box
-            return box.replace_boxed(value) if isinstance(box, nn.meta.AxisMetadata) else value
-
-        is_box = lambda x: isinstance(x, nn.meta.AxisMetadata)  # noqa: E731
-        return jax.tree_util.tree_map_with_path(start, init(key), is_leaf=is_box)
-
-    return FromHost(make)

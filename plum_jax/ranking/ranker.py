@@ -24,6 +24,7 @@ from plum_jax.ranking.labels import Label, LabelledEvents
 from plum_jax.ranking.networks.network import RankingNetwork, RankingNetworkConfig
 from plum_jax.stages import Stages
 from plum_jax.training import trainer, training_config
+from plum_jax.training.initial import warm_started
 from plum_jax.training.loop import Evaluator
 from plum_jax.training.metrics_log import read_metrics, seconds_of
 from plum_jax.training.step import Initialiser
@@ -49,7 +50,8 @@ class BehaviourRanker:
       knowledge: a user model whose answers are further inputs; None: none.
       training_share: the labelled training events from one share of them to another, in order of time.
       statistics: whether it reads, of user and item, what the labelled training events before its share say.
-      warm_start: name of a ranker of the run whose parameters it begins with (`past.warm_started`); None: random ones.
+      warm_start: name of a ranker of the run whose parameters it begins with (`initial.warm_started`); None: random
+        ones.
       curve_events: validation events for the curves and for choosing the best checkpoint, those of whole users.
     """
 
@@ -86,7 +88,7 @@ class BehaviourRanker:
         inherited = {}
         if self.warm_start is not None:
             old = past.inherited_params(stages, self.warm_start)
-            init, inherited = past.warm_started(init, old), {"warm_start": artifact.tree_fingerprint(old)}
+            init, inherited = warm_started(init, old), {"warm_start": artifact.tree_fingerprint(old)}
         params = trainer.train(
             said.training,
             directory=directory,
@@ -168,8 +170,7 @@ class FittedBehaviourRanker:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        seconds = round(seconds_of(read_metrics(self.directory)), 1)
-        return {"seed": self.seed, **table_sizes(self.params), "train_seconds": seconds}
+        return {"seed": self.seed, **trained_facts(self.params, self.directory)}
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """float32 [n], logits of events by their rows."""
@@ -214,6 +215,11 @@ def curve(network: RankingNetwork, columns: EventColumns, events: LabelledEvents
 def initial_params(network: RankingNetwork, batch: Mapping[str, np.ndarray], key: jax.Array) -> Any:
     """Random parameters with their logical axes."""
     return network.init(key, batch)["params"]
+
+
+def trained_facts(params: Any, directory: epath.Path) -> dict[str, Any]:
+    """`table_sizes` of parameters and the "train_seconds" of their run, for its row."""
+    return {**table_sizes(params), "train_seconds": round(seconds_of(read_metrics(directory)), 1)}
 
 
 def table_sizes(params: Any) -> dict[str, int]:

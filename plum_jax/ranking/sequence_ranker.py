@@ -22,11 +22,10 @@ from plum_jax.ranking.event_columns import EventColumns
 from plum_jax.ranking.event_rows import rows_of_all, training_rows
 from plum_jax.ranking.labels import Label, LabelledEvents
 from plum_jax.ranking.networks.sequence import HstuConfig, SequenceConfig
-from plum_jax.ranking.ranker import CURVE, logits_of, table_sizes
+from plum_jax.ranking.ranker import CURVE, logits_of, trained_facts
 from plum_jax.stages import Stages
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
-from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 _ROWS = 8  # packed rows of one device call
 
@@ -178,8 +177,7 @@ class FittedSequenceRanker:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        seconds = round(seconds_of(read_metrics(self.directory)), 1)
-        return {"seed": self.seed, **table_sizes(self.params), "train_seconds": seconds}
+        return {"seed": self.seed, **trained_facts(self.params, self.directory)}
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """float32 [n], logits of events by their rows."""

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -22,6 +21,7 @@ from plum_jax.model.int8 import Int8Weights, dequantised
 from plum_jax.relevance.cross_network import CrossNetwork
 from plum_jax.relevance.pairs import Pairs
 from plum_jax.relevance.pruning import depth_of
+from plum_jax.training.initial import with_values
 
 STEP = 16  # lengths are multiples of it, so that few programs are compiled
 _BLOCK = 64  # pairs of one device call
@@ -145,10 +145,10 @@ class CrossReader:
         """
         boxed = network.init(key, self.columns(self.items, Pairs(*np.zeros((3, 1), np.int32))))["params"]
         if start is not None:
-            return _replaced(boxed, start)
+            return with_values(boxed, start)
         if self.start.params is None:
             return boxed
-        return {**boxed, "encoder": {"decoder": _replaced(boxed["encoder"]["decoder"], self.start.params)}}
+        return {**boxed, "encoder": {"decoder": with_values(boxed["encoder"]["decoder"], self.start.params)}}
 
     def scorer(self, params: Any) -> CrossScorer:
         """Parameters of any depth, as a model that is asked."""
@@ -194,15 +194,6 @@ class CrossScorer:
 def _filled(rows: int) -> int:
     """Rows of the compiled program that takes so many: few programs, and a small batch is not computed as a large."""
     return next(size for size in (8, 24, _BLOCK) if rows <= size)
-
-
-def _replaced(boxed: Any, values: Any) -> Any:
-    """Values with the axes of `boxed`."""
-
-    def one(box: Any, value: Any) -> Any:
-        return box.replace_boxed(value) if isinstance(box, nn.Partitioned) else value
-
-    return jax.tree.map(one, boxed, values, is_leaf=lambda x: isinstance(x, nn.Partitioned))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -111,7 +111,5 @@ def differences(first: pl.DataFrame, second: pl.DataFrame) -> dict[str, float]:
         a, b = (values_of(frame, name) for frame in (first, second))
         both = np.isfinite(a) & np.isfinite(b)
         if both.any():
-            of_metric = paired_bootstrap(a[both], b[both])
-            found |= {f"{name}_difference": of_metric.mean, f"{name}_difference_low": of_metric.low}
-            found |= {f"{name}_difference_high": of_metric.high}
+            found |= paired_bootstrap(a[both], b[both]).named(f"{name}_difference")
     return found

@@ -73,10 +73,15 @@ def _zeroing(update: jax.Array, param: jax.Array, share: jax.Array) -> jax.Array
 
 def zero_share(params: Any, pattern: str = Pruned.pattern) -> float:
     """Of the entries of the matrices that a pattern matches, how many are 0."""
+    leaves = pruned_matrices(params, pattern)
+    return sum(int((leaf == 0).sum()) for leaf in leaves) / max(sum(leaf.size for leaf in leaves), 1)
+
+
+def pruned_matrices(params: Any, pattern: str = Pruned.pattern) -> list[np.ndarray]:
+    """The matrices that a pattern matches."""
     matches = re.compile(pattern).fullmatch
-    leaves = [
+    return [
         np.asarray(leaf)
         for keys, leaf in jax.tree_util.tree_leaves_with_path(params)
         if np.ndim(leaf) > 1 and matches(path_of(keys))
     ]
-    return sum(int((leaf == 0).sum()) for leaf in leaves) / max(sum(leaf.size for leaf in leaves), 1)

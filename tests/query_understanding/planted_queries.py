@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import polars as pl
 
@@ -53,17 +51,6 @@ def corpus() -> Corpus:
         text_fields=("title", "path"),
         clock="order",
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Planted:
-    """The corpus as a source."""
-
-    def inputs(self) -> dict[str, str]:
-        return {}
-
-    def read(self) -> Corpus:
-        return corpus()
 
 
 def split() -> Split:

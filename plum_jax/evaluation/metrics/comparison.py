@@ -31,6 +31,10 @@ class Difference(NamedTuple):
     high: float
     p_value: float
 
+    def named(self, name: str) -> dict[str, float]:
+        """As fields of a row: `name`, "<name>_low", "<name>_high"."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def paired_bootstrap(first: np.ndarray, second: np.ndarray, *, samples: int = SAMPLES, seed: int = 0) -> Difference:
     """`first` minus `second`, per-user values [U] of one metric for the same users, with a 95% interval.

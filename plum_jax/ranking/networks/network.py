@@ -101,7 +101,7 @@ class RankingNetwork(nn.Module):
         ]
         if self.sizes.conditions:
             parts.append(KnowledgeInputs(c.use, c.knowledge_dim, name="knowledge")(batch))
-        if self.sizes.statistics:  # last: a ranker without them may hand its parameters on (`past.warm_started`)
+        if self.sizes.statistics:  # last: a ranker without them may hand its parameters on (`initial.warm_started`)
             parts.append(FieldVectors(self.sizes.statistics, c.field_dim, name="statistics")(batch["statistics"]))
         x = Perceptron(c.mlp_dims, c.dropout, name="mlp")(jnp.concatenate(parts, axis=-1), deterministic)
         return RankingOutput(nn.Dense(1, name="logit")(x)[:, 0], interest.auxiliary_loss)

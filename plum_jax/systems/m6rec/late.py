@@ -11,6 +11,7 @@ import numpy as np
 
 from plum_jax.systems.m6rec.network import M6Network, against, applied
 from plum_jax.systems.m6rec.rows import NOTHING, TextRows
+from plum_jax.systems.m6rec.serving import by_blocks
 
 _ROWS = 64  # segments of a device call
 Key = tuple[int, tuple[int, ...]]  # side and tokens
@@ -31,12 +32,12 @@ class KeptSegments:
 
     def scores(self, rows: TextRows, block: int) -> np.ndarray:
         """float32 [n] logits, in blocks of one shape: those of `serving.whole`."""
-        found = []
-        for start in range(0, len(rows.tokens), block):
-            some = rows.of(np.minimum(np.arange(start, start + block), len(rows.tokens) - 1))
+
+        def of_block(some: TextRows) -> jax.Array:
             columns = {"side": some.side, "segment": some.segment}
-            found.append(np.asarray(above(self.network, self.params, self.states(some), columns)))
-        return np.concatenate(found)[: len(rows.tokens)]
+            return above(self.network, self.params, self.states(some), columns)
+
+        return by_blocks(of_block, rows, block)
 
     def states(self, rows: TextRows) -> np.ndarray:
         """float32 [n, T, D], of segments that are known by now."""

@@ -16,7 +16,6 @@ from plum_jax.corpus.splits import TRAIN
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.ranking.labels import LabelledEvents
-from plum_jax.ranking.past import warm_started
 from plum_jax.stages import Stages
 from plum_jax.systems.m6rec.losses import WritingLoss
 from plum_jax.systems.m6rec.network import M6Network
@@ -24,6 +23,7 @@ from plum_jax.systems.m6rec.rows import MASK, Tokens
 from plum_jax.systems.m6rec.trunk import Form
 from plum_jax.systems.m6rec.writer import Text, Texts, Writer, lines_for_pieces
 from plum_jax.training import trainer, training_config
+from plum_jax.training.initial import warm_started
 from plum_jax.training.step import FromHost
 
 _PIECE_TEXTS = 5_000  # that pieces are trained on

@@ -16,7 +16,7 @@ from plum_jax import artifact
 from plum_jax.evaluation.metrics.classification import classification_metrics
 from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.ranking.labels import Label, LabelledEvents
-from plum_jax.ranking.ranker import table_sizes
+from plum_jax.ranking.ranker import trained_facts
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.stages import Stages
 from plum_jax.systems.m6rec.late import KeptSegments
@@ -29,7 +29,6 @@ from plum_jax.systems.m6rec.trunk import Form
 from plum_jax.systems.m6rec.tuning import Tuning
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
-from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 _TIMED_ROWS, _TIMES = 32, 5
 
@@ -141,12 +140,11 @@ class FittedM6Ranker:
         return {
             "seed": self.config.training.seed,
             "examples": self.examples,
-            **table_sizes(self.params),
+            **trained_facts(self.params, self.directory),
             "tuned_parameters": self.config.tuning.tuned_parameters(self.params),
             "bytes": self.config.serving.size_in_bytes(self.params),
             "milliseconds": milliseconds,
             "layers": layers,
-            "train_seconds": round(seconds_of(read_metrics(self.directory)), 1),
         }
 
     def scores(self, rows: np.ndarray) -> np.ndarray:

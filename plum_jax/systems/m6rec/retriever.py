@@ -19,18 +19,17 @@ from plum_jax.evaluation.system import Ranking
 from plum_jax.feeds.array_batches import ArrayBatches
 from plum_jax.objectives.info_nce import InfoNce
 from plum_jax.ranking.labels import Label, LabelledEvents
-from plum_jax.ranking.ranker import table_sizes
+from plum_jax.ranking.ranker import trained_facts
 from plum_jax.stages import Stages
 from plum_jax.systems.m6rec.network import Heads, M6Network, applied
 from plum_jax.systems.m6rec.pretraining import Pretrained, Pretraining, directory_of
 from plum_jax.systems.m6rec.rows import TextRows
-from plum_jax.systems.m6rec.serving import blocks_of
+from plum_jax.systems.m6rec.serving import by_blocks
 from plum_jax.systems.m6rec.writer import Text
 from plum_jax.training import trainer, training_config
-from plum_jax.training.metrics_log import read_metrics, seconds_of
+from plum_jax.training.initial import with_values
 from plum_jax.training.step import FromHost
 
-_ROWS = 128  # of a device call
 _SAMPLE = 2048  # rows of each side that projections are fitted to before the first step
 
 
@@ -134,8 +133,7 @@ class FittedM6Retriever:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        seconds = round(seconds_of(read_metrics(self.directory)), 1)
-        return {"seed": self.config.training.seed, **table_sizes(self.params), "train_seconds": seconds}
+        return {"seed": self.config.training.seed, **trained_facts(self.params, self.directory)}
 
     def rank(self, evaluation: EvaluationSet, k: int) -> Ranking:
         """The first k items of each user, exactly."""
@@ -172,9 +170,8 @@ def spread(network: M6Network, initial: FromHost, arrays: Mapping[str, np.ndarra
         rotation = np.linalg.qr(square)[0][: len(scale), :width]
         kernel = ((directions.T / scale) @ rotation).astype(np.float32)
         for side, mean in means.items():
-            projection = params[f"{side}_projection"]
-            projection["kernel"] = _replaced(projection["kernel"], kernel)
-            projection["bias"] = _replaced(projection["bias"], -mean @ kernel)
+            name = f"{side}_projection"
+            params[name] = with_values(params[name], {"kernel": kernel, "bias": -mean @ kernel})
         return params
 
     return FromHost(make)
@@ -185,15 +182,10 @@ def _some(arrays: Mapping[str, np.ndarray], prefix: str) -> TextRows:
     return TextRows(*(arrays[f"{prefix}{name}"][:_SAMPLE] for name in TextRows._fields))
 
 
-def _replaced(leaf: Any, value: np.ndarray) -> Any:
-    return leaf.replace_boxed(value) if isinstance(leaf, nn.Partitioned) else value
-
-
 def vectors(network: M6Network, params: Any, rows: TextRows, method: str) -> np.ndarray:
     """float32 [n, W] by "users" or "items", or states by "ending"."""
     params = jax.device_put(params)
-    blocks = [np.asarray(_vectors(network, params, dict(some.columns()), method)) for some in blocks_of(rows, _ROWS)]
-    return np.concatenate(blocks)[: len(rows.tokens)]
+    return by_blocks(lambda some: _vectors(network, params, some.columns(), method), rows)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))

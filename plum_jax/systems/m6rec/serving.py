@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from plum_jax.model.int8 import quantised, size_in_bytes
 from plum_jax.systems.m6rec.network import M6Network, against, applied
 from plum_jax.systems.m6rec.rows import TextRows
-from plum_jax.training.pruning import zero_share
+from plum_jax.training.pruning import pruned_matrices, zero_share
 
 BLOCK = 128  # rows of a device call
 _FULL_PRECISION = "soft_prompts|classes"
@@ -52,8 +53,8 @@ class Serving:
         """
         if self.exit_confidence is None:
             params = jax.device_put(params)
-            blocks = [np.asarray(whole(network, params, dict(some.columns()))) for some in blocks_of(rows, block)]
-            return np.concatenate(blocks)[: len(rows.tokens)], float(network.config.num_layers)
+            logits = by_blocks(lambda some: whole(network, params, some.columns()), rows, block)
+            return logits, float(network.config.num_layers)
         found, layers = np.zeros(len(rows.tokens), np.float32), np.zeros(len(rows.tokens), np.int32)
         for start in range(0, len(rows.tokens), block):
             some = slice(start, start + block)
@@ -91,31 +92,19 @@ class Serving:
         zeros = zero_share(params)
         if zeros < 0.05:
             return whole
-        pruned = sum(leaf.size for leaf in jax.tree.leaves(_pruned_matrices(params)))
+        pruned = sum(leaf.size for leaf in pruned_matrices(params))
         width = 1 if self.int8 else 4
         return whole - round(pruned * (zeros * width - 1 / 8))
 
 
-def _pruned_matrices(params: Any) -> Any:
-    """The matrices that pruning touches."""
-    layers = params["decoder"]["transformer"]
-    return [
-        leaf
-        for name, layer in layers.items()
-        if name.startswith("layer_")
-        for part in ("attention", "mlp")
-        for leaf in jax.tree.leaves(layer[part])
-        if np.ndim(leaf) > 1
-    ]
-
-
-def blocks_of(rows: TextRows, size: int) -> list[TextRows]:
-    """Blocks of one shape, the last filled up with its first row."""
-    blocks = []
+def by_blocks(compute: Callable[[TextRows], Any], rows: TextRows, size: int = BLOCK) -> np.ndarray:
+    """[n, ...], what `compute` gives for rows, in blocks of one shape, the last filled up with its first row."""
+    found = []
     for start in range(0, len(rows.tokens), size):
         places = np.arange(start, min(start + size, len(rows.tokens)))
-        blocks.append(rows.of(np.concatenate([places, np.full(size - len(places), start)])))
-    return blocks
+        some = rows.of(np.concatenate([places, np.full(size - len(places), start)]))
+        found.append(np.asarray(compute(some))[: len(places)])
+    return np.concatenate(found)
 
 
 @functools.partial(jax.jit, static_argnums=0)

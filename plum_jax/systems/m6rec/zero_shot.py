@@ -19,9 +19,7 @@ from plum_jax.systems.m6rec.losses import token_nats
 from plum_jax.systems.m6rec.network import M6Network, applied
 from plum_jax.systems.m6rec.pretraining import Pretrained, Pretraining
 from plum_jax.systems.m6rec.rows import TextRows
-from plum_jax.systems.m6rec.serving import blocks_of
-
-_BLOCK = 128  # rows of a device call
+from plum_jax.systems.m6rec.serving import by_blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +72,7 @@ class FittedZeroShot:
 def mean_log_likelihoods(network: M6Network, params: Any, rows: TextRows) -> np.ndarray:
     """float32 [n], of the candidate side's tokens, [EOS] among them, behind the user side."""
     params = jax.device_put(params)
-    blocks = [np.asarray(_mean(network, params, dict(some.columns()))) for some in blocks_of(rows, _BLOCK)]
-    return np.concatenate(blocks)[: len(rows.tokens)]
+    return by_blocks(lambda some: _mean(network, params, some.columns()), rows)
 
 
 @functools.partial(jax.jit, static_argnums=0)

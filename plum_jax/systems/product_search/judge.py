@@ -56,8 +56,7 @@ def quality_rows(
     plain, with_quality = of_searches
     for metric in plain:
         found = paired_bootstrap(with_quality[metric].astype(float), plain[metric].astype(float))
-        rows[1] |= {f"{metric}_difference": found.mean}
-        rows[1] |= {f"{metric}_difference_low": found.low, f"{metric}_difference_high": found.high}
+        rows[1] |= found.named(f"{metric}_difference")
     return rows
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from plum_jax import artifact
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.corpus.splits import TRAIN
@@ -19,7 +18,7 @@ from plum_jax.encoders.token_rows import token_rows
 from plum_jax.objectives.objective import Objective
 from plum_jax.objectives.threshold_hinge import ThresholdHinge
 from plum_jax.queries.words import KnownWords
-from plum_jax.ranking.ranker import table_sizes
+from plum_jax.ranking.ranker import trained_facts
 from plum_jax.systems.product_search.feed import Negatives, SearchFeed
 from plum_jax.systems.product_search.inputs import Queries, Searches
 from plum_jax.systems.product_search.items import ItemSide
@@ -27,7 +26,6 @@ from plum_jax.systems.product_search.network import TERMS, TEXT, SearchConfig, S
 from plum_jax.systems.product_search.training import trained_towers
 from plum_jax.systems.product_search.vectors import item_vectors, search_vectors
 from plum_jax.training import training_config
-from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 TEXT_DIM = 128  # of the vectors whose cosine the towers are compared with
 
@@ -38,10 +36,12 @@ class JudgedTextSearch:
     grade of at least `relevant` is a search for its item. All items may be drawn as negatives.
 
     Attributes:
+      relevant: the least grade of such a pair.
       language_model, query_pieces, item_pieces, query_words, item_words, network, negatives, objective, training,
         epochs, batch_size: as there; parts are "text" and "terms" alone.
     """
 
+    relevant: float
     language_model: LanguageModel = LanguageModel()
     query_pieces: int = 16
     item_pieces: int = 24
@@ -58,24 +58,23 @@ class JudgedTextSearch:
         if not {*self.network.parts} <= {TEXT, TERMS}:
             raise ValueError(f"judged queries have no users or events: expected 'text', 'terms', got {self.network}")
 
-    def fit(
-        self, judged: JudgedQueries, relevant: float, directory: epath.PathLike, description: str
-    ) -> FittedTextSearch:
+    def fit(self, judged: JudgedQueries, directory: epath.PathLike, description: str) -> FittedTextSearch:
         """Trains, or goes on, or reads what was trained.
 
         Raises:
           ValueError: no relevant pair of a training query.
         """
         directory = epath.Path(directory)
-        rows = np.flatnonzero((judged.fold[judged.query] == TRAIN) & (judged.grade >= relevant))
+        rows = np.flatnonzero((judged.fold[judged.query] == TRAIN) & (judged.grade >= self.relevant))
         if not len(rows):
-            raise ValueError(f"no judged pair of a training query has a grade of {relevant} or more: lower RELEVANT")
+            raise ValueError(
+                f"no judged pair of a training query has a grade of {self.relevant} or more: lower RELEVANT"
+            )
         model, queries, network = self._towers(judged, directory)
         everything = np.arange(len(judged.texts), dtype=np.int32)
         found, seed = searches_for(judged.query[rows], judged.item[rows]), self.training.seed
         feed = SearchFeed.of(found, queries, self.negatives, everything, len(everything), self.batch_size, seed)
-        pairs = artifact.fingerprint(judged.fingerprint, relevant)
-        inputs = {"judgements": pairs, "text": model.fingerprint}
+        inputs = {"judgements": judged.fingerprint, "text": model.fingerprint}
         said, params = trained_towers(self, network, model.params, feed, directory, inputs, description)
         return FittedTextSearch(said, judged, queries, network, params, directory)
 
@@ -83,7 +82,7 @@ class JudgedTextSearch:
         self, judged: JudgedQueries, directory: epath.Path
     ) -> tuple[LanguageModelStart, Queries, SearchNetwork]:
         """What the transformer begins with, the queries as they are read, and the network."""
-        learnt = [text for text, fold in zip(judged.queries, judged.fold, strict=True) if fold == TRAIN]
+        learnt = judged.training_queries
         model = self.language_model.start([*learnt, *judged.texts], directory)
         words = KnownWords.of(learnt, judged.texts)
         queries = Queries(
@@ -104,7 +103,7 @@ def searches_for(query: np.ndarray, item: np.ndarray) -> Searches:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FittedTextSearch:
-    """A trained `JudgedTextSearch`, as `unicorn.judge_search` wants it.
+    """A trained `JudgedTextSearch`, as `judge_search` wants it.
 
     Attributes:
       config: of it.
@@ -126,8 +125,7 @@ class FittedTextSearch:
         return {
             "seed": self.config.training.seed,
             "steps": self.config.training.steps,
-            **table_sizes(self.params),
-            "train_seconds": round(seconds_of(read_metrics(self.directory)), 1),
+            **trained_facts(self.params, self.directory),
         }
 
     @functools.cached_property

@@ -21,7 +21,7 @@ from plum_jax.objectives.objective import Objective
 from plum_jax.objectives.threshold_hinge import ThresholdHinge
 from plum_jax.queries.category_paths import CategoryQueries
 from plum_jax.queries.words import KnownWords
-from plum_jax.ranking.ranker import table_sizes
+from plum_jax.ranking.ranker import trained_facts
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.stages import Stages
 from plum_jax.systems.product_search.data import SearchData
@@ -33,7 +33,6 @@ from plum_jax.systems.product_search.places import Location, Places
 from plum_jax.systems.product_search.training import trained_towers
 from plum_jax.systems.product_search.vectors import item_vectors, search_vectors, share_above
 from plum_jax.training import training_config
-from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 SEARCH, KNOWN_SEARCH = "search", "search_known"
 
@@ -171,8 +170,7 @@ class FittedProductSearch:
             "parts": list(self.config.network.parts),
             "searches": self.searches,
             "steps": self.config.training.steps,
-            **table_sizes(self.params),
-            "train_seconds": round(seconds_of(read_metrics(self.directory)), 1),
+            **trained_facts(self.params, self.directory),
         }
 
     def searches_of(self, task: str, fold: str, at_most: int | None = None) -> tuple[EvaluationSet, np.ndarray]:

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import flax.linen as nn
 import jax
 import numpy as np
 from etils import epath
@@ -15,7 +14,8 @@ from plum_jax import artifact
 from plum_jax.systems.product_search.feed import SearchFeed
 from plum_jax.systems.product_search.network import TEXT, SearchNetwork
 from plum_jax.training import trainer, training_config
-from plum_jax.training.step import FromHost, Initialiser
+from plum_jax.training.initial import warm_started
+from plum_jax.training.step import Initialiser
 
 T = TypeVar("T")
 
@@ -72,7 +72,6 @@ def initialiser(network: SearchNetwork, pretrained: Any, batch: Mapping[str, np.
     def random(key: jax.Array) -> Any:
         return network.init(key, some)["params"]
 
-    def warm(key: jax.Array) -> Any:
-        return nn.unbox(random(key)) | {"text": {"decoder": pretrained}}
-
-    return random if pretrained is None or TEXT not in network.config.parts else FromHost(warm)
+    if pretrained is None or TEXT not in network.config.parts:
+        return random
+    return warm_started(random, {"text": {"decoder": pretrained}})

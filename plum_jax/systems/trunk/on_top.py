@@ -24,13 +24,13 @@ from plum_jax.ranking.event_rows import training_rows
 from plum_jax.ranking.labels import Label, LabelledEvents
 from plum_jax.ranking.networks.perceptron import Perceptron
 from plum_jax.ranking.networks.sequence import SequenceOutput
-from plum_jax.ranking.past import warm_started
 from plum_jax.ranking.sequence_ranker import FittedSequenceRanker, Reader
 from plum_jax.stages import Stages
 from plum_jax.systems.trunk.known import TrunkKnown
 from plum_jax.systems.trunk.network import TrunkNetwork
 from plum_jax.systems.trunk.system import FittedTrunk, Trunk
 from plum_jax.training import trainer, training_config
+from plum_jax.training.initial import warm_started
 from plum_jax.training.parameter_groups import ParameterGroups
 
 TRUNK = "trunk"  # where its parameters lie among the ranker's

@@ -14,11 +14,10 @@ from plum_jax import artifact
 from plum_jax.corpus.event_fields import EventFields
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
-from plum_jax.corpus.splits import FOLDS, TRAIN
+from plum_jax.corpus.splits import TRAIN
 from plum_jax.objectives.log_loss import LogLoss
 from plum_jax.queries.words import KnownWords
-from plum_jax.ranking.ranker import table_sizes
-from plum_jax.retrieval.recommend import select_rows
+from plum_jax.ranking.ranker import trained_facts
 from plum_jax.systems.unicorn.examples import NO_EVENT, NO_SOURCE, SEARCH, TASKS, Examples
 from plum_jax.systems.unicorn.feed import ExampleFeed, Negatives
 from plum_jax.systems.unicorn.inputs import Inputs, QueryTable, Users
@@ -27,7 +26,6 @@ from plum_jax.systems.unicorn.network import UnicornConfig, UnicornNetwork
 from plum_jax.systems.unicorn.ranking import best_items, logits_of
 from plum_jax.systems.unicorn.system import initial_params
 from plum_jax.training import trainer, training_config
-from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +137,7 @@ class FittedSearch:
         return {
             "seed": self.config.training.seed,
             "steps": self.config.training.steps,
-            **table_sizes(self.params),
-            "train_seconds": round(seconds_of(read_metrics(self.directory)), 1),
+            **trained_facts(self.params, self.directory),
         }
 
     @property
@@ -160,9 +157,3 @@ class FittedSearch:
         contexts = self.inputs.of(examples, np.arange(len(queries)))
         seen = [np.zeros(0, np.int32)] * len(queries)
         return best_items(self.network, self.params, contexts, seen, k)[0].items
-
-
-def queries_of_fold(judged: JudgedQueries, fold: str, at_most: int | None) -> np.ndarray:
-    """Numbers of the queries of "validation" or "test", evenly spread; all for None."""
-    found = np.flatnonzero(judged.fold == FOLDS[fold])
-    return found[select_rows(len(found), at_most)]

@@ -21,7 +21,7 @@ from plum_jax.evaluation.system import Ranking
 from plum_jax.objectives.log_loss import LogLoss
 from plum_jax.queries.category_paths import CategoryQueries, ItemQueries
 from plum_jax.queries.words import KnownWords
-from plum_jax.ranking.ranker import table_sizes
+from plum_jax.ranking.ranker import trained_facts
 from plum_jax.stages import Stages
 from plum_jax.systems.unicorn.examples import (
     KNOWN_SEARCH,
@@ -48,7 +48,6 @@ from plum_jax.systems.unicorn.ranking import best_items
 from plum_jax.systems.unicorn.vectors import VectorSource
 from plum_jax.training import trainer, training_config
 from plum_jax.training.loop import Evaluator
-from plum_jax.training.metrics_log import read_metrics, seconds_of
 
 CURVE_KS = (10,)
 
@@ -250,8 +249,7 @@ class FittedUnicorn:
             "tasks": list(self.config.tasks),
             "examples": dict(self.examples),
             "steps": self.config.training.steps,
-            **table_sizes(self.params),
-            "train_seconds": round(seconds_of(read_metrics(self.directory)), 1),
+            **trained_facts(self.params, self.directory),
         }
 
     def rank_task(self, task: str, fold: str, k: int, at_most: int | None = None) -> tuple[EvaluationSet, Ranking]:

@@ -1,18 +1,16 @@
 """Pre-training begins with a language model's weights; likelihoods and continuations are the network's own."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_m6 import NANO, TEXTS, answer, corpus, network_and_params, tokens_of, writer_of
+from stages_of_split import stages_of_split
 
 from plum_jax.corpus.splits import UserTime
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.ranking.labels import Label
-from plum_jax.stages import Data
 from plum_jax.systems.m6rec.continuing import Continuing
 from plum_jax.systems.m6rec.network import M6Network
 from plum_jax.systems.m6rec.pretraining import Pretrained, Pretraining
@@ -81,19 +79,12 @@ def test_the_likeliest_words_are_written_one_after_the_other(trunk):
         Continuing(top_p=0.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class OneCorpus:
-    """A source of it."""
-
-    def inputs(self):
-        return {}
-
-    def read(self):
-        return corpus()
+def stages_of(directory):
+    return stages_of_split(UserTime(test=0.2, validation=0.2).split(corpus()), directory)
 
 
 def test_users_and_items_are_ranked_by_products_of_their_vectors(tmp_path):
-    stages = Data(OneCorpus(), UserTime(test=0.2, validation=0.2)).stages(tmp_path)
+    stages = stages_of(tmp_path)
     said = Pretraining(LanguageModel(decoder=NANO, num_pieces=400), texts=TEXTS, length=96, examples=0)
     training = TrainingConfig(steps=2, tensorboard=False)
     retriever = M6Retriever(said, label=Label(), training=training, epochs=None, batch_size=8, examples=16)
@@ -114,7 +105,7 @@ def test_users_and_items_are_ranked_by_products_of_their_vectors(tmp_path):
 
 
 def test_projections_begin_with_what_tells_texts_apart(tmp_path):
-    stages = Data(OneCorpus(), UserTime(test=0.2, validation=0.2)).stages(tmp_path)
+    stages = stages_of(tmp_path)
     said = Pretraining(LanguageModel(decoder=NANO, num_pieces=400), texts=TEXTS, length=96, examples=0)
     retriever = M6Retriever(said, label=Label(), batch_size=8, examples=16)
     trunk = said.fit(stages, Label().of(stages.split))

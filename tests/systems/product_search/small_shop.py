@@ -1,9 +1,8 @@
 """A shop whose rules are known: a user takes items of one maker, and searches for each by its kind."""
 
-import dataclasses
-
 import numpy as np
 import polars as pl
+from stages_of_split import Ready
 
 from plum_jax.corpus.schema import Corpus
 from plum_jax.corpus.splits import LeaveOneOut, Split
@@ -62,23 +61,12 @@ def corpus() -> Corpus:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Planted:
-    """The corpus as a source."""
-
-    def inputs(self) -> dict[str, str]:
-        return {}
-
-    def read(self) -> Corpus:
-        return corpus()
-
-
 def split() -> Split:
     return LeaveOneOut().split(corpus())
 
 
 def data() -> Data:
-    return Data(Planted(), LeaveOneOut())
+    return Data(Ready(split()), LeaveOneOut())
 
 
 def stages(directory) -> Stages:

@@ -8,12 +8,13 @@ import small_shop
 
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.corpus.splits import FOLDS, TRAIN
+from plum_jax.systems import judge_search
 from plum_jax.systems.product_search.judged_search import JudgedTextSearch
 from plum_jax.systems.product_search.network import SearchConfig
-from plum_jax.systems.unicorn import judge_search
 
 KINDS, EACH = small_shop.KINDS, 3
 SEARCH = JudgedTextSearch(
+    relevant=2.0,
     language_model=small_shop.search().language_model,
     network=SearchConfig(parts=("terms",), width=16, hidden=16, dropout=0.0),
     training=dataclasses.replace(small_shop.TRAINING, steps=80),
@@ -43,7 +44,7 @@ def judged() -> JudgedQueries:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    return SEARCH.fit(judged(), 2.0, tmp_path_factory.mktemp("judged"), "towers")
+    return SEARCH.fit(judged(), tmp_path_factory.mktemp("judged"), "towers")
 
 
 def test_other_words_for_a_kind_are_learnt_from_relevant_pairs(fitted, tmp_path):
@@ -63,8 +64,8 @@ def test_scores_and_lists_are_those_of_the_vectors(fitted):
 
 def test_what_judged_queries_have_not_is_refused(tmp_path):
     with pytest.raises(ValueError, match="judged queries have no users or events: expected 'text', 'terms'"):
-        JudgedTextSearch(network=SearchConfig())
+        JudgedTextSearch(2.0, network=SearchConfig())
     with pytest.raises(
         ValueError, match="no judged pair of a training query has a grade of 4.0 or more: lower RELEVANT"
     ):
-        SEARCH.fit(judged(), 4.0, tmp_path, "towers")
+        dataclasses.replace(SEARCH, relevant=4.0).fit(judged(), tmp_path, "towers")

@@ -11,10 +11,11 @@ import polars as pl
 from etils import epath
 
 from plum_jax.corpus.sources.judgements import JudgedQueries
+from plum_jax.corpus.splits import FOLDS
 from plum_jax.evaluation.files import write_frame
 from plum_jax.evaluation.metrics import paired_bootstrap, summarise
 from plum_jax.evaluation.metrics.graded import gains_of, ndcg_of_queries, recall_of_relevant
-from plum_jax.systems.unicorn.judged_search import queries_of_fold
+from plum_jax.retrieval.recommend import select_rows
 from plum_jax.training.run_record import run_record
 
 
@@ -96,11 +97,16 @@ def judged_search(
     for metric, values in ((f"ndcg@{k}", ndcg), (f"recall@{k}", recall)):
         both = np.isfinite(values[name]) & np.isfinite(values["text_cosine"])
         found = paired_bootstrap(values[name][both], values["text_cosine"][both])
-        rows[0] |= {"base": "text_cosine", f"{metric}_difference": found.mean}
-        rows[0] |= {f"{metric}_difference_low": found.low, f"{metric}_difference_high": found.high}
+        rows[0] |= {"base": "text_cosine", **found.named(f"{metric}_difference")}
     seconds = time.perf_counter() - start
     rows[0]["wall_seconds"] = round(seconds + rows[0]["train_seconds"], 1)
     return rows
+
+
+def queries_of_fold(judged: JudgedQueries, fold: str, at_most: int | None) -> np.ndarray:
+    """Numbers of the queries of "validation" or "test", evenly spread; all for None."""
+    found = np.flatnonzero(judged.fold == FOLDS[fold])
+    return found[select_rows(len(found), at_most)]
 
 
 def _recall(judged: JudgedQueries, queries: np.ndarray, lists: np.ndarray, relevant: float, k: int) -> np.ndarray:
