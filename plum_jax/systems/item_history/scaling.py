@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,21 @@ from plum_jax.evaluation.metrics import Catalogue, summarise
 from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
-from plum_jax.stages import Data, Source, Stages
+from plum_jax.stages import Stages
 from plum_jax.systems.item_history.counts import (
     item_history_counts,
     item_history_search_flops,
 )
 from plum_jax.systems.item_history.system import ItemHistory, initial_item_history
 from plum_jax.systems.known import ItemSizes, Known
+from plum_jax.systems.scaled_items import ScaledItems, branch
 from plum_jax.systems.scored_items import evaluation_users
 from plum_jax.training.step_recipe import StepRecipe
-from plum_jax.training.trainer import Trunk
 from plum_jax.training.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaledItemHistory:
+class ScaledItemHistory(ScaledItems):
     """The item-level network at any size (`evaluation.scalable.Scalable`).
 
     A size is the Transformer over items; the depth decoder has its width, heads and MLP, and layers of its own.
@@ -41,31 +41,13 @@ class ScaledItemHistory:
       ks: cut-offs of recall.
     """
 
-    data: Data
     system: ItemHistory = ItemHistory()
-    ks: Sequence[int] = (5, 10)
-
-    @property
-    def training(self) -> TrainingConfig:
-        return self.system.training
-
-    @property
-    def length(self) -> int:
-        return self.system.row_length
-
-    @property
-    def source(self) -> Source:
-        return self.data.source
 
     @property
     def data_config(self) -> Mapping[str, Any]:
         system = self.system
         windows = {"history_length": system.history_length, "length": system.row_length}
         return {"data": self.data, "use_features": system.use_features, "fields": system.fields, **windows}
-
-    @property
-    def own_config(self) -> Mapping[str, Any]:
-        return {"system": self.system}
 
     def sized(self, transformer: DecoderConfig, training: TrainingConfig, batch_size: int) -> ScaledItemHistory:
         depth = dataclasses.replace(transformer, num_layers=self.system.network.depth.num_layers)
@@ -78,22 +60,18 @@ class ScaledItemHistory:
         stages = self.data.stages(directory)
         split, table = stages.split, stages.table
         known = Known.of(stages, self.system.use_features, self.system.fields)
-        test = evaluation_users(split, "test", max_users)
-        weights = self.system.feed(split, known).rows.arrays["decoder_loss_weights"] > 0
-        read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
-        data = DataFacts(
-            vocab_size=split.corpus.num_items,
-            length=self.length,
-            unique_tokens=int(weights.sum()),
-            fill=float(weights.mean()),
-            evaluation_users=len(test),
-            prompt_tokens=float(read.mean()),
+        trained = self.system.feed(split, known).rows.arrays["decoder_loss_weights"] > 0
+        return self.prepared(
+            split,
+            trained,
+            self.system.history_length,
+            max_users,
+            loss_is_of_items=len(table.items_of_sid().sids) == table.num_items,
             sid_levels=table.num_levels,
             codebook_sizes=table.codebook_sizes,
             feature_dim=known.features.shape[1],
             field_sizes=known.events.sizes,
         )
-        return Prepared(data, test.user, len(table.items_of_sid().sids) == table.num_items)
 
     def trial(self, directory: epath.Path, max_users: int | None) -> ItemHistoryTrial:
         """Reads what was made."""
@@ -144,8 +122,9 @@ class ItemHistoryTrial:
         return Known.of(self.stages, self.config.system.use_features, self.config.system.fields)
 
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
-        trunk = None if branch_at is None else Trunk(*branch_at, may_differ=("system",))
-        return self.config.system.train(self.stages.split, self.known, directory, trunk=trunk, description=description)
+        return self.config.system.train(
+            self.stages.split, self.known, directory, trunk=branch(branch_at), description=description
+        )
 
     def judge(self, params: Any) -> dict[str, Any]:
         split, known, ks = self.stages.split, self.known, tuple(self.config.ks)

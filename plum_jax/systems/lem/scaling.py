@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,16 @@ from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts
 from plum_jax.objectives.info_nce import MOST_SCALE
-from plum_jax.stages import Data, Source, Stages
+from plum_jax.stages import Stages
 from plum_jax.systems.lem.system import Lem, initial_towers, item_features
-from plum_jax.systems.scored_items import evaluation_users, judged_with_loss
+from plum_jax.systems.scaled_items import ScaledItems, branch
+from plum_jax.systems.scored_items import judged_with_loss
 from plum_jax.training.step_recipe import StepRecipe
-from plum_jax.training.trainer import Trunk
 from plum_jax.training.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaledLem:
+class ScaledLem(ScaledItems):
     """Two towers at any size (`evaluation.scalable.Scalable`); "loss" is nats of each test user's item among all items.
 
     A size is the user tower, whose width is that of items. The in-batch softmax costs more with a larger batch: a plan
@@ -36,31 +36,13 @@ class ScaledLem:
       ks: cut-offs of recall.
     """
 
-    data: Data
     system: Lem = Lem()
-    ks: Sequence[int] = (5, 10)
-
-    @property
-    def training(self) -> TrainingConfig:
-        return self.system.training
-
-    @property
-    def length(self) -> int:
-        return self.system.row_length
-
-    @property
-    def source(self) -> Source:
-        return self.data.source
 
     @property
     def data_config(self) -> Mapping[str, Any]:
         system, data = self.system, self.data
         windows = {"history_length": system.history_length, "length": system.row_length}
         return {"source": data.source, "splitter": data.splitter, "features": data.feature_builders, **windows}
-
-    @property
-    def own_config(self) -> Mapping[str, Any]:
-        return {"system": self.system}
 
     def sized(self, transformer: DecoderConfig, training: TrainingConfig, batch_size: int) -> ScaledLem:
         changed = dataclasses.replace(self.system, transformer=transformer, training=training, batch_size=batch_size)
@@ -70,20 +52,8 @@ class ScaledLem:
         """The corpus and its features; rows are packed when they are read."""
         stages = self.data.stages(directory)
         split, features = stages.split, item_features(stages)
-        test = evaluation_users(split, "test", max_users)
-        weights = self.system.feed(split, features).rows.arrays["decoder_loss_weights"] > 0
-        read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
-        data = DataFacts(
-            vocab_size=split.corpus.num_items,
-            length=self.length,
-            unique_tokens=int(weights.sum()),
-            fill=float(weights.mean()),
-            evaluation_users=len(test),
-            prompt_tokens=float(read.mean()),
-            sid_levels=1,
-            feature_dim=features.shape[1],
-        )
-        return Prepared(data, test.user, loss_is_of_items=True)
+        trained = self.system.feed(split, features).rows.arrays["decoder_loss_weights"] > 0
+        return self.prepared(split, trained, self.system.history_length, max_users, feature_dim=features.shape[1])
 
     def trial(self, directory: epath.Path, max_users: int | None) -> LemTrial:
         """Reads what was made."""
@@ -138,9 +108,8 @@ class LemTrial:
         return item_features(self.stages)
 
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
-        trunk = None if branch_at is None else Trunk(*branch_at, may_differ=("system",))
         return self.config.system.train(
-            self.stages.split, self.features, directory, trunk=trunk, description=description
+            self.stages.split, self.features, directory, trunk=branch(branch_at), description=description
         )
 
     def judge(self, params: Any) -> dict[str, Any]:

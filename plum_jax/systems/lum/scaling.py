@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,17 +14,17 @@ from plum_jax.evaluation.metrics import summarise
 from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts
-from plum_jax.stages import Data, Source, Stages
+from plum_jax.stages import Stages
 from plum_jax.systems.known import ItemSizes, Known
 from plum_jax.systems.lum.system import Lum, histories_of, initial_lum, rank_by_answers
+from plum_jax.systems.scaled_items import ScaledItems, branch
 from plum_jax.systems.scored_items import evaluation_users, item_nats, judged_on
 from plum_jax.training.step_recipe import StepRecipe
-from plum_jax.training.trainer import Trunk
 from plum_jax.training.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaledLum:
+class ScaledLum(ScaledItems):
     """LUM at any size (`evaluation.scalable.Scalable`); "loss" is nats of each test user's item among all items, under
     the condition that it came with.
 
@@ -37,21 +37,7 @@ class ScaledLum:
       ks: cut-offs of recall.
     """
 
-    data: Data
     system: Lum = Lum()
-    ks: Sequence[int] = (5, 10)
-
-    @property
-    def training(self) -> TrainingConfig:
-        return self.system.training
-
-    @property
-    def length(self) -> int:
-        return self.system.row_length
-
-    @property
-    def source(self) -> Source:
-        return self.data.source
 
     @property
     def data_config(self) -> Mapping[str, Any]:
@@ -59,10 +45,6 @@ class ScaledLum:
         reads = (system.use_features, system.use_codes, system.use_statistics, system.conditions)
         windows = {"history_length": system.history_length, "length": system.row_length, "reads": reads}
         return {"source": data.source, "splitter": data.splitter, "features": data.feature_builders, **windows}
-
-    @property
-    def own_config(self) -> Mapping[str, Any]:
-        return {"system": self.system}
 
     def sized(self, transformer: DecoderConfig, training: TrainingConfig, batch_size: int) -> ScaledLum:
         network = dataclasses.replace(self.system.network, transformer=transformer)
@@ -73,23 +55,16 @@ class ScaledLum:
         """The corpus and what is known of its items; rows are packed when they are read."""
         stages = self.data.stages(directory)
         split, known = stages.split, self.system.known(stages)
-        test = evaluation_users(split, "test", max_users)
-        weights = self.system.feed(split, known).rows.arrays["decoder_loss_weights"] > 0
-        read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
-        sizes = known.sizes
-        data = DataFacts(
-            vocab_size=split.corpus.num_items,
-            length=self.length,
-            unique_tokens=int(weights.sum()),
-            fill=float(weights.mean()),
-            evaluation_users=len(test),
-            prompt_tokens=float(read.mean()),
-            sid_levels=1,
-            codebook_sizes=sizes.codebook_sizes,
-            feature_dim=sizes.feature_dim,
-            field_sizes=sizes.field_sizes,
+        trained = self.system.feed(split, known).rows.arrays["decoder_loss_weights"] > 0
+        return self.prepared(
+            split,
+            trained,
+            self.system.history_length,
+            max_users,
+            codebook_sizes=known.sizes.codebook_sizes,
+            feature_dim=known.sizes.feature_dim,
+            field_sizes=known.sizes.field_sizes,
         )
-        return Prepared(data, test.user, loss_is_of_items=True)
 
     def trial(self, directory: epath.Path, max_users: int | None) -> LumTrial:
         """Reads what was made."""
@@ -149,8 +124,9 @@ class LumTrial:
         return self.config.system.known(self.stages)
 
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
-        trunk = None if branch_at is None else Trunk(*branch_at, may_differ=("system",))
-        return self.config.system.train(self.stages.split, self.known, directory, trunk=trunk, description=description)
+        return self.config.system.train(
+            self.stages.split, self.known, directory, trunk=branch(branch_at), description=description
+        )
 
     def judge(self, params: Any) -> dict[str, Any]:
         system, split, ks = self.config.system, self.stages.split, self.config.ks

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from plum_jax.corpus.splits import Split
@@ -15,17 +14,16 @@ from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.feeds.packing import random_rows
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token, parameter_counts, train_flops_parts, train_step_flops
-from plum_jax.stages import Data, Source
 from plum_jax.systems.sasrec.system import SasRec
-from plum_jax.systems.scored_items import evaluation_users, judged_with_loss
+from plum_jax.systems.scaled_items import ScaledItems, branch
+from plum_jax.systems.scored_items import judged_with_loss
 from plum_jax.training.initial import initial_params
 from plum_jax.training.step_recipe import StepRecipe
-from plum_jax.training.trainer import Trunk
 from plum_jax.training.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaledSasRec:
+class ScaledSasRec(ScaledItems):
     """SASRec at any size (`evaluation.scalable.Scalable`); "loss" is nats of each test user's item among all items.
 
     Attributes:
@@ -34,31 +32,13 @@ class ScaledSasRec:
       ks: cut-offs of recall.
     """
 
-    data: Data
     system: SasRec = SasRec()
-    ks: Sequence[int] = (5, 10)
-
-    @property
-    def training(self) -> TrainingConfig:
-        return self.system.training
-
-    @property
-    def length(self) -> int:
-        return self.system.row_length
-
-    @property
-    def source(self) -> Source:
-        return self.data.source
 
     @property
     def data_config(self) -> Mapping[str, Any]:
         system = self.system
         windows = {"history_length": system.history_length, "length": system.row_length}
         return {"source": self.data.source, "splitter": self.data.splitter, **windows}
-
-    @property
-    def own_config(self) -> Mapping[str, Any]:
-        return {"system": self.system}
 
     def sized(self, transformer: DecoderConfig, training: TrainingConfig, batch_size: int) -> ScaledSasRec:
         changed = dataclasses.replace(self.system, transformer=transformer, training=training, batch_size=batch_size)
@@ -67,19 +47,8 @@ class ScaledSasRec:
     def prepare(self, directory: epath.Path, max_users: int | None) -> Prepared:
         """The corpus; rows are packed when they are read."""
         split = self.data.stages(directory).split
-        test = evaluation_users(split, "test", max_users)
-        weights = self.system.feed(split).arrays["decoder_loss_weights"] > 0
-        read = np.minimum(np.diff(test.history_offsets), self.system.history_length)
-        data = DataFacts(
-            vocab_size=split.corpus.num_items,
-            length=self.length,
-            unique_tokens=int(weights.sum()),
-            fill=float(weights.mean()),
-            evaluation_users=len(test),
-            prompt_tokens=float(read.mean()),
-            sid_levels=1,
-        )
-        return Prepared(data, test.user, loss_is_of_items=True)
+        trained = self.system.feed(split).arrays["decoder_loss_weights"] > 0
+        return self.prepared(split, trained, self.system.history_length, max_users)
 
     def trial(self, directory: epath.Path, max_users: int | None) -> SasRecTrial:
         """Reads the corpus that was made."""
@@ -126,8 +95,7 @@ class SasRecTrial:
         return self.config.data.stages(self.directory).split
 
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
-        trunk = None if branch_at is None else Trunk(*branch_at, may_differ=("system",))
-        return self.config.system.train(self.split, directory, trunk=trunk, description=description)
+        return self.config.system.train(self.split, directory, trunk=branch(branch_at), description=description)
 
     def judge(self, params: Any) -> dict[str, Any]:
         scorer = self.config.system.scorer(self.split.corpus.num_items)

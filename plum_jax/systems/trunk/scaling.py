@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,8 +17,9 @@ from plum_jax.evaluation.scalable import DataFacts, Prepared
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.counts import forward_flops_per_token
 from plum_jax.objectives.next_items import NextItems
-from plum_jax.stages import Data, Source, Stages
+from plum_jax.stages import Stages
 from plum_jax.systems.known import ItemSizes
+from plum_jax.systems.scaled_items import ScaledItems, branch
 from plum_jax.systems.scored_items import evaluation_users, item_nats, judged_on
 from plum_jax.systems.trunk.feed import drawn_a_row
 from plum_jax.systems.trunk.items import TrunkItems
@@ -28,12 +29,11 @@ from plum_jax.systems.trunk.reading import histories_of
 from plum_jax.systems.trunk.system import FittedTrunk, Trunk, initial_trunk, parameters_of
 from plum_jax.training import checkpoints
 from plum_jax.training.step_recipe import StepRecipe
-from plum_jax.training.trainer import Trunk as TrainedTrunk
 from plum_jax.training.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaledTrunk:
+class ScaledTrunk(ScaledItems):
     """The trunk at any size (`evaluation.scalable.Scalable`); "loss" is nats of each test user's item among all items,
     without what it is worth that it was seen.
 
@@ -46,21 +46,7 @@ class ScaledTrunk:
       ks: cut-offs of recall.
     """
 
-    data: Data
     system: Trunk = Trunk()
-    ks: Sequence[int] = (5, 10)
-
-    @property
-    def training(self) -> TrainingConfig:
-        return self.system.training
-
-    @property
-    def length(self) -> int:
-        return self.system.row_length
-
-    @property
-    def source(self) -> Source:
-        return self.data.source
 
     @property
     def data_config(self) -> Mapping[str, Any]:
@@ -68,10 +54,6 @@ class ScaledTrunk:
         reads = (system.use_features, system.fields, system.age, system.windows)
         features = data.feature_builders
         return {"source": data.source, "splitter": data.splitter, "features": features, "reads": reads}
-
-    @property
-    def own_config(self) -> Mapping[str, Any]:
-        return {"system": self.system}
 
     def sized(self, transformer: DecoderConfig, training: TrainingConfig, batch_size: int) -> ScaledTrunk:
         unscanned = dataclasses.replace(transformer, scan_layers=False)  # whose every layer can be read
@@ -83,22 +65,15 @@ class ScaledTrunk:
         """The corpus and what is known of its items; rows are packed when they are read."""
         stages = self.data.stages(directory)
         split, known = stages.split, self.system.known(stages)
-        test = evaluation_users(split, "test", max_users)
-        real = self.system.feed(split, known).rows.arrays["places"] > 0
-        read = np.minimum(np.diff(test.history_offsets), self.system.windows.length)
-        sizes = known.sizes
-        data = DataFacts(
-            vocab_size=split.corpus.num_items,
-            length=self.length,
-            unique_tokens=int(real.sum()),
-            fill=float(real.mean()),
-            evaluation_users=len(test),
-            prompt_tokens=float(read.mean()),
-            sid_levels=1,
-            feature_dim=sizes.feature_dim,
-            field_sizes=sizes.field_sizes,
+        trained = self.system.feed(split, known).rows.arrays["places"] > 0
+        return self.prepared(
+            split,
+            trained,
+            self.system.windows.length,
+            max_users,
+            feature_dim=known.sizes.feature_dim,
+            field_sizes=known.sizes.field_sizes,
         )
-        return Prepared(data, test.user, loss_is_of_items=True)
 
     def trial(self, directory: epath.Path, max_users: int | None) -> TrunkTrial:
         """Reads what was made."""
@@ -164,8 +139,9 @@ class TrunkTrial:
         return self.config.system.known(self.stages)
 
     def train(self, directory: epath.Path, branch_at: tuple[epath.Path, int] | None, description: str) -> Any:
-        trunk = None if branch_at is None else TrainedTrunk(*branch_at, may_differ=("system",))
-        return self.config.system.train(self.stages, self.known, directory, trunk=trunk, description=description)
+        return self.config.system.train(
+            self.stages, self.known, directory, trunk=branch(branch_at), description=description
+        )
 
     def fitted(self, directory: epath.Path) -> FittedTrunk:
         """What a cell has trained in a directory, for applications.
