@@ -1,9 +1,9 @@
-"""Which system of a run a job is about, and which of its rows are compared."""
+"""Which system of a run a job is about."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from plum_jax.evaluation.system import System
 from plum_jax.stages import Stages
@@ -44,10 +44,3 @@ def chosen_decoder(
     if not isinstance(fitted, FittedDecoder):
         raise ValueError(f"system {name!r} {others}: set SYSTEM to a decoder, such as 'with_cpt'")
     return name, fitted
-
-
-def require_base(base: Mapping[str, str], names: Collection[str], error: type[ValueError] = ValueError) -> None:
-    """Refuses comparisons (name of a row -> that of the one it is compared with) of rows that there are not."""
-    for name in (*base, *base.values()):
-        if name not in names:
-            raise error(f"BASE names {name!r}, expected names among {', '.join(names)}")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plum_jax import artifact
+from plum_jax.evaluation.base import require_base
 from plum_jax.evaluation.metrics.detection import Draws
-from plum_jax.jobs.chosen import require_base
 from plum_jax.payments import judge
 from plum_jax.payments.detector import Detector
 from plum_jax.payments.events import KnownLabels, PaymentError, PaymentEvents, Payments

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from plum_jax import artifact
-from plum_jax.jobs.chosen import require_base
 from plum_jax.retrieval.ann_index import AnnIndex, read_index
 from plum_jax.stages import Data, Stages
+from plum_jax.systems import judge_tasks
 from plum_jax.systems.product_search import judge
 from plum_jax.systems.product_search.quality import Quality, QualitySearch, tuned_quality
 from plum_jax.systems.product_search.requests import Request, answer
 from plum_jax.systems.product_search.system import KNOWN_SEARCH, SEARCH, FittedProductSearch, ProductSearch
-from plum_jax.systems.unicorn import judge as tasks
 from plum_jax.training.run_record import write_results
 
 
@@ -45,22 +44,10 @@ def train_and_judge(
     Raises:
       ValueError: no model, or a base that is none of them.
     """
-    base = base or {}
-    if not models:
-        raise ValueError("expected at least one model to train, got none: set MODELS")
-    require_base(base, models)
-    stages, rows = data.stages(model_dir), []
-    for name, model in models.items():
-        fitted = model.fit(stages, name)
-        for task in (SEARCH, KNOWN_SEARCH):
-            facts = {"data": stages.corpus.name, "seed": seed}
-            rows.append(tasks.judged_task(stages, name, fitted, task, ks, max_examples, facts))
-    for row in rows:
-        other = base.get(row["model"])
-        if other is not None:
-            row |= {"base": other, **tasks.differences(stages, row["model"], other, row["task"], ks)}
+    stages = data.stages(model_dir)
+    rows = judge_tasks.compared(stages, models, base or {}, ks, max_examples, seed)
     write_results(stages.directory, rows, results_file)
-    print(tasks.table(rows, max(ks)))
+    print(judge_tasks.table(rows, max(ks)))
 
 
 def tune_quality(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from plum_jax.jobs.chosen import require_base
+from plum_jax.evaluation.base import require_base
 from plum_jax.query_understanding import judge, related_items, rewrite_judge, serving, serving_judge
 from plum_jax.query_understanding.bag import Student
 from plum_jax.query_understanding.classifier import Classifier

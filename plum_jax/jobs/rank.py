@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from plum_jax import artifact
-from plum_jax.jobs.chosen import require_base
+from plum_jax.evaluation.base import require_base
 from plum_jax.ranking import judge
 from plum_jax.ranking.labels import Label, LabelledEvents
 from plum_jax.ranking.protocol import Ranker

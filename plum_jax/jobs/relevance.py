@@ -11,8 +11,8 @@ import polars as pl
 from etils import epath
 
 from plum_jax.corpus.sources.judgements import JudgedQueries, Judgements
+from plum_jax.evaluation.base import require_base
 from plum_jax.evaluation.files import write_frame
-from plum_jax.jobs.chosen import require_base
 from plum_jax.model.int8 import size_in_bytes
 from plum_jax.ranking.ranker import table_sizes
 from plum_jax.relevance import baselines

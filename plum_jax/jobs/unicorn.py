@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from plum_jax.jobs.chosen import require_base
 from plum_jax.ranking.knowledge import Knowledge
 from plum_jax.stages import Data
-from plum_jax.systems.unicorn import judge
+from plum_jax.systems import judge_tasks
 from plum_jax.systems.unicorn.requests import Request, answers
 from plum_jax.systems.unicorn.system import Unicorn
 from plum_jax.systems.unicorn.vectors import write_vectors
@@ -43,23 +42,10 @@ def train_and_judge(
     Raises:
       ValueError: no model, or a base that is none of them.
     """
-    base = base or {}
-    if not models:
-        raise ValueError("expected at least one model to train, got none: set MODELS")
-    require_base(base, models)
     stages = data.stages(model_dir)
-    rows = []
-    for name, model in models.items():
-        fitted = model.fit(stages, name)
-        common = {"data": stages.corpus.name, "seed": seed}
-        for task in judge.judged_tasks(model):
-            rows.append(judge.judged_task(stages, name, fitted, task, ks, max_examples, common))
-    for row in rows:
-        other = base.get(row["model"])
-        if other is not None and row["task"] in judge.judged_tasks(models[other]):
-            row |= {"base": other, **judge.differences(stages, row["model"], other, row["task"], ks)}
+    rows = judge_tasks.compared(stages, models, base or {}, ks, max_examples, seed)
     write_results(stages.directory, rows, results_file)
-    print(judge.table(rows, max(ks)))
+    print(judge_tasks.table(rows, max(ks)))
 
 
 def vectors_of_knowledge(model_dir: str, data: Data, knowledge: Knowledge) -> None:

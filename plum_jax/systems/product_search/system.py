@@ -89,6 +89,11 @@ class ProductSearch:
                 f"expected a location exactly where 'place' is a part, got {self.location} and {self.network.parts}"
             )
 
+    @property
+    def judged_tasks(self) -> list[str]:
+        """Searches with queries that are new, and with queries that are not."""
+        return [SEARCH, KNOWN_SEARCH]
+
     def fit(self, stages: Stages, name: str) -> FittedProductSearch:
         """Trains, or goes on, or reads what was trained."""
         directory = epath.Path(stages.directory / "systems" / name)

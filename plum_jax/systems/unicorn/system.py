@@ -108,6 +108,11 @@ class Unicorn:
                 "would be known from the item it is to find; leave that field out of UNICORN_TEXT"
             )
 
+    @property
+    def judged_tasks(self) -> list[str]:
+        """Its tasks, and behind a search with queries that are new the one with queries that are not."""
+        return [name for task in self.tasks for name in ([task, KNOWN_SEARCH] if task == SEARCH else [task])]
+
     def fit(self, stages: Stages, name: str) -> FittedUnicorn:
         """Trains, or goes on, or reads what was trained."""
         split, data = stages.split, self.data(stages)

@@ -11,13 +11,12 @@ import polars as pl
 
 from plum_jax import artifact
 from plum_jax.corpus.splits import EvaluationSet
+from plum_jax.evaluation.base import require_base
 from plum_jax.evaluation.files import compare_files, per_user_path, write_evaluation
 from plum_jax.evaluation.judge import judged
 from plum_jax.evaluation.metrics import Catalogue
 from plum_jax.evaluation.system import Ranking
 from plum_jax.stages import Stages
-from plum_jax.systems.unicorn.examples import KNOWN_SEARCH, SEARCH
-from plum_jax.systems.unicorn.system import Unicorn
 from plum_jax.training.run_record import run_record
 
 FOLDER = "evaluation"
@@ -46,9 +45,53 @@ class FittedTasks(Protocol):
         """Items ranked for the examples of a task and fold, and the users that they are of."""
 
 
-def judged_tasks(model: Unicorn) -> list[str]:
-    """Its tasks, and behind a search with queries that are new the one with queries that are not."""
-    return [name for task in model.tasks for name in ([task, KNOWN_SEARCH] if task == SEARCH else [task])]
+class TasksModel(Protocol):
+    """A frozen dataclass, bound in gin.
+
+    Attributes:
+      judged_tasks: that it is judged by.
+    """
+
+    @property
+    def judged_tasks(self) -> Sequence[str]: ...
+
+    def fit(self, stages: Stages, name: str) -> FittedTasks:
+        """Trains it, or reads what was trained."""
+
+
+def compared(
+    stages: Stages,
+    models: Mapping[str, TasksModel],
+    base: Mapping[str, str],
+    ks: Sequence[int],
+    at_most: int | None,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Rows "<model>.<task>" of models that are trained where they are not yet, each with its `differences` from its
+    base on the tasks of both.
+
+    Args:
+      stages: of the run.
+      models: by name.
+      base: name of a model -> name of the one that it is compared with.
+      ks, at_most: as in `judged_task`.
+      seed: of the run.
+
+    Raises:
+      ValueError: no model, or a base that is none of them.
+    """
+    if not models:
+        raise ValueError("expected at least one model to train, got none: set MODELS")
+    require_base(base, models)
+    facts, rows = {"data": stages.corpus.name, "seed": seed}, []
+    for name, model in models.items():
+        fitted = model.fit(stages, name)
+        rows += [judged_task(stages, name, fitted, task, ks, at_most, facts) for task in model.judged_tasks]
+    for row in rows:
+        other = base.get(row["model"])
+        if other is not None and row["task"] in models[other].judged_tasks:
+            row |= {"base": other, **differences(stages, row["model"], other, row["task"], ks)}
+    return rows
 
 
 def judged_task(
@@ -68,7 +111,7 @@ def judged_task(
       stages: of the run.
       name: of the model.
       fitted: it.
-      task: one of `judged_tasks`.
+      task: that `rank_task` knows.
       ks: cut-offs.
       at_most: examples; None: all.
       facts: what all rows of the comparison say besides.
