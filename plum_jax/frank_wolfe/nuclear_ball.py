@@ -8,6 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from plum_jax.frank_wolfe.sets import unit
+
 Product = Callable[[jax.Array], jax.Array]
 
 
@@ -68,12 +70,8 @@ def leading_pair(
     guess = jax.random.normal(jax.random.key(0), (columns,)) if start is None else start
 
     def iterate(_: int, right: jax.Array) -> jax.Array:
-        return _unit(backward(_unit(forward(right))))
+        return unit(backward(unit(forward(right))))
 
-    right = jax.lax.fori_loop(0, iterations, iterate, _unit(guess))
+    right = jax.lax.fori_loop(0, iterations, iterate, unit(guess))
     image = forward(right)
-    return _unit(image), jnp.linalg.norm(image), right
-
-
-def _unit(vector: jax.Array) -> jax.Array:
-    return vector / jnp.maximum(jnp.linalg.norm(vector), jnp.finfo(vector.dtype).tiny)
+    return unit(image), jnp.linalg.norm(image), right

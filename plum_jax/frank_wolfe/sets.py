@@ -130,9 +130,8 @@ class L2Ball:
 
     def vertex(self, gradient: jax.Array) -> jax.Array:
         """Against the gradient; the first coordinate's for a gradient of zero."""
-        norm = jnp.linalg.norm(gradient.ravel())
-        opposite = gradient * (-self.radius / jnp.maximum(norm, jnp.finfo(gradient.dtype).tiny))
-        return jnp.where(norm > 0, opposite, self.start(gradient))
+        opposite = -self.radius * unit(gradient.ravel()).reshape(gradient.shape)
+        return jnp.where(jnp.any(gradient != 0), opposite, self.start(gradient))
 
     def violation(self, point: jax.Array) -> jax.Array:
         """||point||_2 - radius."""
@@ -223,3 +222,11 @@ def _require_positive(domain: object, name: str, value: float) -> None:
         raise ValueError(
             f"{type(domain).__name__}: expected {name} > 0, got {value}: the set would be empty or a point"
         )
+
+
+def unit(vector: jax.Array) -> jax.Array:
+    """A vector [N] at length one, or zero as it was; scaled first, for squares of numbers below 1e-19 are zero in
+    float32.
+    """
+    scaled = vector / jnp.maximum(jnp.max(jnp.abs(vector)), jnp.finfo(vector.dtype).tiny)
+    return scaled / jnp.maximum(jnp.linalg.norm(scaled), 1.0)
