@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from fast_compiling import FAST_COMPILING
+from garbage import leave_out_what_is_there
 from own_csv_run import plum_arguments, write_own_csv
 from plum_process import PlumProcess
 
@@ -18,6 +19,12 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 # Many tests compile the same small programs, some in processes of their own.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> None:
+    """Of garbage, whatever earlier modules keep."""
+    leave_out_what_is_there()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import subprocess
 import traceback
 
 from fast_compiling import FAST_COMPILING
+from garbage import leave_out_what_is_there
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -38,6 +39,7 @@ def _one_device() -> None:
 def _run(arguments: list[str], directory: pathlib.Path) -> subprocess.CompletedProcess[str]:
     from plum_jax import run
 
+    leave_out_what_is_there()
     out, err = io.StringIO(), io.StringIO()
     code: int | str | None = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
