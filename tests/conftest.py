@@ -22,8 +22,11 @@ os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> None:
-    """Of garbage, whatever earlier modules keep."""
+def nothing_of_earlier_modules() -> None:
+    """Programs of all modules would take 7 GB, and more mappings of memory than a process may have (65,530 on Linux)."""
+    import jax  # when the environment above is set
+
+    jax.clear_caches()
     leave_out_what_is_there()
 
 

@@ -1,4 +1,4 @@
-"""Python's collections of garbage, of which a process that has traced many programs has slow ones."""
+"""What a process that traces and compiles thousands of programs gathers."""
 
 import gc
 
