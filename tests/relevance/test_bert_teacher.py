@@ -9,6 +9,8 @@ import small_bert
 import small_judgements
 
 from plum_jax.encoders.language_model import LanguageModel
+from plum_jax.encoders.network import TextEncoder
+from plum_jax.relevance.baselines import language_model_cosine
 from plum_jax.relevance.classes import OrderedClasses
 from plum_jax.relevance.cross_encoder import CrossEncoder
 from plum_jax.relevance.model import RelevanceModel
@@ -87,3 +89,16 @@ def test_8_bits_move_its_logits_little(world):
     _, _, _, teacher = world
     exact = teacher.logits("test")
     assert 0 < np.abs(teacher.int8().logits("test") - exact).max() <= 0.02 * np.ptp(exact)
+
+
+def test_untrained_its_cosine_is_that_of_the_mean_states(world):
+    data, _, _, teacher = world
+    start, pairs = teacher.reader.start, some_pairs()
+    found = language_model_cosine(start, data.judged.queries, data.judged.texts, pairs)
+    encoder = TextEncoder(start.config, start.vocab_size, "mean")
+    for row, (query, item) in enumerate(zip(pairs.query, pairs.item, strict=True)):
+        texts = start.rows([data.judged.queries[query], data.judged.texts[item]], 12)
+        one, two = np.asarray(encoder.apply({"params": {"trunk": start.params}}, *texts))
+        np.testing.assert_allclose(found[row], one @ two / np.linalg.norm(one) / np.linalg.norm(two), atol=1e-5)
+    with pytest.raises(ValueError, match="expected a language model with imported weights"):
+        language_model_cosine(dataclasses.replace(start, params=None), data.judged.queries, data.judged.texts, pairs)
