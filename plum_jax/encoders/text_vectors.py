@@ -43,4 +43,4 @@ def text_vectors(start: LanguageModelStart, texts: Sequence[str], length: int) -
 
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(encoder: TextEncoder, params: Any, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-    return encoder.apply({"params": params}, tokens, lengths)
+    return encoder.bind({"params": params})(tokens, lengths)
