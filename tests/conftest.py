@@ -23,7 +23,7 @@ os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", 
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_of_earlier_modules() -> None:
-    """Programs of all modules would take 7 GB, and more mappings of memory than a process may have (65,530 on Linux)."""
+    """Programs of all modules take 7 GB, and more mappings of memory than Linux gives a process (65,530)."""
     import jax  # when the environment above is set
 
     jax.clear_caches()

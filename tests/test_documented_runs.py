@@ -264,6 +264,13 @@ SLOW = {
     "relevance is studied": [
         Given("plum home_depot.gin", sizes=(*RELEVANCE, *gin(SMALL_STEPS=2))),
         Given("plum crowdflower.gin", sizes=RELEVANCE),
+        Given(
+            "plum home_depot.gin minilm.gin",
+            sizes=(
+                *RELEVANCE,
+                *gin({"minilm_3/pruning.GradualPruning.layers": 1}, COSINES=None, BASE="{'by_minilm': 'labels'}"),
+            ),
+        ),
     ],
     "behaviour as text": [
         Given("plum m6rec.gin ml_100k.gin", "docs/m6rec.md", (*ML_100K, *M6, *RANK, *gin(TRAINING_EVENTS=64))),

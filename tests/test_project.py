@@ -133,6 +133,8 @@ def read_with(file: str) -> list[str]:
         return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
     if folder == "experiments/query_understanding":
         return [*corpus, file]
+    if file == "experiments/relevance/minilm.gin":
+        return [f"{folder}/home_depot.gin", file]
     if folder in {f"experiments/{name}" for name in ("unicorn", "trunk", "search", "relevance", "m6rec")}:
         return [file]
     if folder == "experiments/days":

@@ -1,4 +1,4 @@
-"""A decoder that reads texts: states of their tokens, and one vector a text."""
+"""A language model that reads texts: states of their tokens, and one vector a text."""
 
 from __future__ import annotations
 
@@ -9,66 +9,88 @@ import jax
 import jax.numpy as jnp
 
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
+from plum_jax.model.bert import Bert, BertConfig
 from plum_jax.model.config import DecoderConfig
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.masks import Mask, PackedCausal
 
 Pooling = Literal["last", "mean"]
+TrunkConfig = DecoderConfig | BertConfig
 
 
 class TextEncoder(nn.Module):
-    """Texts `[B, T]` to states `[B, T, D]` or vectors `[B, D]`. Parameters of a `Decoder` lie under "decoder".
+    """Texts `[B, T]` to states `[B, T, D]` or vectors `[B, D]`. A `Decoder`'s or a `Bert`'s parameters lie in "trunk".
 
     Attributes:
-      config: of the decoder.
+      config: of the trunk, and which it is.
       vocab_size: V.
       pooling: "last": a token sees what came before it, and the last one's state is the vector, as language models are
-        trained; "mean": a token sees the whole text, and the vector is the mean of its states.
-      attention: the kernel.
+        trained; "mean": a token sees the whole text, and the vector is the mean of its states. BERT has "mean" alone.
+      attention: a decoder's kernel.
     """
 
-    config: DecoderConfig
+    config: TrunkConfig
     vocab_size: int
     pooling: Pooling = "last"
     attention: AttentionFunction = EinsumAttention()
 
     def setup(self) -> None:
-        self.decoder = Decoder(self.config, self.vocab_size, self.attention)
+        self.trunk: Bert | Decoder
+        if isinstance(self.config, DecoderConfig):
+            self.trunk = Decoder(self.config, self.vocab_size, self.attention)
+            return
+        if self.pooling != "mean":
+            raise ValueError(f"tokens of BERT see the whole text: expected pooling 'mean', got {self.pooling!r}")
+        self.trunk = Bert(self.config, self.vocab_size)
 
-    def states(self, tokens: jax.Array, lengths: jax.Array, deterministic: bool = True) -> jax.Array:
+    def states(
+        self,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        deterministic: bool = True,
+        first_lengths: jax.Array | None = None,
+    ) -> jax.Array:
         """`[B, T, D]` behind the final norm; those of filling mean nothing.
 
         Args:
           tokens: int32 `[B, T]`.
-          lengths: int32 `[B]`, tokens of each text, 1 at least.
+          lengths: int32 `[B]`, tokens of each row, 1 at least.
           deterministic: no dropout.
+          first_lengths: int32 `[B]`, tokens of the first text where a row has two, which BERT tells apart; None: one.
         """
-        places, real = _places(tokens, lengths)
-        if self.pooling == "last":
-            return self.decoder.hidden(tokens, places, PackedCausal(real.astype(jnp.int32)), None, deterministic).values
-        mask = jnp.broadcast_to(real[:, None, :], (*tokens.shape, tokens.shape[1]))
-        return self.decoder.hidden(tokens, places, mask, None, deterministic).values
+        if isinstance(self.trunk, Bert):
+            return self.trunk(tokens, lengths, first_lengths, deterministic)
+        places, mask = self._places_and_mask(tokens, lengths)
+        return self.trunk.hidden(tokens, places, mask, None, deterministic).values
 
     def __call__(self, tokens: jax.Array, lengths: jax.Array, deterministic: bool = True) -> jax.Array:
         """`[B, D]`, one vector a text; arguments as of `states`."""
-        places, real = _places(tokens, lengths)
-        if self.pooling == "last":
-            segments = PackedCausal(real.astype(jnp.int32))
-            return self.decoder.hidden(tokens, places, segments, None, deterministic, last=lengths - 1).values[:, 0]
+        if isinstance(self.trunk, Decoder) and self.pooling == "last":
+            places, mask = self._places_and_mask(tokens, lengths)
+            return self.trunk.hidden(tokens, places, mask, None, deterministic, last=lengths - 1).values[:, 0]
         states = self.states(tokens, lengths, deterministic)
-        total = jnp.sum(jnp.where(real[..., None], states, 0), axis=1)
+        total = jnp.sum(jnp.where(_real(tokens, lengths)[..., None], states, 0), axis=1)
         return total / jnp.maximum(lengths, 1)[:, None].astype(states.dtype)
 
-    def streams(self, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, ...]:
-        """`[B, T, D]` each, in front of the first layer and behind each, not normalised; arguments as of `states`."""
-        places, real = _places(tokens, lengths)
-        mask: Mask = PackedCausal(real.astype(jnp.int32))
-        if self.pooling == "mean":
-            mask = jnp.broadcast_to(real[:, None, :], (*tokens.shape, tokens.shape[1]))
-        return self.decoder.streams(tokens, places, mask)
+    def streams(
+        self, tokens: jax.Array, lengths: jax.Array, first_lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, ...]:
+        """`[B, T, D]` each, in front of the first layer and behind each, a decoder's not normalised; arguments as of
+        `states`."""
+        if isinstance(self.trunk, Bert):
+            return self.trunk.streams(tokens, lengths, first_lengths)
+        places, mask = self._places_and_mask(tokens, lengths)
+        return self.trunk.streams(tokens, places, mask)
+
+    def _places_and_mask(self, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, Mask]:
+        """A decoder's positions int32 `[B, T]`, and what its tokens see."""
+        places = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+        real = _real(tokens, lengths)
+        if self.pooling == "last":
+            return places, PackedCausal(real.astype(jnp.int32))
+        return places, jnp.broadcast_to(real[:, None, :], (*tokens.shape, tokens.shape[1]))
 
 
-def _places(tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """int32 and bool `[B, T]`: positions, and which are text."""
-    places = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    return places, places < lengths[:, None]
+def _real(tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+    """bool `[B, T]`, which tokens are text."""
+    return jnp.arange(tokens.shape[1]) < lengths[:, None]

@@ -31,8 +31,14 @@ class TokenRows(NamedTuple):
         return TokenRows(self.tokens[rows, : max(int(lengths.max(initial=1)), 1)], lengths)
 
 
-def token_rows(pieces: TextPieces, texts: Iterable[str], length: int) -> TokenRows:
+def token_rows(pieces: TextPieces, texts: Iterable[str], length: int, begin: int | None = None) -> TokenRows:
     """Texts as tokens, each cut to `length` with the end's token as its last.
+
+    Args:
+      pieces: of the texts.
+      texts: a row each.
+      length: T.
+      begin: token that each text begins with; None: its first piece.
 
     Raises:
       ValueError: a `length` below 2, or pieces without an end.
@@ -40,7 +46,8 @@ def token_rows(pieces: TextPieces, texts: Iterable[str], length: int) -> TokenRo
     end = pieces.special_ids.eos
     if length < 2 or end is None:
         raise ValueError(f"expected a length of 2 at least and pieces that have an end, got {length=}, {end=}")
-    found = [[*pieces.encode(text)[: length - 1], end] for text in texts]
+    first = [] if begin is None else [begin]
+    found = [[*[*first, *pieces.encode(text)][: length - 1], end] for text in texts]
     lengths = np.array([len(row) for row in found], np.int32)
     tokens = np.zeros((len(found), length), np.int32)
     tokens[np.arange(length) < lengths[:, None]] = np.fromiter((one for row in found for one in row), np.int32)

@@ -48,10 +48,13 @@ def open_hugging_face(directory: epath.PathLike) -> Source:
         fields=fields,
         tensors=_text_tensors(tensors) if "text_config" in config else _without_buffers(tensors),
         norm_offset=1.0 if fields["model_type"] in GEMMAS else 0.0,
-        tokenizer_files={
-            name: (directory / name).read_bytes() for name in TOKENIZER_FILES if (directory / name).exists()
-        },
+        tokenizer_files=tokenizer_files_of(directory),
     )
+
+
+def tokenizer_files_of(directory: epath.Path) -> dict[str, bytes]:
+    """What of a tokenizer's files is there, by name."""
+    return {name: (directory / name).read_bytes() for name in TOKENIZER_FILES if (directory / name).exists()}
 
 
 def _without_buffers(tensors: Tensors) -> Tensors:

@@ -76,7 +76,8 @@ def text_fields(config: Fields) -> dict[str, Any]:
     family = config.get("model_type")
     if family not in DEFAULTS:
         raise InteropError(
-            f"config.json: model_type={family!r} is not read; there are {', '.join(DEFAULTS)}, and gemma3's text part"
+            f"config.json: model_type={family!r} is not read; there are {', '.join(DEFAULTS)}, and gemma3's text part "
+            "(a BERT writes nothing: encoders of text alone begin with one)"
         )
     return {**DEFAULTS[family], **config}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -152,24 +152,35 @@ def assemble(tensors: Tensors, config: DecoderConfig, vocab_size: int, norm_offs
       InteropError: a tensor is missing, has another shape, or belongs to nothing of ours.
     """
     parts = _all_parts(config, vocab_size, norm_offset)
+    if config.tied_embeddings and {"lm_head.weight", parts[0][0].name} <= {*tensors}:
+        _check_tied(tensors)
+        tensors = {name: read for name, read in tensors.items() if name != "lm_head.weight"}
+    params = empty_params(config, vocab_size)
+    fill(params, [(part, parameter(params, config, part.path, layer)) for part, layer in parts], tensors)
+    return params
+
+
+def fill(params: Params, parts: Sequence[tuple[Part, np.ndarray]], tensors: Tensors) -> None:
+    """Reads each tensor of a file once into the parameter that it is a part of.
+
+    Args:
+      params: uninitialised.
+      parts: all that they consist of, each with its parameter, a view into `params`.
+      tensors: of the file.
+
+    Raises:
+      InteropError: a tensor is missing, has another shape, or belongs to nothing of ours.
+    """
     missing = [part.name for part, _ in parts if part.name not in tensors]
     if missing:
         raise InteropError(f"the file lacks {_list(missing)}, which the configuration asks for")
     unused = sorted(set(tensors) - {part.name for part, _ in parts})
-    if config.tied_embeddings and "lm_head.weight" in unused:
-        _check_tied(tensors)
-        unused.remove("lm_head.weight")
     if unused:
-        raise InteropError(f"the file has {_list(unused)}, which nothing in the decoder takes: another architecture?")
-    params = empty_params(config, vocab_size)
-    filled = 0
-    for part, layer in parts:
-        view = parameter(params, config, part.path, layer)
-        view[part.place] = part.into_ours(tensors[part.name]())
-        filled += math.prod(part.merged)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert filled == size, f"the table fills {filled} of {size} parameters: it lacks a parameter of the decoder"
-    return params
+        raise InteropError(f"the file has {_list(unused)}, which nothing in the model takes: another architecture?")
+    for part, into in parts:
+        into[part.place] = part.into_ours(tensors[part.name]())
+    filled, size = sum(math.prod(part.merged) for part, _ in parts), sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert filled == size, f"the table fills {filled} of {size} parameters: it lacks a parameter of the model"
 
 
 def disassemble(
@@ -195,8 +206,12 @@ def parameter(params: Params, config: DecoderConfig, path: tuple[str, ...], laye
 def empty_params(config: DecoderConfig, vocab_size: int) -> Params:
     """The decoder's tree of uninitialised host arrays."""
     one = jnp.zeros((1, 1), jnp.int32)
-    decoder = Decoder(config, vocab_size)
-    shapes = jax.eval_shape(lambda key: decoder.init(key, one, one, jnp.ones((1, 1, 1), bool)), jax.random.key(0))
+    return empty_tree(Decoder(config, vocab_size), one, one, jnp.ones((1, 1, 1), bool))
+
+
+def empty_tree(module: nn.Module, *arguments: Any) -> Params:
+    """A module's tree of uninitialised host arrays, by what it is called with."""
+    shapes = jax.eval_shape(lambda key: module.init(key, *arguments), jax.random.key(0))
     return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), nn.meta.unbox(shapes["params"]))
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from etils import epath
 
 from plum_jax.corpus.sources.judgements import JudgedQueries, Judgements
+from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.evaluation.base import require_base
 from plum_jax.evaluation.files import write_frame
 from plum_jax.model.int8 import size_in_bytes
@@ -36,6 +37,7 @@ def train_and_judge(
     models: Mapping[str, RelevanceModel],
     base: Mapping[str, str] | None = None,
     int8: Sequence[str] = (),
+    cosines: Mapping[str, LanguageModel] | None = None,
     fold: Literal["validation", "test"] = "test",
     seed: int = 0,
     results_file: str | None = None,
@@ -54,6 +56,7 @@ def train_and_judge(
       models: name -> model, in the order of training.
       base: name of a row -> name of the one before it that it is compared with; None: no differences.
       int8: models that are judged once more with weights in 8 bits, as "<name>_int8".
+      cosines: name of a row -> imported language model whose vectors' cosine is an order too, untrained; None: none.
       fold: whose queries judge.
       seed: of the run.
       results_file: a study's `results.jsonl` that also gets the rows.
@@ -62,11 +65,11 @@ def train_and_judge(
       CorpusError: a grade outside of the classes' scale, and what else `Judgements.read` refuses.
       ValueError: no model, a teacher that stands behind its student, or a base or int8 that names no row.
     """
-    directory, base = epath.Path(model_dir), base or {}
+    directory, base, cosines = epath.Path(model_dir), base or {}, cosines or {}
     if not models:
         raise ValueError("expected at least one model to train, got none: set MODELS")
     require_base({name: name for name in int8}, models)
-    names = list(BASELINES)
+    names = [*BASELINES, *cosines]
     for name in models:
         names += [name, f"{name}{INT8}"] if name in int8 else [name]
     require_base(base, names)
@@ -88,7 +91,8 @@ def train_and_judge(
         rows.append(run_record(name, of_fold.metrics(of_queries), **common, **facts, **compared))
         write_results(directory, rows[-1:], results_file)
 
-    for name, scores in _untrained(judged, of_fold).items():
+    starts = {name: model.start((), directory) for name, model in cosines.items()}
+    for name, scores in _untrained(judged, of_fold, starts).items():
         write(name, of_fold.by_query(scores), {"seed": seed})
     fitted: dict[str, FittedRelevance] = {}
     for name, model in models.items():
@@ -137,10 +141,13 @@ def ask(
         print(f"{place:3d}. {levels[row]:6.3f}  {judged.item_ids[near[row]]}  {judged.texts[near[row]]}")
 
 
-def _untrained(judged: JudgedQueries, of_fold: JudgedFold) -> dict[str, np.ndarray]:
+def _untrained(
+    judged: JudgedQueries, of_fold: JudgedFold, starts: Mapping[str, LanguageModelStart]
+) -> dict[str, np.ndarray]:
     texts = judged.queries, judged.texts, of_fold.pairs
     scores = (np.zeros(len(of_fold.pairs)), baselines.text_cosine(*texts), baselines.BM25().scores(*texts))
-    return dict(zip(BASELINES, scores, strict=True))
+    cosines = {name: baselines.language_model_cosine(start, *texts) for name, start in starts.items()}
+    return {**dict(zip(BASELINES, scores, strict=True)), **cosines}
 
 
 def _judged(

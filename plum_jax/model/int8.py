@@ -11,7 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 # Axes that a scale is taken over: a table has a scale a row, the others one for each entry that their product gives.
-_AXES: dict[str, tuple[int, ...]] = {"embedding": (-1,), "head": (-1,), "out": (0, 1, 2)}
+_AXES: dict[str, tuple[int, ...]] = {
+    "embedding": (-1,),
+    "position_embedding": (-1,),
+    "type_embedding": (-1,),
+    "head": (-1,),
+    "out": (0, 1, 2),
+}
 
 
 @flax.struct.dataclass
@@ -38,7 +44,7 @@ def quantised(params: Any, kept: str = "") -> Any:
 
     def one(keys: Any, leaf: Any) -> Any:
         names = [str(getattr(key, "key", key)) for key in keys]
-        if np.ndim(leaf) < 2 or (kept and re.search(kept, "/".join(names))):
+        if np.ndim(leaf) < 2 or names[-1].endswith("bias") or (kept and re.search(kept, "/".join(names))):
             return leaf
         axes = _AXES.get(names[-1], (0,))
         largest = jnp.max(jnp.abs(leaf), axis=axes, keepdims=True).astype(jnp.float32)

@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.encoders.language_model import LanguageModel
+from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.encoders.network import Pooling
-from plum_jax.encoders.token_rows import token_rows
 from plum_jax.query_understanding.behaviour import Behaviour
 from plum_jax.query_understanding.log import QueryLog
 from plum_jax.query_understanding.networks import LanguageNetwork
 from plum_jax.query_understanding.training import Columns, NetworkClassifier, Schooling, of_conversions, trained
-from plum_jax.text.files import TextPieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +46,14 @@ class LanguageClassifier:
             made = self.behaviour.training_prompts(log)
             prompts, conversions, in_use = made.texts, made.conversions, self.behaviour.reader(log).prompts
         start = self.model.start(prompts, directory)
-        reader = PromptReader(start.text, self.length, in_use)
+        reader = PromptReader(dataclasses.replace(start, params=None), self.length, in_use)
         network = LanguageNetwork(start.config, start.vocab_size, log.num_classes, self.pooling)
         lesson = of_conversions(
-            token_rows(start.text, prompts, self.length).columns(),
+            start.rows(prompts, self.length).columns(),
             conversions,
             artifact.fingerprint(log.fingerprint, start.fingerprint),
         )
-        given = {} if start.params is None else {"encoder": {"decoder": start.params}}
+        given = {} if start.params is None else {"encoder": {"trunk": start.params}}
         params, facts = trained(network, self.schooling, lesson, directory, given, described=self)
         return NetworkClassifier(network, params, reader, facts)
 
@@ -65,17 +63,17 @@ class PromptReader:
     """Queries to a network's columns.
 
     Attributes:
-      text: pieces.
+      start: whose pieces they are read in, without its parameters.
       length: tokens of a row.
       prompts: queries to prompts.
     """
 
-    text: TextPieces
+    start: LanguageModelStart
     length: int
     prompts: Callable[[Sequence[str]], list[str]]
 
     def __call__(self, texts: Sequence[str]) -> Columns:
-        return token_rows(self.text, self.prompts(texts), self.length).columns()
+        return self.start.rows(self.prompts(texts), self.length).columns()
 
 
 def as_they_are(texts: Sequence[str]) -> list[str]:

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plum_jax.encoders.network import Pooling, TextEncoder
+from plum_jax.encoders.network import Pooling, TextEncoder, TrunkConfig
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
-from plum_jax.model.config import DecoderConfig
 from plum_jax.model.projections import parameter
 from plum_jax.queries.words import KnownWords
 
@@ -89,13 +88,13 @@ class LanguageNetwork(nn.Module):
     """Logits [B, C] of a language model's state at the end of a prompt.
 
     Attributes:
-      config, vocab_size: of the decoder.
+      config, vocab_size: of the language model.
       num_classes: C.
       pooling: as of `TextEncoder`.
       attention: the kernel.
     """
 
-    config: DecoderConfig
+    config: TrunkConfig
     vocab_size: int
     num_classes: int
     pooling: Pooling = "last"

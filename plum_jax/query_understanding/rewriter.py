@@ -65,7 +65,7 @@ class Rewriter:
             self.schooling.training.seed,
         )
         training = in_steps(self.schooling, batches.steps_per_epoch).training
-        decoder = Decoder(start.config, start.vocab_size)
+        decoder = Decoder(start.decoder, start.vocab_size)
         params = trainer.train(
             training,
             directory=directory,

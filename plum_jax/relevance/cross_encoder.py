@@ -14,8 +14,8 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
-from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
-from plum_jax.encoders.token_rows import token_rows
+from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart, with_layers
+from plum_jax.encoders.token_rows import TokenRows, token_rows
 from plum_jax.feeds.batches import Batch
 from plum_jax.model.int8 import Int8Weights, dequantised
 from plum_jax.relevance.cross_network import CrossNetwork
@@ -44,7 +44,8 @@ class CrossTexts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CrossEncoder:
-    """A language model over " query, end of line,  item" in small letters: a word has the same pieces in either.
+    """A language model over " query, end of line,  item" in small letters: a word has the same pieces in either; a BERT
+    over "[CLS] query [SEP] item [SEP]".
 
     Attributes:
       language_model: imported, or a small decoder from random parameters.
@@ -67,7 +68,7 @@ class CrossEncoder:
         """
         texts = (text.lower() for text in (*judged.training_queries, *judged.texts))
         start = self.language_model.start(texts, directory)
-        rows = token_rows(start.text, [f" {text.lower()}" for text in judged.texts], self.item_length)
+        rows = _item_rows(start, judged.texts, self.item_length)
         return CrossReader(self, start, classes, CrossTexts(*rows, embed_texts(judged.texts, self.text_dim, "items")))
 
 
@@ -99,10 +100,7 @@ class CrossReader:
 
     def of_depth(self, layers: int) -> CrossNetwork:
         """A network of so many of the layers."""
-        config = dataclasses.replace(
-            self.start.config, num_layers=layers, layer_windows=self.start.config.layer_windows[:layers]
-        )
-        return CrossNetwork(config, self.start.vocab_size, self.classes)
+        return CrossNetwork(with_layers(self.start.config, layers), self.start.vocab_size, self.classes)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -110,10 +108,9 @@ class CrossReader:
         return artifact.fingerprint(self.start.fingerprint, *self.items)
 
     def read_queries(self, texts: Sequence[str]) -> CrossTexts:
-        """Queries, each with the end of its line and without an end of text."""
-        rows = token_rows(self.start.text, [f" {text.lower()}\n" for text in texts], self.config.query_length + 1)
-        vectors = embed_texts(texts, self.config.text_dim, "queries")
-        return CrossTexts(rows.tokens[:, :-1], rows.lengths - 1, vectors)
+        """Queries, which items follow."""
+        rows = _query_rows(self.start, texts, self.config.query_length)
+        return CrossTexts(*rows, embed_texts(texts, self.config.text_dim, "queries"))
 
     def lengths(self, queries: CrossTexts, pairs: Pairs) -> np.ndarray:
         """int32 [n], tokens of each pair."""
@@ -148,13 +145,13 @@ class CrossReader:
             return with_values(boxed, start)
         if self.start.params is None:
             return boxed
-        return {**boxed, "encoder": {"decoder": with_values(boxed["encoder"]["decoder"], self.start.params)}}
+        return {**boxed, "encoder": {"trunk": with_values(boxed["encoder"]["trunk"], self.start.params)}}
 
     def scorer(self, params: Any) -> CrossScorer:
         """Parameters of any depth, as a model that is asked."""
-        decoder = dict(params["encoder"]["decoder"])
-        table = decoder.pop("embedding")
-        rest = {**params, "encoder": {"decoder": decoder}}
+        trunk = dict(params["encoder"]["trunk"])
+        table = trunk.pop("embedding")
+        rest = {**params, "encoder": {"trunk": trunk}}
         return CrossScorer(self, self.of_depth(depth_of(params)), table, jax.device_put(rest))
 
 
@@ -191,6 +188,19 @@ class CrossScorer:
         return np.asarray(self.table)[numbers]
 
 
+def _query_rows(start: LanguageModelStart, texts: Sequence[str], length: int) -> TokenRows:
+    """Each with the end of its line and without an end of text, or between [CLS] and [SEP]."""
+    if start.is_bert:
+        return start.rows(texts, length)
+    rows = token_rows(start.text, [f" {text.lower()}\n" for text in texts], length + 1)
+    return TokenRows(rows.tokens[:, :-1], rows.lengths - 1)
+
+
+def _item_rows(start: LanguageModelStart, texts: Sequence[str], length: int) -> TokenRows:
+    """Each with an end of text, or [SEP]."""
+    return token_rows(start.text, texts if start.is_bert else [f" {text.lower()}" for text in texts], length)
+
+
 def _filled(rows: int) -> int:
     """Rows of the compiled program that takes so many: few programs, and a small batch is not computed as a large."""
     return next(size for size in (8, 24, _BLOCK) if rows <= size)
@@ -200,5 +210,5 @@ def _filled(rows: int) -> int:
 def _apply(network: CrossNetwork, params: Any, table: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
     """Logits by a table of some rows [U, D], which the batch's tokens are numbers of."""
     params = dequantised(params)
-    decoder = {**params["encoder"]["decoder"], "embedding": table}
-    return network.clone(vocab_size=len(table)).bind({"params": {**params, "encoder": {"decoder": decoder}}})(batch)
+    trunk = {**params["encoder"]["trunk"], "embedding": table}
+    return network.clone(vocab_size=len(table)).bind({"params": {**params, "encoder": {"trunk": trunk}}})(batch)

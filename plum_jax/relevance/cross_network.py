@@ -1,4 +1,4 @@
-"""The cross-encoder's network: a decoder's states of query and item, gathered by kind of token, and a float32 head."""
+"""The cross-encoder's network: states of query and item, gathered by kind of token, and a float32 head."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from plum_jax.encoders.network import TextEncoder
+from plum_jax.encoders.network import TextEncoder, TrunkConfig
 from plum_jax.model.attention import AttentionFunction, EinsumAttention
-from plum_jax.model.config import DecoderConfig
 
 HIDDEN = 64  # of the head
 MATCH_SCALE = 4.0  # of numbers in [0, 1]: as weights are small at first, they would take long to count
@@ -29,15 +28,15 @@ class CrossNetwork(nn.Module):
     what it means that a word stands in both texts (below the most frequent class on validation queries); without the
     cosine three layers ranked worse than it.
 
-    Parameters of a `Decoder` lie under "encoder/decoder".
+    Parameters of a `Decoder` or a `Bert` lie under "encoder/trunk".
 
     Attributes:
-      config, vocab_size: of the decoder.
+      config, vocab_size: of the language model.
       classes: C.
       attention: the kernel.
     """
 
-    config: DecoderConfig
+    config: TrunkConfig
     vocab_size: int
     classes: int
     attention: AttentionFunction = EinsumAttention()
@@ -48,7 +47,7 @@ class CrossNetwork(nn.Module):
         self.head = nn.Dense(self.classes)
 
     def __call__(self, batch: Mapping[str, jax.Array], deterministic: bool = True) -> jax.Array:
-        states = self.encoder.states(batch["tokens"], batch["lengths"], deterministic)
+        states = self.encoder.states(batch["tokens"], batch["lengths"], deterministic, batch["query_lengths"])
         states = _unit(states.astype(jnp.float32))
         kinds = kinds_of_tokens(batch["tokens"], batch["lengths"], batch["query_lengths"])
         count = jnp.sum(kinds, axis=-1)
@@ -62,7 +61,7 @@ class CrossNetwork(nn.Module):
 
     def streams(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
         """[B, T, D] each, in front of the first layer and behind each layer."""
-        return self.encoder.streams(batch["tokens"], batch["lengths"])
+        return self.encoder.streams(batch["tokens"], batch["lengths"], batch["query_lengths"])
 
 
 def _unit(x: jax.Array) -> jax.Array:

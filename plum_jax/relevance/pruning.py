@@ -77,14 +77,14 @@ def _importance(network: CrossNetwork, params: Any, batch: Mapping[str, jax.Arra
 
 def without_layer(params: Any, number: int) -> Any:
     """Parameters of a `CrossNetwork` without one of its layers; those behind it move up."""
-    decoder = params["encoder"]["decoder"]
-    transformer = dict(decoder["transformer"])
+    trunk = params["encoder"]["trunk"]
+    transformer = dict(trunk["transformer"])
     layers = [transformer.pop(f"layer_{place}") for place in range(depth_of(params))]
     del layers[number]
     transformer |= {f"layer_{place}": layer for place, layer in enumerate(layers)}
-    return {**params, "encoder": {**params["encoder"], "decoder": {**decoder, "transformer": transformer}}}
+    return {**params, "encoder": {**params["encoder"], "trunk": {**trunk, "transformer": transformer}}}
 
 
 def depth_of(params: Any) -> int:
     """Layers of a `CrossNetwork`'s parameters."""
-    return sum(name.startswith("layer_") for name in params["encoder"]["decoder"]["transformer"])
+    return sum(name.startswith("layer_") for name in params["encoder"]["trunk"]["transformer"])

@@ -34,13 +34,14 @@ class Role(NamedTuple):
 _NORM_OR_BIAS = r"(.*[/_])?(scale|bias|norm)"
 _ROLES: tuple[tuple[str, Role], ...] = (
     (_NORM_OR_BIAS, Role("vector")),
-    (r"(.*/)?(embedding|head)", Role("table", None, -1)),
+    (r"(.*/)?((position_|type_)?embedding|head)", Role("table", None, -1)),
     # [D, K, G+2, H]: a matrix [D, H] for each head.
     (r".*/attention/qkv", Role("heads", MuonDimensionNumbers(-4, -1), -4)),
     # [K, G, H, D]: all heads feed one sum, so they are one matrix [N*H, D].
     (r".*/attention/out", Role("hidden", MuonDimensionNumbers((-4, -3, -2), -1), -1)),
     # [D, 2, F], of experts [E, D, 2, F]: gate and up are matrices of their own.
     (r".*/gate_up", Role("hidden", MuonDimensionNumbers(-3, -1), -3)),
+    (r".*/mlp/up", Role("hidden", MuonDimensionNumbers(-2, -1), -2)),
     (r".*/adapter/down", Role("heads", MuonDimensionNumbers(-2, -1), -2)),
     (r".*/(adapter/up|down)", Role("hidden", MuonDimensionNumbers(-2, -1), -1)),
     (r".*/gate", Role("hidden", MuonDimensionNumbers(-2, -1), -1)),

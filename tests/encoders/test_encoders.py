@@ -53,7 +53,7 @@ def test_the_vector_is_the_decoders_state_at_the_end(start, rows):
         tokens = rows.tokens[row : row + 1, :length]
         mask = packed_causal_mask(jnp.ones_like(tokens))
         places = jnp.arange(length)[None]
-        states = decoder.apply({"params": params["decoder"]}, tokens, places, mask, method="hidden").values
+        states = decoder.apply({"params": params["trunk"]}, tokens, places, mask, method="hidden").values
         np.testing.assert_allclose(vectors[row], states[0, -1], atol=2e-5)
 
 
@@ -78,8 +78,8 @@ def test_first_layers_are_the_whole_whose_others_add_nothing(start, rows):
         params,
     )
     one = dataclasses.replace(start.config, num_layers=1)
-    cut = {"decoder": first_layers(params["decoder"], 1)}
-    assert set(cut["decoder"]["transformer"]) == {"layer_0", "final_norm"}
+    cut = {"trunk": first_layers(params["trunk"], 1)}
+    assert set(cut["trunk"]["transformer"]) == {"layer_0", "final_norm"}
     found = TextEncoder(one, start.vocab_size, "mean").apply({"params": cut}, *rows)
     np.testing.assert_allclose(found, encoder.apply({"params": quiet}, *rows), atol=1e-5)
     assert np.abs(found - encoder.apply({"params": params}, *rows)).max() > 1e-3

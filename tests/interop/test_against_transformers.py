@@ -38,3 +38,26 @@ def test_transformers_computes_the_logits_of_decoders_that_are_no_family_s(chang
     np.testing.assert_allclose(
         our_logits(config, params), transformers_logits(tmp_path / "exported"), atol=1e-4, rtol=1e-5
     )
+
+
+def test_transformers_computes_our_states_of_a_bert(tmp_path):
+    import small_bert
+    import torch
+    import transformers
+
+    from plum_jax.interop.bert import read_bert
+    from plum_jax.model.bert import Bert
+
+    read = read_bert(small_bert.write(tmp_path))
+    theirs = transformers.BertModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
+    tokens, lengths, first = np.array([[2, 5, 6, 3, 8, 3], [2, 8, 3, 5, 3, 0]]), np.array([6, 5]), np.array([4, 3])
+    places = np.arange(6)
+    with torch.no_grad():
+        expected = theirs(
+            torch.tensor(tokens),
+            attention_mask=torch.tensor(places < lengths[:, None]).long(),
+            token_type_ids=torch.tensor(places >= first[:, None]).long(),
+        ).last_hidden_state.numpy()
+    ours = Bert(read.config, read.vocab_size).apply({"params": read.params}, tokens, lengths, first)
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(ours[row, :length], expected[row, :length], atol=2e-5)

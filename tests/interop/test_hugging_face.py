@@ -138,7 +138,7 @@ def test_what_the_decoder_lacks_is_refused_by_name(case, fields, message, tmp_pa
 def test_every_tensor_is_used_and_every_parameter_set(tmp_path):
     tensors = case_tensors("llama")
     bias = {"model.layers.0.self_attn.o_proj.bias": np.zeros(16, np.float32)}
-    with pytest.raises(InteropError, match="self_attn.o_proj.bias, which nothing in the decoder takes"):
+    with pytest.raises(InteropError, match="self_attn.o_proj.bias, which nothing in the model takes"):
         read_pretrained(write_case("llama", tmp_path, {**tensors, **bias}))
     buffer = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(2, np.float32)}
     read_pretrained(write_case("llama", tmp_path, {**tensors, **buffer}))

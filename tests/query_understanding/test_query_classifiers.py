@@ -180,7 +180,7 @@ def test_another_programs_weights_are_what_training_begins_with(log, tmp_path):
 
     still = planted_queries.schooling(1, rate=0.0)
     fitted = LanguageClassifier(Given(), length=8, schooling=still).fit(log, tmp_path / "given")
-    jax.tree.map(np.testing.assert_array_equal, fitted.params["encoder"]["decoder"], params)
+    jax.tree.map(np.testing.assert_array_equal, fitted.params["encoder"]["trunk"], params)
 
 
 def test_figures_are_by_definition(log, fitted):

@@ -218,8 +218,8 @@ def test_rows_that_there_will_not_be_are_named_before_anything_is_trained(data, 
 
 
 def test_imported_weights_are_where_training_begins(data, directory, teacher):
-    start = dataclasses.replace(teacher.reader.start, params=teacher.params["encoder"]["decoder"])
+    start = dataclasses.replace(teacher.reader.start, params=teacher.params["encoder"]["trunk"])
     reader = dataclasses.replace(teacher.reader, start=start)
     params = nn.unbox(reader.initial(reader.network, None, jax.random.key(0)))
-    jax.tree.map(np.testing.assert_array_equal, params["encoder"]["decoder"], start.params)
+    jax.tree.map(np.testing.assert_array_equal, params["encoder"]["trunk"], start.params)
     assert params["head"]["kernel"].dtype == jnp.float32

@@ -118,7 +118,7 @@ class Pretrained:
     @property
     def network(self) -> M6Network:
         """The trunk that writes."""
-        return M6Network(self.start.config, self.start.vocab_size, self.config.form)
+        return M6Network(self.start.decoder, self.start.vocab_size, self.config.form)
 
     @functools.cached_property
     def written_by(self) -> Any:

@@ -96,7 +96,7 @@ class M6Ranker:
     def network(self, trunk: Pretrained) -> M6Network:
         """Of this trunk's sizes."""
         return M6Network(
-            self.tuning.decoder(trunk.start.config),
+            self.tuning.decoder(trunk.start.decoder),
             trunk.start.vocab_size,
             self.pretraining.form if self.form is None else self.form,
             self.tuning.heads(self.heads),

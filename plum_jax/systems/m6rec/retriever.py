@@ -61,7 +61,7 @@ class M6Retriever:
         nothing = np.full(split.corpus.num_events, np.nan, np.float32)
         events = LabelledEvents(split, nothing) if self.label is None else self.label.of(split)
         trunk = self.pretraining.fit(stages, events)
-        network = M6Network(trunk.start.config, trunk.start.vocab_size, self.pretraining.form, self.heads)
+        network = M6Network(trunk.start.decoder, trunk.start.vocab_size, self.pretraining.form, self.heads)
         arrays = self.arrays(trunk)
         batches = ArrayBatches(arrays, min(self.batch_size, len(arrays["target_log_q"])), self.training.seed)
         said = training_config.in_steps(self, batches.steps_per_epoch)

@@ -14,7 +14,6 @@ from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.corpus.splits import TRAIN
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
-from plum_jax.encoders.token_rows import token_rows
 from plum_jax.objectives.objective import Objective
 from plum_jax.objectives.threshold_hinge import ThresholdHinge
 from plum_jax.queries.words import KnownWords
@@ -86,9 +85,9 @@ class JudgedTextSearch:
         model = self.language_model.start([*learnt, *judged.texts], directory)
         words = KnownWords.of(learnt, judged.texts)
         queries = Queries(
-            token_rows(model.text, judged.queries, self.query_pieces), words.numbers(judged.queries, self.query_words)
+            model.rows(judged.queries, self.query_pieces), words.numbers(judged.queries, self.query_words)
         )
-        texts = token_rows(model.text, judged.texts, self.item_pieces)
+        texts = model.rows(judged.texts, self.item_pieces)
         nothing = np.zeros((len(judged.texts), 1), np.int32)
         items = ItemSide(texts, words.numbers(judged.texts, self.item_words), nothing, nothing, nothing[:, 0])
         network = SearchNetwork(self.network, model.config, model.vocab_size, words.size, items)

@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from plum_jax.encoders.network import TextEncoder
-from plum_jax.model.config import DecoderConfig
+from plum_jax.encoders.network import TextEncoder, TrunkConfig
 from plum_jax.objectives.info_nce import unit
 from plum_jax.objectives.scored_pool import ScoredPool
 from plum_jax.queries.words import inverse_frequency
@@ -71,25 +70,25 @@ class SearchNetwork(nn.Module):
 
     Attributes:
       config: sizes and parts.
-      decoder: of the text transformer.
+      trunk: of the text transformer.
       vocab_size: of its pieces.
       num_words: of the words' embedding.
       items: what is known of all items: constants.
     """
 
     config: SearchConfig
-    decoder: DecoderConfig
+    trunk: TrunkConfig
     vocab_size: int
     num_words: int
     items: ItemSide
 
     def setup(self) -> None:
         c, items = self.config, self.items
-        # The decoder's parameters are "decoder" in a text encoder, whatever the tower that reads by it.
+        # The transformer's parameters are "trunk" in a text encoder, whatever the tower that reads by it.
         if TEXT in c.parts:
-            self.text = TextEncoder(self.decoder, self.vocab_size, "mean")
+            self.text = TextEncoder(self.trunk, self.vocab_size, "mean")
             # States have entries of size 1: they begin as small as embeddings, so that no part drowns the others.
-            small = nn.initializers.normal(STD / self.decoder.d_model**0.5)
+            small = nn.initializers.normal(STD / self.trunk.d_model**0.5)
             self.text_width = nn.Dense(c.width, kernel_init=small)
         if TERMS in c.parts:
             self.word_embedding = embedding(self, "word_embedding", self.num_words, c.width, "vocab")

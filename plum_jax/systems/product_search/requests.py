@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 
-from plum_jax.encoders.token_rows import token_rows
 from plum_jax.queries.words import words_of
 from plum_jax.retrieval.ann_index import NOTHING, BuiltIndex
 from plum_jax.systems.product_search.inputs import Queries, newest, searches
@@ -50,7 +49,7 @@ def answer(
         starts, ends = corpus.history_offsets[user : user + 1], corpus.history_offsets[user + 1 : user + 2]
     asked = data.queries.followed_by(
         Queries(
-            token_rows(data.model.text, [request.query], config.query_pieces),
+            data.model.rows([request.query], config.query_pieces),
             data.words.numbers([request.query], config.query_words),
         )
     )

@@ -14,7 +14,6 @@ from plum_jax import artifact
 from plum_jax.corpus.features.text import item_texts
 from plum_jax.corpus.splits import FOLDS, TRAIN, EvaluationSet
 from plum_jax.encoders.language_model import LanguageModel
-from plum_jax.encoders.token_rows import token_rows
 from plum_jax.evaluation.exact_top_k import exact_top_k
 from plum_jax.evaluation.system import Ranking
 from plum_jax.objectives.objective import Objective
@@ -126,7 +125,7 @@ class ProductSearch:
         categories, num_categories = categories_of(corpus, self.category, of_items)
         places = Places.nowhere(corpus) if self.location is None else self.location.numbers(corpus)
         side = ItemSide(
-            token_rows(model.text, texts, self.item_pieces),
+            model.rows(texts, self.item_pieces),
             words.numbers(texts, self.item_words),
             graph_neighbours(split, self.window, self.neighbours),
             categories,
@@ -134,9 +133,7 @@ class ProductSearch:
             num_categories,
             places.size,
         )
-        asked = Queries(
-            token_rows(model.text, of_items.texts, self.query_pieces), words.numbers(of_items.texts, self.query_words)
-        )
+        asked = Queries(model.rows(of_items.texts, self.query_pieces), words.numbers(of_items.texts, self.query_words))
         return SearchData(split, of_items, asked, words, model, side, places.users)
 
 

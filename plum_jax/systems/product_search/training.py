@@ -64,7 +64,7 @@ def initialiser(network: SearchNetwork, pretrained: Any, batch: Mapping[str, np.
 
     Args:
       network: of the data.
-      pretrained: parameters of its decoder, or None.
+      pretrained: parameters of its text transformer, or None.
       batch: of the feed.
     """
     some = {name: values[:1] for name, values in batch.items()}
@@ -74,4 +74,4 @@ def initialiser(network: SearchNetwork, pretrained: Any, batch: Mapping[str, np.
 
     if pretrained is None or TEXT not in network.config.parts:
         return random
-    return warm_started(random, {"text": {"decoder": pretrained}})
+    return warm_started(random, {"text": {"trunk": pretrained}})

@@ -4,10 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import small_bert
 import small_shop
 
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.corpus.splits import FOLDS, TRAIN
+from plum_jax.encoders.language_model import LanguageModel
 from plum_jax.systems import judge_search
 from plum_jax.systems.product_search.judged_search import JudgedTextSearch
 from plum_jax.systems.product_search.network import SearchConfig
@@ -69,3 +71,20 @@ def test_what_judged_queries_have_not_is_refused(tmp_path):
         ValueError, match="no judged pair of a training query has a grade of 4.0 or more: lower RELEVANT"
     ):
         dataclasses.replace(SEARCH, relevant=4.0).fit(judged(), tmp_path, "towers")
+
+
+def test_towers_begin_with_a_bert_and_read_texts_between_its_marks(tmp_path):
+    words = [f"word{place}" for place in range(10)]
+    directory = small_bert.write(tmp_path / "bert", (*words, "nice"))
+    language_model = LanguageModel(pretrained=str(directory), dropout_rate=0.0)
+    said = dataclasses.replace(
+        SEARCH,
+        language_model=language_model,
+        network=SearchConfig(parts=("text",), width=16, hidden=16, dropout=0.0),
+        training=dataclasses.replace(small_shop.TRAINING, steps=2),
+    )
+    found = said.fit(judged(), tmp_path / "run", "towers")
+    assert found.queries.tokens.tokens[0, :4].tolist() == [2, 5, 3, 0]
+    began = language_model.start([], tmp_path).params["transformer"]["layer_0"]["mlp"]["up"]
+    assert 0 < np.abs(found.params["text"]["trunk"]["transformer"]["layer_0"]["mlp"]["up"] - began).max() < 0.1
+    assert np.isfinite(found.query_vectors).all()
