@@ -67,8 +67,7 @@ def cell(rows: Sequence[Row], column: str, of: Sequence[Row]) -> str:
         return "all" if number is None else f"{number:,}"
     if column.endswith(" of m6"):
         column = column.removesuffix(" of m6")
-        whole = {row["seed"]: row[column] for row in of}
-        return plain(float(np.mean([row[column] / whole[row["seed"]] for row in rows])), 2)
+        return share(rows, {row["seed"]: row for row in of}, column)
     values = [row[column] for row in rows if column in row]
     if not values:
         return ""
@@ -77,11 +76,19 @@ def cell(rows: Sequence[Row], column: str, of: Sequence[Row]) -> str:
     return mean_and_error(values, 4 if max(values) <= 1 else 1)
 
 
+def share(rows: Sequence[Row], of: Mapping[int, Row], column: str) -> str:
+    """Of the same seed's rows `of`; of milliseconds where both ran at one commit, for the machine's load changes."""
+    pairs = [(row, of[row["seed"]]) for row in rows]
+    shares = [a[column] / b[column] for a, b in pairs if column != "milliseconds" or a["commit"] == b["commit"]]
+    return plain(float(np.mean(shares)), 2) if shares else ""
+
+
 def differences(rows: Mapping[str, Sequence[Row]]) -> None:
     """Each ranker less its base, and whether the paper's sign is ours: "same", "other", or "0 held" by the interval."""
-    print(f"| | less | {' | '.join(METRICS.values())} | the paper | sign of AUC |\n|{'---|' * 7}")
-    for name, some in rows.items():
-        if "base" not in some[0]:
+    print(f"| | less | {' | '.join(METRICS.values())} | the paper | sign of AUC | seeds |\n|{'---|' * 8}")
+    for name, judged in rows.items():
+        some = [row for row in judged if "base" in row]
+        if not some:
             continue
         cells = " | ".join(difference_over_users(some, f"{metric}_difference") for metric in METRICS)
         published, of_what = PAPER.get(name, ("", ""))
@@ -89,7 +96,7 @@ def differences(rows: Mapping[str, Sequence[Row]]) -> None:
         same = (low > 0) == published.startswith("+")
         sign = "" if not published else "0 held" if low <= 0 <= high else "same" if same else "other"
         shown = f"{published} {of_what}".strip()
-        print(f"| {name} | {some[0]['base']} | {cells} | {shown} | {sign} |")
+        print(f"| {name} | {some[0]['base']} | {cells} | {shown} | {sign} | {len(some)} |")
     print()
 
 
