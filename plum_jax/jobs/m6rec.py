@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -59,35 +59,53 @@ def write(
     if kind not in get_args(Kind):
         raise ValueError(f"expected KIND to be one of {get_args(Kind)}, got {kind!r}")
     continuing, stages = continuing or Continuing(), data.stages(model_dir)
-    labelled = label.of(stages.split)
-    trunk = pretraining.fit(stages, labelled)
+    trunk = pretraining.fit(stages, label.of(stages.split))
     if said is not None:
-        if not said.strip():
-            raise ValueError("expected SAID to be what a user says, got no word")
-        print(continuing.write(trunk, [Text((f"USER: {said}",), ("SYSTEM:",))])[0])
+        print(_answer(trunk, continuing, said))
         return
-    rows = labelled.rows["test"]
-    categories = trunk.writer.categories
-    spoken_of = [labelled.label[row] == 1 and bool(categories[trunk.writer.item_of(row)]) for row in rows.tolist()]
-    rows = rows[np.array(spoken_of, bool)]
-    whole = {int(row): _whole(trunk, kind, int(row)) for row in rows[select_rows(len(rows), events)]}
-    texts = {row: text for row, text in whole.items() if text is not None}
-    if not texts:
-        raise ValueError(f"no test event of corpus {stages.corpus.name!r} has a category to speak of: set M6_CATEGORY")
+    texts = _texts(trunk, kind, events)
     begun = [_begun(text, kind) for text in texts.values()]
     written = continuing.write(trunk, begun)
-    facts = {"data": stages.corpus.name, "seed": seed, "texts": len(written), "unique": len({*written}) / len(written)}
-    if kind == "explanation":
-        named = [categories[trunk.writer.item_of(row)] for row in texts]
-        facts["matched"] = float(np.mean([_names(text, some) for text, some in zip(written, named, strict=True)]))
-    nats = -mean_log_likelihoods(trunk.network, trunk.written_by, trunk.tokens.rows([*texts.values()]))
-    facts["perplexity"] = float(np.exp(nats.mean()))
-    row = run_record(kind, {}, config=artifact.fingerprint(data, label, pretraining, continuing), **facts)
+    facts = _measured(trunk, kind, texts, written)
+    config = artifact.fingerprint(data, label, pretraining, continuing)
+    row = run_record(kind, {}, config=config, data=stages.corpus.name, seed=seed, texts=len(written), **facts)
     write_results(epath.Path(model_dir), [row], results_file)
     for text, answer in zip(begun[:_SHOWN], written, strict=False):
         print(f"{' '.join((*text.user, *text.candidate))}\n  -> {answer}")
-    figures = ", ".join(f"{name} {facts[name]:.4g}" for name in ("matched", "unique", "perplexity") if name in facts)
-    print(f"{len(written)} of kind {kind}: {figures}")
+    print(f"{len(written)} of kind {kind}: {', '.join(f'{name} {figure:.4g}' for name, figure in facts.items())}")
+
+
+def _answer(trunk: Pretrained, continuing: Continuing, said: str) -> str:
+    """The system's turn behind a user's."""
+    if not said.strip():
+        raise ValueError("expected SAID to be what a user says, got no word")
+    return continuing.write(trunk, [Text((f"USER: {said}",), ("SYSTEM:",))])[0]
+
+
+def _texts(trunk: Pretrained, kind: Kind, at_most: int) -> dict[int, Text]:
+    """By their events, what the templates say of liked test events whose item has a category, evenly spread."""
+    writer, events = trunk.writer, trunk.writer.events
+    rows = [row for row in events.rows["test"].tolist() if events.label[row] == 1 and _categories(trunk, row)]
+    whole = {rows[number]: _whole(trunk, kind, rows[number]) for number in select_rows(len(rows), at_most)}
+    texts = {row: text for row, text in whole.items() if text is not None}
+    if not texts:
+        raise ValueError(f"no test event of corpus {writer.corpus.name!r} has a category to speak of: set M6_CATEGORY")
+    return texts
+
+
+def _measured(trunk: Pretrained, kind: Kind, texts: Mapping[int, Text], written: Sequence[str]) -> dict[str, float]:
+    """ "matched" of explanations, "unique" and "perplexity", as `write` has them."""
+    facts = {}
+    if kind == "explanation":
+        named = [_names(text, _categories(trunk, row)) for text, row in zip(written, texts, strict=True)]
+        facts["matched"] = float(np.mean(named))
+    facts["unique"] = len({*written}) / len(written)
+    nats = -mean_log_likelihoods(trunk.network, trunk.written_by, trunk.tokens.rows([*texts.values()]))
+    return {**facts, "perplexity": float(np.exp(nats.mean()))}
+
+
+def _categories(trunk: Pretrained, event: int) -> list[str]:
+    return trunk.writer.categories[trunk.writer.item_of(event)]
 
 
 def _whole(trunk: Pretrained, kind: Kind, event: int) -> Text | None:

@@ -39,18 +39,26 @@ def difference(values: Sequence[float], digits: int = 4) -> str:
 
 
 def difference_over_users(rows: Sequence[Mapping[str, Any]], name: str, digits: int = 4) -> str:
-    """The mean over seeds of differences that have 95% intervals over users, with one that has both errors.
-
-    The seeds share their users, so that the error over users does not fall with their number; that of the seeds does.
-    Where each seed has users of its own it is a little too wide.
+    """The mean over seeds of differences that have 95% intervals over users, with `interval_over_users`.
 
     Args:
       rows: a seed each, with `name`, "<name>_low" and "<name>_high".
       name: of the difference.
       digits: behind the point.
     """
+    mean = float(np.mean([row[name] for row in rows]))
+    low, high = interval_over_users(rows, name)
+    return f"{signed(mean, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
+
+
+def interval_over_users(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+    """Ends of the mean difference's 95% interval, with the error over users and that over seeds.
+
+    The seeds share their users, so that the error over users does not fall with their number; that of the seeds does.
+    Where each seed has users of its own it is a little too wide.
+    """
     found, low, high = (np.array([row[name + end] for row in rows]) for end in ("", "_low", "_high"))
     of_users = np.mean(high - low) / (2 * Z)
     of_seeds = np.std(found, ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
     mean, half = float(found.mean()), Z * float(np.hypot(of_users, of_seeds))
-    return f"{signed(mean, digits)} [{signed(mean - half, digits)}, {signed(mean + half, digits)}]"
+    return mean - half, mean + half

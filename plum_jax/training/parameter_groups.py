@@ -62,25 +62,25 @@ class ParameterGroups:
     def _labels(self, params: Any) -> Any:
         paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
         for pattern, _ in (*self.rules, *self.frozen_rows, *self.sets):
-            if not any(_matches(pattern, path) for path in paths):
+            if not any(matches(pattern, path) for path in paths):
                 raise ValueError(f"no parameter matches {pattern!r}: {_hint(pattern, paths)}")
         return map_with_path(lambda path, _: self._label(path), params)
 
     def _label(self, path: str) -> str:
-        number = next((number for number, (pattern, _) in enumerate(self.sets) if _matches(pattern, path)), None)
+        number = next((number for number, (pattern, _) in enumerate(self.sets) if matches(pattern, path)), None)
         if number is not None:
             return f"set {number}"
         return "trained" if self._multiplier(path) else "frozen"
 
     def _multiplier(self, path: str) -> float:
-        return next((multiplier for pattern, multiplier in self.rules if _matches(pattern, path)), 1.0)
+        return next((multiplier for pattern, multiplier in self.rules if matches(pattern, path)), 1.0)
 
     def _scaled(self, path: str, update: jax.Array) -> jax.Array:
         multiplier = self._multiplier(path)
         return update if multiplier == 1.0 else update * multiplier
 
     def _without_rows(self, path: str, update: jax.Array) -> jax.Array:
-        frozen = next((count for pattern, count in self.frozen_rows if _matches(pattern, path)), 0)
+        frozen = next((count for pattern, count in self.frozen_rows if matches(pattern, path)), 0)
         if not frozen:
             return update
         if frozen > update.shape[0]:
@@ -89,7 +89,8 @@ class ParameterGroups:
         return jnp.where(rows < frozen, 0, update)
 
 
-def _matches(pattern: str, path: str) -> bool:
+def matches(pattern: str, path: str) -> bool:
+    """Whether a pattern is of this parameter, or of a folder that it lies in."""
     return re.fullmatch(f"(?:{pattern})(?:/.*)?", path) is not None
 
 

@@ -75,8 +75,8 @@ class M6Network(nn.Module):
 
     def __call__(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """float32 [B, K, C], class logits by the state at the last token, [EOS], of each exit, the last layer last."""
-        x, batch = self.prompted(self.decoder.below(self._embedded(batch, deterministic), batch, deterministic), batch)
-        return self.answers(self.decoder.above(x, batch, deterministic), batch)
+        x, columns = self.entering(batch, deterministic)
+        return self.answers(self.decoder.above(x, columns, deterministic), columns)
 
     def answers(self, streams: tuple[jax.Array, ...], batch: Batch) -> jax.Array:
         """Class logits of the trunk's streams [B, T, D]."""
@@ -110,8 +110,8 @@ class M6Network(nn.Module):
 
     def language(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """float32 [B, T, V + special]: logits of the token behind each."""
-        x, told = self.prompted(self.decoder.below(self._embedded(batch, deterministic), batch, deterministic), batch)
-        states = self.decoder.above(x, told, deterministic)[-1]
+        x, columns = self.entering(batch, deterministic)
+        states = self.decoder.above(x, columns, deterministic)[-1]
         return self.decoder.logits(states[:, self.heads.soft_prompts :])
 
     def users(self, batch: Batch, deterministic: bool = True) -> jax.Array:
@@ -130,13 +130,14 @@ class M6Network(nn.Module):
         users, items = self.users(user, deterministic), self.items(item, deterministic)
         return users[:, None], items[:, None], jnp.float32(1 / self.heads.temperature)
 
-    def embedded(self, batch: Batch) -> tuple[jax.Array, Batch]:
-        """What the first layer that sees the whole text is given, and its columns: `exits` goes on by layers."""
-        return self.prompted(self.decoder.below(self._embedded(batch, True), batch), batch)
+    def entering(self, batch: Batch, deterministic: bool = True) -> tuple[jax.Array, Batch]:
+        """What the first layer that sees the whole text is given: states [B, T, D], and their columns."""
+        return self.prompted(self.kept(batch, deterministic), batch)
 
-    def kept(self, batch: Batch) -> jax.Array:
-        """[B, T, D] of rows that are one segment each: what late interaction keeps of it."""
-        return self.decoder.below(self._embedded(batch, True), batch)
+    def kept(self, batch: Batch, deterministic: bool = True) -> jax.Array:
+        """[B, T, D] behind the layers that see segments alone: of a segment what late interaction keeps of it."""
+        x = self.decoder.embedded(batch["tokens"], deterministic)
+        return self.decoder.below(x, batch, deterministic)
 
     def joined(self, states: jax.Array, batch: Batch) -> jax.Array:
         """`__call__` of kept states [B, T, D]."""
@@ -144,17 +145,14 @@ class M6Network(nn.Module):
         return self.answers(self.decoder.above(x, columns), columns)
 
     def layer(self, x: jax.Array, columns: Batch, number: int) -> tuple[jax.Array, jax.Array]:
-        """One layer of `embedded`'s states: the stream behind it, and the class logits [B, C] of its exit."""
+        """One layer of `entering`'s states: the stream behind it, and the class logits [B, C] of its exit."""
         x, normed = self.decoder.one_layer(x, columns, number)
         weights = self.class_weights(self.config.num_layers)[number]
         return x, at(normed, ends(columns)).astype(jnp.float32) @ weights
 
-    def _embedded(self, batch: Batch, deterministic: bool) -> jax.Array:
-        return self.decoder.embedded(batch["tokens"], deterministic)
-
     def ending(self, batch: Batch, deterministic: bool = True) -> jax.Array:
         """[B, D], the state at each row's last token: what the projections of retrieval read."""
-        x = self.decoder.below(self._embedded(batch, deterministic), batch, deterministic)
+        x = self.kept(batch, deterministic)
         return at(self.decoder.above(x, batch, deterministic)[-1], ends(batch))
 
 

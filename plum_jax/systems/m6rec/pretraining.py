@@ -74,7 +74,7 @@ class Pretraining:
         untrained = Pretrained(self, start, tokens, writer, None)
         if not self.examples:
             return untrained
-        texts = [self._fitting(tokens, writer, int(row), number) for number, row in enumerate(rows[: self.examples])]
+        texts = [_fitting(tokens, writer, int(row), number) for number, row in enumerate(rows[: self.examples])]
         batches = ArrayBatches(dict(tokens.rows(texts).columns()), min(self.batch_size, len(texts)), self.training.seed)
         said = training_config.in_steps(self, batches.steps_per_epoch)
         network = untrained.network
@@ -91,11 +91,6 @@ class Pretraining:
             described={"system": said},
         )
         return dataclasses.replace(untrained, params=params)
-
-    def _fitting(self, tokens: Tokens, writer: Writer, event: int, number: int) -> Text:
-        """A conversation may be too long for a row; the event with its outcome is told instead."""
-        text = text_of(writer, event, number)
-        return text if tokens.fits(text) else _outcome(writer, event, number)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,6 +156,12 @@ def text_of(writer: Writer, event: int, number: int) -> Text:
     return kinds[number % len(kinds)](writer, event, number // len(kinds))
 
 
+def _fitting(tokens: Tokens, writer: Writer, event: int, number: int) -> Text:
+    """`text_of`; a conversation may be too long for a row, and the event with its outcome is told instead."""
+    text = text_of(writer, event, number)
+    return text if tokens.fits(text) else _outcome(writer, event, number)
+
+
 def _filled_in(writer: Writer, event: int, number: int) -> Text:
     """One segment of the user side is left out, and is the candidate side."""
     user = [*writer.user(event)]
@@ -177,8 +178,7 @@ def _gone_on_with(writer: Writer, event: int, number: int) -> Text:
 
 
 def _outcome(writer: Writer, event: int, number: int) -> Text:
-    label = float(writer.events.label[event])
-    return writer.outcome(event, label)
+    return writer.outcome(event, float(writer.events.label[event]))
 
 
 def _written_answer(writer: Writer, event: int, number: int) -> Text:

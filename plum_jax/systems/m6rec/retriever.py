@@ -147,8 +147,7 @@ def spread(network: M6Network, initial: FromHost, arrays: Mapping[str, np.ndarra
 
     The state at [EOS'] or [EOS] is mostly that token's: of any two texts their cosine is about .97, all products are
     alike, and the softmax stays at chance (measured; the paper says nothing of it, its model is pre-trained at scale).
-    So a projection begins by taking a side's mean away and whitening what is left, by the covariance of both sides,
-    rotated to its width at random.
+    So a projection begins by taking a side's mean away and whitening what is left, by the covariance of both sides.
 
     Args:
       network: whose projections.
@@ -163,18 +162,22 @@ def spread(network: M6Network, initial: FromHost, arrays: Mapping[str, np.ndarra
         }
         means = {side: of_side.mean(axis=0) for side, of_side in states.items()}
         centred = np.concatenate([of_side - means[side] for side, of_side in states.items()])
-        _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-        scale = np.maximum(lengths, 1e-2 * lengths[0]) / len(centred) ** 0.5
-        width = network.heads.vector_dim
-        square = np.random.default_rng(0).normal(size=(max(width, len(scale)),) * 2)
-        rotation = np.linalg.qr(square)[0][: len(scale), :width]
-        kernel = ((directions.T / scale) @ rotation).astype(np.float32)
+        kernel = _whitening(centred, network.heads.vector_dim)
         for side, mean in means.items():
             name = f"{side}_projection"
             params[name] = with_values(params[name], {"kernel": kernel, "bias": -mean @ kernel})
         return params
 
     return FromHost(make)
+
+
+def _whitening(centred: np.ndarray, width: int) -> np.ndarray:
+    """float32 [D, W]: takes states [n, D] of mean 0 to uncorrelated ones of variance 1, and rotates them at random."""
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    scale = np.maximum(lengths, 1e-2 * lengths[0]) / len(centred) ** 0.5  # a direction of almost none stays small
+    square = np.random.default_rng(0).normal(size=(max(width, len(scale)),) * 2)
+    rotation = np.linalg.qr(square)[0][: len(scale), :width]
+    return ((directions.T / scale) @ rotation).astype(np.float32)
 
 
 def _some(arrays: Mapping[str, np.ndarray], prefix: str) -> TextRows:

@@ -14,6 +14,7 @@ from plum_jax.text.files import TextPieces
 
 # Behind the pieces' ids, in this order: begin and end of the user side, of the candidate side, and what was left out.
 SPECIAL = ("user_begin", "user_end", "begin", "end", "mask")
+MASK = "<mask>"  # a segment that was left out, in texts
 NOTHING, USER, CANDIDATE = 0, 1, 2  # sides
 # Segments by number: those of the candidate side from its beginning, those of the user side from its end, so that a
 # segment has the same number beside a long history and a short one. The last one is that of soft prompts.
@@ -66,7 +67,7 @@ class Tokens:
         return {}
 
     def segment(self, text: str) -> list[int]:
-        """Ids of one segment; "<mask>" is what was left out."""
+        """Ids of one segment; `MASK` is what was left out."""
         if text not in self._known:
             self._known[text] = [self.special("mask")] if text == MASK else self.pieces.encode(text)
         return self._known[text]
@@ -116,6 +117,3 @@ class Tokens:
             )
         numbered = [(one, USER, CANDIDATE_SEGMENTS + len(user) - 1 - place) for place, one in enumerate(user)]
         return numbered + [(one, CANDIDATE, place) for place, one in enumerate(candidate)]
-
-
-MASK = "<mask>"

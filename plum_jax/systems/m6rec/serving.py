@@ -116,7 +116,7 @@ def whole(network: M6Network, params: Any, batch: Any) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=0)
 def first_states(network: M6Network, params: Any, batch: Any) -> Any:
     """What `next_layer` begins with."""
-    return applied(network, params, batch, method="embedded")
+    return applied(network, params, batch, method="entering")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))

@@ -102,15 +102,17 @@ class TextTrunk(nn.Module):
         """Streams [B, T, D] behind each layer that sees the whole text, under the final norm, of `below`."""
         if self.num_split:
             x = x + jnp.take(self.segment, batch["segment"], axis=0).astype(x.dtype)
-        place = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
-        contexts = (_context(self.config, prefix_mask(batch), place),) * (self.config.num_layers - self.num_split)
+        contexts = (self._whole(batch),) * (self.config.num_layers - self.num_split)
         return self.transformer(x, contexts, self.num_split, deterministic)[1]
 
     def one_layer(self, x: jax.Array, batch: Batch, layer: int) -> tuple[jax.Array, jax.Array]:
         """The stream behind one layer of a trunk without split layers, and the same under the final norm."""
-        place = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
-        streams, normed = self.transformer(x, (_context(self.config, prefix_mask(batch), place),), layer, True)
+        streams, normed = self.transformer(x, (self._whole(batch),), layer, True)
         return streams[0], normed[0]
+
+    def _whole(self, batch: Batch) -> LayerContext:
+        """Of layers that see the whole text."""
+        return _context(self.config, prefix_mask(batch), places(batch))
 
     def logits(self, states: jax.Array) -> jax.Array:
         """[B, T, D] under the final norm to float32 [B, T, V + special]."""
@@ -166,10 +168,16 @@ def segment_mask(batch: Batch) -> jax.Array:
     return prefix_mask(batch) & same
 
 
+def places(batch: Batch) -> jax.Array:
+    """int32 [B, T]: 0 for a row's first token, and on."""
+    side = batch["side"]
+    return jnp.broadcast_to(jnp.arange(side.shape[1], dtype=jnp.int32), side.shape)
+
+
 def places_in_segments(batch: Batch) -> jax.Array:
     """int32 [B, T]: 1 for a segment's first token, and on."""
     segment, side = batch["segment"], batch["side"]
-    place = jnp.broadcast_to(jnp.arange(side.shape[1], dtype=jnp.int32), side.shape)
+    place = places(batch)
     changed = (jnp.diff(segment, axis=1) != 0) | (jnp.diff(side, axis=1) != 0)
     begins = jnp.pad(changed, ((0, 0), (1, 0)), constant_values=True)
     start = jax.lax.cummax(jnp.where(begins, place, 0), axis=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any, Literal, get_args
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from plum_jax.model.config import Adapter, DecoderConfig
 from plum_jax.systems.m6rec.network import Heads
 from plum_jax.training.optimizer import AdamW
-from plum_jax.training.parameter_groups import ParameterGroups
+from plum_jax.training.parameter_groups import ParameterGroups, matches
 from plum_jax.training.parameter_roles import path_of
 
 Method = Literal["full", "prompt", "option", "adapter", "option_adapter"]
@@ -72,9 +71,8 @@ class Tuning:
 
     def tuned_parameters(self, params: Any) -> int:
         """How many parameters it trains, of arrays or their shapes."""
-        patterns = [re.compile(f"(?:{pattern})(?:/.*)?") for pattern in _TUNED[self.method]]
         return sum(
             int(np.prod(leaf.shape))
             for keys, leaf in jax.tree_util.tree_leaves_with_path(params)
-            if any(pattern.fullmatch(path_of(keys)) for pattern in patterns)
+            if any(matches(pattern, path_of(keys)) for pattern in _TUNED[self.method])
         )

@@ -195,17 +195,19 @@ class Writer:
 
     def conversation(self, event: int) -> Text | None:
         """What a user may ask, and the event's item as the answer; None where nothing was liked, or for no category."""
-        liked = [self.item_of(row) for row in self.behaviours(event) if self.events.label[row] == 1]
-        category = self._liked_category(event)
+        liked, category = self._liked(event), self._liked_category(event)
         if not liked or category is None:
             return None
         question = self.said.wording.question([self.titles[item] for item in liked[-3:]])
         return Text((question,), (self.said.wording.answer(self.titles[self.item_of(event)], category),))
 
+    def _liked(self, event: int) -> list[int]:
+        """Items of the told behaviours with label 1."""
+        return [self.item_of(row) for row in self.behaviours(event) if self.events.label[row] == 1]
+
     def _liked_category(self, event: int) -> str | None:
-        own = self.categories[self.item_of(event)]
-        liked = [self.categories[self.item_of(row)] for row in self.behaviours(event) if self.events.label[row] == 1]
-        counts = [sum(name in some for some in liked) for name in own]
+        own, liked = self.categories[self.item_of(event)], self._liked(event)
+        counts = [sum(name in self.categories[item] for item in liked) for name in own]
         return own[int(np.argmax(counts))] if own else None
 
 
