@@ -390,7 +390,6 @@ NOT_RUN = {
     "plum exits.gin": "the same",
     "plum small.gin": "the same",
     "plum tuning.gin": "the same",
-    "plum imported.gin": "the same; needs weights of another program, which tests/interop reads",
     "plum write.gin": "the same; m6rec_write.gin is run",
     "plum retrieval.gin": "is m6rec_retrieval.gin with other systems and sizes",
     "plum rank.gin": "the trunk's study, on MovieLens-1M; its parts are run on MovieLens-100K",
