@@ -28,8 +28,8 @@ KINDS = {
     "new_words": "a new word",
 }
 GROUPS = {
-    "three layers of SmolLM2, and parts": ("teacher", "assistant", "depth"),
-    "all-MiniLM, and parts": ("minilm",),
+    "SmolLM2 and parts": ("teacher", "assistant", "depth"),
+    "all-MiniLM and parts": ("minilm",),
     "small cross-encoders": ("cross",),
     "bi-encoders": ("labels", "distilled", "by_"),
 }
