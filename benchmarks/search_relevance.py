@@ -1,4 +1,4 @@
-"""Relevance: a student whose items are computed beforehand against its teacher, in the sizes of experiments/relevance.
+"""Relevance: a student whose items are computed beforehand against the first teacher of experiments/relevance.
 
 Weights, tokens and words are random, for time does not hang on them.
 """

@@ -28,9 +28,10 @@ KINDS = {
     "new_words": "a new word",
 }
 GROUPS = {
-    "teacher and parts of it": ("teacher", "assistant", "depth"),
+    "SmolLM2 and parts": ("teacher", "assistant", "depth"),
+    "all-MiniLM and parts": ("minilm",),
     "small cross-encoders": ("cross",),
-    "bi-encoders": ("labels", "distilled", "by_assistant"),
+    "bi-encoders": ("labels", "distilled", "by_"),
 }
 
 
