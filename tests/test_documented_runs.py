@@ -384,6 +384,7 @@ NOT_RUN = {
     "plum study_*.gin ml_1m.gin lum.gin scaling.gin": "the same; a study of LUM is planned on the simulator",
     "plum study_*.gin ml_1m.gin trunk.gin scaling.gin": "takes GroupLens's files; the same is run on MovieLens-100K",
     "plum pretrained.gin beauty.gin": "needs weights of another program; tests/interop reads such",
+    "plum crowdflower.gin minilm.gin": "the second teacher is run on Home Depot's queries",
     "plum main.gin": "M6-Rec's study, on MovieLens-1M; m6rec.gin is run on MovieLens-100K",
     "plum all_labels.gin": "the same, of DIN alone",
     "plum late.gin": "the same, of parts that tests/jobs/test_m6rec_job.py runs",
