@@ -14,7 +14,7 @@ from etils import epath
 from plum_jax.interop import InteropError
 from plum_jax.interop.hugging_face import tokenizer_files_of
 from plum_jax.interop.hugging_face_config import Fields, whole_number
-from plum_jax.interop.layout import Params, Part, Tensors, empty_tree, fill
+from plum_jax.interop.layout import Params, Part, Tensors, at, empty_tree, fill
 from plum_jax.interop.safetensors_files import open_tensors
 from plum_jax.model.bert import Bert, BertConfig
 
@@ -64,7 +64,7 @@ def read_bert(path: epath.PathLike) -> PretrainedBert:
     config, vocab_size = bert_config(fields), whole_number(fields, "vocab_size")
     one = jnp.ones((1, 1), jnp.int32)
     params = empty_tree(Bert(config, vocab_size), one, one[0])
-    parts = [(part, _at(params, part.path)) for part in _parts(config, vocab_size)]
+    parts = [(part, at(params, part.path)) for part in _parts(config, vocab_size)]
     fill(params, parts, _encoder(open_tensors(directory)))
     return PretrainedBert(
         config=config,
@@ -152,10 +152,3 @@ def _norm(name: str, path: tuple[str, ...], size: int) -> list[Part]:
 
 def _vector(name: str, path: tuple[str, ...], size: int) -> Part:
     return Part(name, path, (), (size,), (0,), (size,))
-
-
-def _at(params: Params, path: tuple[str, ...]) -> np.ndarray:
-    tree: Any = params
-    for name in path:
-        tree = tree[name]
-    return tree

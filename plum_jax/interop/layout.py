@@ -195,12 +195,19 @@ def disassemble(
 
 def parameter(params: Params, config: DecoderConfig, path: tuple[str, ...], layer: int | None) -> np.ndarray:
     """The parameter at `path`, of one layer (a view, whether layers are stacked or not) or outside the layers."""
+    if layer is None:
+        return at(params, path)
+    if config.scan_layers:
+        return at(params, ("transformer", "layers", *path))[layer]
+    return at(params, ("transformer", f"layer_{layer}", *path))
+
+
+def at(params: Params, path: tuple[str, ...]) -> np.ndarray:
+    """The parameter at a path of names."""
     tree: Any = params
-    if layer is not None:
-        tree = params["transformer"]["layers" if config.scan_layers else f"layer_{layer}"]
     for name in path:
         tree = tree[name]
-    return tree[layer] if layer is not None and config.scan_layers else tree
+    return tree
 
 
 def empty_params(config: DecoderConfig, vocab_size: int) -> Params:
