@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from plum_jax import artifact
-from plum_jax.encoders.network import TrunkConfig
+from plum_jax.encoders.network import TrunkConfig, trunk_name
 from plum_jax.encoders.token_rows import TokenRows, token_rows
 from plum_jax.interop.bert import is_bert, read_bert
 from plum_jax.interop.pretrained import read_pretrained
@@ -97,6 +97,11 @@ class LanguageModelStart:
     def is_bert(self) -> bool:
         """Whether tokens see the whole text and texts are marked by tokens of their own."""
         return isinstance(self.config, BertConfig)
+
+    @property
+    def encoder_params(self) -> Any:
+        """`params` as those of a `TextEncoder`; None where there are none."""
+        return None if self.params is None else {trunk_name(self.config): self.params}
 
     @property
     def decoder(self) -> DecoderConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -19,7 +20,8 @@ TrunkConfig = DecoderConfig | BertConfig
 
 
 class TextEncoder(nn.Module):
-    """Texts `[B, T]` to states `[B, T, D]` or vectors `[B, D]`. A `Decoder`'s or a `Bert`'s parameters lie in "trunk".
+    """Texts `[B, T]` to states `[B, T, D]` or vectors `[B, D]`. Its parameters are those of its trunk alone, which lie
+    in `trunk_name(config)`.
 
     Attributes:
       config: of the trunk, and which it is.
@@ -36,12 +38,13 @@ class TextEncoder(nn.Module):
 
     def setup(self) -> None:
         self.trunk: Bert | Decoder
+        name = trunk_name(self.config)
         if isinstance(self.config, DecoderConfig):
-            self.trunk = Decoder(self.config, self.vocab_size, self.attention)
+            self.trunk = Decoder(self.config, self.vocab_size, self.attention, name=name)
             return
         if self.pooling != "mean":
             raise ValueError(f"tokens of BERT see the whole text: expected pooling 'mean', got {self.pooling!r}")
-        self.trunk = Bert(self.config, self.vocab_size)
+        self.trunk = Bert(self.config, self.vocab_size, name=name)
 
     def states(
         self,
@@ -89,6 +92,27 @@ class TextEncoder(nn.Module):
         if self.pooling == "last":
             return places, PackedCausal(real.astype(jnp.int32))
         return places, jnp.broadcast_to(real[:, None, :], (*tokens.shape, tokens.shape[1]))
+
+
+def trunk_name(config: TrunkConfig) -> str:
+    """Where a `TextEncoder` has its trunk's parameters.
+
+    Two names, for a run's first values and its dropout hang on them as its files do: runs of decoders are older than
+    the other trunk, and are given again to the digit.
+    """
+    return "decoder" if isinstance(config, DecoderConfig) else "trunk"
+
+
+def trunk_of(params: Mapping[str, Any]) -> Any:
+    """The trunk's of a `TextEncoder`'s parameters."""
+    (trunk,) = params.values()
+    return trunk
+
+
+def with_trunk(params: Mapping[str, Any], trunk: Any) -> dict[str, Any]:
+    """A `TextEncoder`'s parameters with others for its trunk."""
+    (name,) = params
+    return {name: trunk}
 
 
 def _real(tokens: jax.Array, lengths: jax.Array) -> jax.Array:

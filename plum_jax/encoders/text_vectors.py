@@ -29,7 +29,7 @@ def text_vectors(start: LanguageModelStart, texts: Sequence[str], length: int) -
     """
     if start.params is None:
         raise ValueError("expected a language model with imported weights: vectors of random ones say nothing")
-    encoder, params = TextEncoder(start.config, start.vocab_size, "mean"), jax.device_put({"trunk": start.params})
+    encoder, params = TextEncoder(start.config, start.vocab_size, "mean"), jax.device_put(start.encoder_params)
     rows = start.rows(texts, length)
     found = np.zeros((len(texts), start.config.d_model), np.float32)
     order = np.argsort(rows.lengths, kind="stable")

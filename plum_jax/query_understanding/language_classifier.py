@@ -53,7 +53,7 @@ class LanguageClassifier:
             conversions,
             artifact.fingerprint(log.fingerprint, start.fingerprint),
         )
-        given = {} if start.params is None else {"encoder": {"trunk": start.params}}
+        given = {} if start.params is None else {"encoder": start.encoder_params}
         params, facts = trained(network, self.schooling, lesson, directory, given, described=self)
         return NetworkClassifier(network, params, reader, facts)
 

@@ -15,6 +15,7 @@ from plum_jax import artifact
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart, with_layers
+from plum_jax.encoders.network import trunk_of, with_trunk
 from plum_jax.encoders.token_rows import TokenRows, token_rows
 from plum_jax.feeds.batches import Batch
 from plum_jax.model.int8 import Int8Weights, dequantised
@@ -145,13 +146,13 @@ class CrossReader:
             return with_values(boxed, start)
         if self.start.params is None:
             return boxed
-        return {**boxed, "encoder": {"trunk": with_values(boxed["encoder"]["trunk"], self.start.params)}}
+        return {**boxed, "encoder": with_values(boxed["encoder"], self.start.encoder_params)}
 
     def scorer(self, params: Any) -> CrossScorer:
         """Parameters of any depth, as a model that is asked."""
-        trunk = dict(params["encoder"]["trunk"])
+        trunk = dict(trunk_of(params["encoder"]))
         table = trunk.pop("embedding")
-        rest = {**params, "encoder": {"trunk": trunk}}
+        rest = {**params, "encoder": with_trunk(params["encoder"], trunk)}
         return CrossScorer(self, self.of_depth(depth_of(params)), table, jax.device_put(rest))
 
 
@@ -210,5 +211,5 @@ def _filled(rows: int) -> int:
 def _apply(network: CrossNetwork, params: Any, table: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
     """Logits by a table of some rows [U, D], which the batch's tokens are numbers of."""
     params = dequantised(params)
-    trunk = {**params["encoder"]["trunk"], "embedding": table}
-    return network.clone(vocab_size=len(table)).bind({"params": {**params, "encoder": {"trunk": trunk}}})(batch)
+    encoder = with_trunk(params["encoder"], {**trunk_of(params["encoder"]), "embedding": table})
+    return network.clone(vocab_size=len(table)).bind({"params": {**params, "encoder": encoder}})(batch)

@@ -28,7 +28,7 @@ class CrossNetwork(nn.Module):
     what it means that a word stands in both texts (below the most frequent class on validation queries); without the
     cosine three layers ranked worse than it.
 
-    Parameters of a `Decoder` or a `Bert` lie under "encoder/trunk".
+    The language model's parameters lie in "encoder", as a `TextEncoder` has them.
 
     Attributes:
       config, vocab_size: of the language model.

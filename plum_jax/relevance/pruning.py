@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plum_jax.encoders.network import trunk_of, with_trunk
 from plum_jax.relevance.cross_network import CrossNetwork
 
 
@@ -77,14 +78,15 @@ def _importance(network: CrossNetwork, params: Any, batch: Mapping[str, jax.Arra
 
 def without_layer(params: Any, number: int) -> Any:
     """Parameters of a `CrossNetwork` without one of its layers; those behind it move up."""
-    trunk = params["encoder"]["trunk"]
+    encoder = params["encoder"]
+    trunk = trunk_of(encoder)
     transformer = dict(trunk["transformer"])
     layers = [transformer.pop(f"layer_{place}") for place in range(depth_of(params))]
     del layers[number]
     transformer |= {f"layer_{place}": layer for place, layer in enumerate(layers)}
-    return {**params, "encoder": {**params["encoder"], "trunk": {**trunk, "transformer": transformer}}}
+    return {**params, "encoder": with_trunk(encoder, {**trunk, "transformer": transformer})}
 
 
 def depth_of(params: Any) -> int:
     """Layers of a `CrossNetwork`'s parameters."""
-    return sum(name.startswith("layer_") for name in params["encoder"]["trunk"]["transformer"])
+    return sum(name.startswith("layer_") for name in trunk_of(params["encoder"])["transformer"])

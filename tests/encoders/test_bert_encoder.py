@@ -34,7 +34,7 @@ def test_texts_stand_between_their_marks_which_no_text_can_give(start):
 
 def test_a_vector_is_the_mean_of_the_texts_states_whatever_is_beside_it(start):
     rows, encoder = start.rows(TEXTS, 8), TextEncoder(start.config, start.vocab_size, "mean")
-    variables = {"params": {"trunk": start.params}}
+    variables = {"params": start.encoder_params}
     vectors, states = encoder.apply(variables, *rows), encoder.apply(variables, *rows, method="states")
     for row, length in enumerate(rows.lengths):
         np.testing.assert_allclose(vectors[row], states[row, :length].mean(0), atol=1e-5)
@@ -47,8 +47,8 @@ def test_first_layers_are_the_first_streams_and_sizes_alone_begin_at_random(mode
     assert one.config == dataclasses.replace(start.config, num_layers=1) and one.config.dropout_rate == 0.2
     rows, encoder = start.rows(TEXTS, 8), TextEncoder(one.config, one.vocab_size, "mean")
     whole = TextEncoder(start.config, start.vocab_size, "mean")
-    streams = whole.apply({"params": {"trunk": start.params}}, *rows, method="streams")
-    cut = encoder.apply({"params": {"trunk": one.params}}, *rows, method="states")
+    streams = whole.apply({"params": start.encoder_params}, *rows, method="streams")
+    cut = encoder.apply({"params": one.encoder_params}, *rows, method="states")
     np.testing.assert_allclose(cut, streams[1], atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, first_layers(start.params, 1), one.params)
     random = dataclasses.replace(model, weights=False).start([], tmp_path)
@@ -60,7 +60,7 @@ def test_first_layers_are_the_first_streams_and_sizes_alone_begin_at_random(mode
 
 def test_dropout_is_in_training_alone(start):
     rows, encoder = start.rows(TEXTS, 8), TextEncoder(start.config, start.vocab_size, "mean")
-    variables = {"params": {"trunk": start.params}}
+    variables = {"params": start.encoder_params}
     first, second = (encoder.apply(variables, *rows, False, rngs={"dropout": jax.random.key(n)}) for n in range(2))
     assert np.abs(first - second).max() > 1e-3
 

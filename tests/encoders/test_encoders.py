@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from plum_jax.encoders.language_model import SMALL, LanguageModel, first_layers
-from plum_jax.encoders.network import TextEncoder
+from plum_jax.encoders.network import TextEncoder, trunk_of, with_trunk
 from plum_jax.encoders.token_rows import token_rows
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.int8 import Int8Weights, dequantised, quantised, size_in_bytes
@@ -53,7 +53,7 @@ def test_the_vector_is_the_decoders_state_at_the_end(start, rows):
         tokens = rows.tokens[row : row + 1, :length]
         mask = packed_causal_mask(jnp.ones_like(tokens))
         places = jnp.arange(length)[None]
-        states = decoder.apply({"params": params["trunk"]}, tokens, places, mask, method="hidden").values
+        states = decoder.apply({"params": trunk_of(params)}, tokens, places, mask, method="hidden").values
         np.testing.assert_allclose(vectors[row], states[0, -1], atol=2e-5)
 
 
@@ -78,8 +78,8 @@ def test_first_layers_are_the_whole_whose_others_add_nothing(start, rows):
         params,
     )
     one = dataclasses.replace(start.config, num_layers=1)
-    cut = {"trunk": first_layers(params["trunk"], 1)}
-    assert set(cut["trunk"]["transformer"]) == {"layer_0", "final_norm"}
+    cut = with_trunk(params, first_layers(trunk_of(params), 1))
+    assert set(trunk_of(cut)["transformer"]) == {"layer_0", "final_norm"}
     found = TextEncoder(one, start.vocab_size, "mean").apply({"params": cut}, *rows)
     np.testing.assert_allclose(found, encoder.apply({"params": quiet}, *rows), atol=1e-5)
     assert np.abs(found - encoder.apply({"params": params}, *rows)).max() > 1e-3

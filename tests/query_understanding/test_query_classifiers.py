@@ -10,6 +10,7 @@ import planted_queries
 import pytest
 
 from plum_jax.corpus.features.text import embed_texts
+from plum_jax.encoders.network import trunk_of
 from plum_jax.model.decoder import Decoder
 from plum_jax.objectives.class_shares import ClassShares
 from plum_jax.queries.words import KnownWords
@@ -180,7 +181,7 @@ def test_another_programs_weights_are_what_training_begins_with(log, tmp_path):
 
     still = planted_queries.schooling(1, rate=0.0)
     fitted = LanguageClassifier(Given(), length=8, schooling=still).fit(log, tmp_path / "given")
-    jax.tree.map(np.testing.assert_array_equal, fitted.params["encoder"]["trunk"], params)
+    jax.tree.map(np.testing.assert_array_equal, trunk_of(fitted.params["encoder"]), params)
 
 
 def test_figures_are_by_definition(log, fitted):

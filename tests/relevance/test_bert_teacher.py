@@ -9,7 +9,7 @@ import small_bert
 import small_judgements
 
 from plum_jax.encoders.language_model import LanguageModel
-from plum_jax.encoders.network import TextEncoder
+from plum_jax.encoders.network import TextEncoder, trunk_of
 from plum_jax.relevance.baselines import language_model_cosine
 from plum_jax.relevance.classes import OrderedClasses
 from plum_jax.relevance.cross_encoder import CrossEncoder
@@ -54,9 +54,9 @@ def test_a_pair_is_two_texts_between_marks_and_the_second_is_of_another_type(wor
         length = batch["lengths"][row]
         assert batch["tokens"][row, :length].tolist() == [*of_query, *of_item]
         assert batch["query_lengths"][row] == len(of_query)
-    table = teacher.params["encoder"]["trunk"]["type_embedding"]
+    table = trunk_of(teacher.params["encoder"])["type_embedding"]
     params = jax.tree.map(np.array, teacher.params)
-    params["encoder"]["trunk"]["type_embedding"] = table[::-1]
+    trunk_of(params["encoder"])["type_embedding"] = table[::-1]
     network = reader.network
     assert np.abs(network.apply({"params": params}, batch) - network.apply({"params": teacher.params}, batch)).max() > 0
 
@@ -98,7 +98,7 @@ def test_untrained_its_cosine_is_that_of_the_mean_states(world):
     encoder = TextEncoder(start.config, start.vocab_size, "mean")
     for row, (query, item) in enumerate(zip(pairs.query, pairs.item, strict=True)):
         texts = start.rows([data.judged.queries[query], data.judged.texts[item]], 12)
-        one, two = np.asarray(encoder.apply({"params": {"trunk": start.params}}, *texts))
+        one, two = np.asarray(encoder.apply({"params": start.encoder_params}, *texts))
         np.testing.assert_allclose(found[row], one @ two / np.linalg.norm(one) / np.linalg.norm(two), atol=1e-5)
     with pytest.raises(ValueError, match="expected a language model with imported weights"):
         language_model_cosine(dataclasses.replace(start, params=None), data.judged.queries, data.judged.texts, pairs)

@@ -12,6 +12,7 @@ import small_judgements
 from etils import epath
 
 from plum_jax.encoders.language_model import SMALL, LanguageModel
+from plum_jax.encoders.network import trunk_of
 from plum_jax.jobs.relevance import train_and_judge
 from plum_jax.model.int8 import Int8Weights, size_in_bytes
 from plum_jax.relevance.bi_encoder import BiEncoder
@@ -218,8 +219,8 @@ def test_rows_that_there_will_not_be_are_named_before_anything_is_trained(data, 
 
 
 def test_imported_weights_are_where_training_begins(data, directory, teacher):
-    start = dataclasses.replace(teacher.reader.start, params=teacher.params["encoder"]["trunk"])
+    start = dataclasses.replace(teacher.reader.start, params=trunk_of(teacher.params["encoder"]))
     reader = dataclasses.replace(teacher.reader, start=start)
     params = nn.unbox(reader.initial(reader.network, None, jax.random.key(0)))
-    jax.tree.map(np.testing.assert_array_equal, params["encoder"]["trunk"], start.params)
+    jax.tree.map(np.testing.assert_array_equal, trunk_of(params["encoder"]), start.params)
     assert params["head"]["kernel"].dtype == jnp.float32

@@ -74,7 +74,7 @@ class JudgedTextSearch:
         found, seed = searches_for(judged.query[rows], judged.item[rows]), self.training.seed
         feed = SearchFeed.of(found, queries, self.negatives, everything, len(everything), self.batch_size, seed)
         inputs = {"judgements": judged.fingerprint, "text": model.fingerprint}
-        said, params = trained_towers(self, network, model.params, feed, directory, inputs, description)
+        said, params = trained_towers(self, network, model.encoder_params, feed, directory, inputs, description)
         return FittedTextSearch(said, judged, queries, network, params, directory)
 
     def _towers(

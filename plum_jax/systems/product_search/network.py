@@ -84,7 +84,7 @@ class SearchNetwork(nn.Module):
 
     def setup(self) -> None:
         c, items = self.config, self.items
-        # The transformer's parameters are "trunk" in a text encoder, whatever the tower that reads by it.
+        # The transformer's parameters lie in the text encoder, whatever the tower that reads by it.
         if TEXT in c.parts:
             self.text = TextEncoder(self.trunk, self.vocab_size, "mean")
             # States have entries of size 1: they begin as small as embeddings, so that no part drowns the others.

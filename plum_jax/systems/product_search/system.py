@@ -109,7 +109,7 @@ class ProductSearch:
         )
         network = data.network(self.network)
         inputs = {"split": stages.split.fingerprint, "inputs": data.fingerprint}
-        said, params = trained_towers(self, network, data.model.params, feed, directory, inputs, name)
+        said, params = trained_towers(self, network, data.model.encoder_params, feed, directory, inputs, name)
         return FittedProductSearch(said, data, network, params, len(found), directory)
 
     def data(self, stages: Stages, directory: epath.Path) -> SearchData:

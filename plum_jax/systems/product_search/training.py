@@ -34,7 +34,7 @@ def trained_towers(
     Args:
       config: with `training`, `epochs`, `objective`: `ProductSearch` or `JudgedTextSearch`.
       network: the towers.
-      pretrained: parameters of a decoder for their text, or None.
+      pretrained: parameters of their text encoder, or None.
       feed: whose schedule of negatives gets the steps of the run.
       directory: of the run.
       inputs: fingerprints of all that the run reads but `config`.
@@ -64,7 +64,7 @@ def initialiser(network: SearchNetwork, pretrained: Any, batch: Mapping[str, np.
 
     Args:
       network: of the data.
-      pretrained: parameters of its text transformer, or None.
+      pretrained: parameters of its text encoder, or None.
       batch: of the feed.
     """
     some = {name: values[:1] for name, values in batch.items()}
@@ -74,4 +74,4 @@ def initialiser(network: SearchNetwork, pretrained: Any, batch: Mapping[str, np.
 
     if pretrained is None or TEXT not in network.config.parts:
         return random
-    return warm_started(random, {"text": {"trunk": pretrained}})
+    return warm_started(random, {"text": pretrained})

@@ -10,6 +10,7 @@ import small_shop
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.corpus.splits import FOLDS, TRAIN
 from plum_jax.encoders.language_model import LanguageModel
+from plum_jax.encoders.network import trunk_of
 from plum_jax.systems import judge_search
 from plum_jax.systems.product_search.judged_search import JudgedTextSearch
 from plum_jax.systems.product_search.network import SearchConfig
@@ -86,5 +87,5 @@ def test_towers_begin_with_a_bert_and_read_texts_between_its_marks(tmp_path):
     found = said.fit(judged(), tmp_path / "run", "towers")
     assert found.queries.tokens.tokens[0, :4].tolist() == [2, 5, 3, 0]
     began = language_model.start([], tmp_path).params["transformer"]["layer_0"]["mlp"]["up"]
-    assert 0 < np.abs(found.params["text"]["trunk"]["transformer"]["layer_0"]["mlp"]["up"] - began).max() < 0.1
+    assert 0 < np.abs(trunk_of(found.params["text"])["transformer"]["layer_0"]["mlp"]["up"] - began).max() < 0.1
     assert np.isfinite(found.query_vectors).all()

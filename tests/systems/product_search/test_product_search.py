@@ -79,11 +79,11 @@ def test_towers_give_vectors_of_length_one_that_know_the_parts_alone(fitted):
 
 
 def test_a_pretrained_transformer_is_what_both_towers_begin_with(fitted):
-    data, pretrained = fitted.data, fitted.params["text"]["trunk"]
+    data, pretrained = fitted.data, fitted.params["text"]
     batch = {"target": np.zeros(1, np.int32), **_some_search(fitted)}
     warm = initialiser(data.network(fitted.config.network), pretrained, batch).make(jax.random.key(1))
     warm = nn.unbox(warm)
-    for a, b in zip(jax.tree.leaves(warm["text"]["trunk"]), jax.tree.leaves(pretrained), strict=True):
+    for a, b in zip(jax.tree.leaves(warm["text"]), jax.tree.leaves(pretrained), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.allclose(warm["word_embedding"], fitted.params["word_embedding"])
 
