@@ -26,8 +26,9 @@ def text_cosine(queries: Sequence[str], texts: Sequence[str], pairs: Pairs) -> n
 def language_model_cosine(
     start: LanguageModelStart, queries: Sequence[str], texts: Sequence[str], pairs: Pairs, run: epath.PathLike
 ) -> np.ndarray:
-    """float32 [n], of the vectors that an imported language model gives a pair's query and item, untrained; the run keeps
-    those of all texts, which bi-encoders may read too.
+    """float32 [n], of the vectors that an imported language model gives a pair's query and item, untrained.
+
+    Those of all texts are kept in the directory of the run, for bi-encoders may read them too.
     """
     vectors = TextVectors(start).kept([*queries, *texts], run)
     return np.sum(vectors[pairs.query] * vectors[len(queries) + pairs.item], axis=1)
