@@ -68,7 +68,8 @@ class BiEncoder:
         table = WordTable(vectors, inverse_frequency(numbers, words.size))
         of_queries = embed_texts(judged.queries, self.text_dim, "queries")
         of_items = embed_texts(judged.texts, self.text_dim, "items")
-        sentences, text_dims = None, (self.text_dim,)
+        sentences: TextVectors | None = None
+        text_dims: tuple[int, ...] = (self.text_dim,)
         if self.language_model is not None:
             sentences = TextVectors(self.language_model.start((), directory))
             kept = sentences.kept([*judged.queries, *judged.texts], run)
