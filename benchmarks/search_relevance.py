@@ -40,10 +40,10 @@ def measure(quick: bool) -> dict[str, Any]:
     random = np.random.default_rng(0)
     sides = {"student": _student(random), "teacher": _teacher(random)}
     rounds = 3 if quick else 9
-    one = {name: _answers(*side, queries=1, pairs=CANDIDATES) for name, side in sides.items()}
+    one = {name: _answers(side, queries=1, pairs=CANDIDATES) for name, side in sides.items()}
     latency = timing.interleaved(one, rounds)
     pairs = {"student": 8192, "teacher": 128}
-    many = {name: _answers(*side, queries=64, pairs=pairs[name]) for name, side in sides.items()}
+    many = {name: _answers(side, queries=64, pairs=pairs[name]) for name, side in sides.items()}
     seconds = timing.interleaved(many, rounds)
     rate = {name: pairs[name] / statistics.median(of_side) for name, of_side in seconds.items()}
     for name, of_side in latency.items():
@@ -57,24 +57,26 @@ def measure(quick: bool) -> dict[str, Any]:
     }
 
 
-def _answers(reader: PairReader, table: Any, queries: int, pairs: int) -> functools.partial:
+def _answers(reader: PairReader, queries: int, pairs: int) -> functools.partial:
     """A call that scores pairs of so many queries."""
     random = np.random.default_rng(0)
     params = nn.unbox(jax.jit(functools.partial(reader.initial, reader.network, None))(jax.random.key(0)))
     query, item = random.integers(0, queries, pairs), random.integers(0, ITEMS, pairs)
-    return functools.partial(reader.scorer(params).logits, table, Pairs(query, item, np.zeros(pairs, np.int32)))
+    chosen = Pairs(query, item, np.zeros(pairs, np.int32))
+    return functools.partial(reader.scorer(params).logits, reader.queries, chosen)
 
 
-def _teacher(random: np.random.Generator) -> tuple[CrossReader, CrossTexts]:
+def _teacher(random: np.random.Generator) -> CrossReader:
     def rows(count: int, length: int) -> CrossTexts:
         tokens = random.integers(3, VOCABULARY, (count, length), np.int32)
         return CrossTexts(tokens, np.full(count, length, np.int32), np.ones((count, 1), np.float32))
 
     start = LanguageModelStart(None, TEACHER, VOCABULARY, None)  # type: ignore[arg-type]  # nothing is tokenised
-    return CrossReader(CrossEncoder(), start, CLASSES, rows(ITEMS, ITEM_TOKENS)), rows(64, QUERY_TOKENS)
+    queries, items = rows(64, QUERY_TOKENS), rows(ITEMS, ITEM_TOKENS)
+    return CrossReader(CrossEncoder(), start, CLASSES, queries, items)
 
 
-def _student(random: np.random.Generator) -> tuple[BiReader, Texts]:
+def _student(random: np.random.Generator) -> BiReader:
     config = BiEncoder()
 
     def texts(count: int, words: int) -> Texts:
@@ -82,6 +84,6 @@ def _student(random: np.random.Generator) -> tuple[BiReader, Texts]:
         return Texts(random.integers(1, WORDS, (count, words), np.int32), np.zeros(count, np.float32), vectors)
 
     table = WordTable(random.normal(size=(WORDS, config.word_dim)).astype(np.float32), np.ones(WORDS, np.float32))
-    network = BiNetwork(table, config.width, config.hidden, CLASSES, config.dropout)
-    items = texts(ITEMS, config.item_words)
-    return BiReader(config, KnownWords(()), network, items), texts(64, config.query_words)
+    network = BiNetwork(table, config.width, config.hidden, CLASSES, config.dropout, (config.text_dim,))
+    queries, items = texts(64, config.query_words), texts(ITEMS, config.item_words)
+    return BiReader(config, KnownWords(()), network, None, queries, items)

@@ -13,6 +13,7 @@ import shutil
 import documents
 import numpy as np
 import polars as pl
+import small_bert
 from documents import REPOSITORY
 from own_csv_run import WORDS, own_events
 
@@ -32,6 +33,7 @@ def write_miniature(directory: pathlib.Path, finished: pathlib.Path) -> None:
     _own_corpus(directory)
     _data_sets(directory / "data")
     _judged_queries(directory / "data" / "search_relevance")
+    small_bert.write(directory / "data" / "all-MiniLM-L6-v2", ("the", "film", *WORDS), max_position_embeddings=64)
     for name in ("quickstart", "x", "a", "b"):
         # As training left it: other tests export the same run.
         shutil.copytree(finished, directory / "runs" / name, ignore=shutil.ignore_patterns("hugging_face", "serving"))

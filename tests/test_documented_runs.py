@@ -268,7 +268,7 @@ SLOW = {
             "plum home_depot.gin minilm.gin",
             sizes=(
                 *RELEVANCE,
-                *gin({"minilm_3/pruning.GradualPruning.layers": 1}, COSINES=None, BASE="{'by_minilm': 'labels'}"),
+                *gin({"minilm_3/pruning.GradualPruning.layers": 1}, PRETRAINED="'data/all-MiniLM-L6-v2'"),
             ),
         ),
     ],

@@ -3,7 +3,7 @@
 #
 #   experiments/relevance/run.sh home_depot 0 1 2     # teacher, assistants, students
 #   experiments/relevance/run.sh crowdflower 0 1 2    # the same recipe on the set that nothing was chosen on
-#   experiments/relevance/run.sh minilm 0 1 2         # the second teacher, all-MiniLM, and its student
+#   experiments/relevance/run.sh minilm 0 1 2         # the second teacher, all-MiniLM, and its students
 #   experiments/relevance/run.sh minilm_crowdflower 0 1 2
 #   experiments/relevance/run.sh home_depot 0 -- --gin.FOLD="'validation'"    # more flags behind --
 #

@@ -2,43 +2,90 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
+from tqdm import tqdm
 
+from plum_jax import artifact
 from plum_jax.encoders.language_model import LanguageModelStart
 from plum_jax.encoders.network import TextEncoder
 
-_BLOCK = 64  # texts of one device call
+KIND = "text_vectors"
+_BLOCKS = (1, 8, 64)  # texts of the compiled programs: one is not computed as many
 _STEP = 8  # lengths are multiples of it, so that few programs are compiled
 
 
-def text_vectors(start: LanguageModelStart, texts: Sequence[str], length: int) -> np.ndarray:
-    """float32 [n, D] of length one, the mean of each text's states.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextVectors:
+    """A language model that is asked for texts' vectors.
 
-    Args:
-      start: an imported model.
-      texts: n of them.
-      length: tokens that are read of each.
+    Attributes:
+      start: the imported model.
+      length: tokens that are read of each text.
 
     Raises:
       ValueError: a model without parameters of its own.
     """
-    if start.params is None:
-        raise ValueError("expected a language model with imported weights: vectors of random ones say nothing")
-    encoder, params = TextEncoder(start.config, start.vocab_size, "mean"), jax.device_put(start.encoder_params)
-    rows = start.rows(texts, length)
-    found = np.zeros((len(texts), start.config.d_model), np.float32)
-    order = np.argsort(rows.lengths, kind="stable")
-    for first in range(0, len(order), _BLOCK):
-        block = order[first : first + _BLOCK]
-        tokens, lengths = rows.of(np.pad(block, (0, _BLOCK - len(block)), mode="edge"))
-        tokens = np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % _STEP)))
-        found[block] = np.asarray(_apply(encoder, params, tokens, lengths))[: len(block)]
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+    start: LanguageModelStart
+    length: int = 64
+
+    def __post_init__(self) -> None:
+        if self.start.params is None:
+            raise ValueError("expected a language model with imported weights: vectors of random ones say nothing")
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """Of a `TextEncoder`, on the device, where they stay from one call to the next."""
+        return jax.device_put(self.start.encoder_params)
+
+    @property
+    def dim(self) -> int:
+        """Of the vectors."""
+        return self.start.config.d_model
+
+    def of(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [n, D] of length one, the mean of each text's states."""
+        encoder = TextEncoder(self.start.config, self.start.vocab_size, "mean")
+        rows = self.start.rows(texts, self.length)
+        found = np.zeros((len(texts), self.dim), np.float32)
+        order = np.argsort(rows.lengths, kind="stable")
+        for first in tqdm(range(0, len(order), _BLOCKS[-1]), desc="text vectors", unit=" blocks", delay=3):
+            block = order[first : first + _BLOCKS[-1]]
+            size = next(size for size in _BLOCKS if len(block) <= size)
+            tokens, lengths = rows.of(np.pad(block, (0, size - len(block)), mode="edge"))
+            tokens = np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % _STEP)))
+            found[block] = np.asarray(_apply(encoder, self.params, tokens, lengths))[: len(block)]
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+    def kept(self, texts: Sequence[str], run: epath.PathLike) -> np.ndarray:
+        """The same, computed once a run: "text_vectors/<model>" in its directory is read where it is of these texts.
+
+        A process that asks while another computes them waits for it.
+        """
+        model, config = self.start.fingerprint, {"length": self.length}
+        directory = epath.Path(run) / KIND / model
+        inputs = {"language_model": model, "texts": artifact.fingerprint(tuple(texts))}
+        with artifact.alone(directory):
+            if not artifact.is_current(directory, kind=KIND, config=config, inputs=inputs):
+                found = self.of(texts)
+
+                def write(aside: epath.Path) -> None:
+                    with (aside / "vectors.npy").open("wb") as file:
+                        np.save(file, found)
+
+                made = artifact.fingerprint(found)
+                artifact.write_artifact(
+                    directory, kind=KIND, fingerprint=made, config=config, inputs=inputs, write=write
+                )
+        with (directory / "vectors.npy").open("rb") as file:
+            return np.load(file)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -92,7 +92,7 @@ def train_and_judge(
         write_results(directory, rows[-1:], results_file)
 
     starts = {name: model.start((), directory) for name, model in cosines.items()}
-    for name, scores in _untrained(judged, of_fold, starts).items():
+    for name, scores in _untrained(judged, of_fold, starts, directory).items():
         write(name, of_fold.by_query(scores), {"seed": seed})
     fitted: dict[str, FittedRelevance] = {}
     for name, model in models.items():
@@ -142,11 +142,11 @@ def ask(
 
 
 def _untrained(
-    judged: JudgedQueries, of_fold: JudgedFold, starts: Mapping[str, LanguageModelStart]
+    judged: JudgedQueries, of_fold: JudgedFold, starts: Mapping[str, LanguageModelStart], run: epath.Path
 ) -> dict[str, np.ndarray]:
     texts = judged.queries, judged.texts, of_fold.pairs
     scores = (np.zeros(len(of_fold.pairs)), baselines.text_cosine(*texts), baselines.BM25().scores(*texts))
-    cosines = {name: baselines.language_model_cosine(start, *texts) for name, start in starts.items()}
+    cosines = {name: baselines.language_model_cosine(start, *texts, run) for name, start in starts.items()}
     return {**dict(zip(BASELINES, scores, strict=True)), **cosines}
 
 
@@ -162,8 +162,8 @@ def _judged(
     facts = {
         **fitted.facts,
         "cross_entropy": cross_entropy(logits, of_fold.pairs.label),
-        "bytes": size_in_bytes(fitted.params),
-        **table_sizes((exact or fitted).params),
+        "bytes": size_in_bytes(fitted.served_params),
+        **table_sizes((exact or fitted).served_params),
         **speed_of(fitted, [judged.queries[number] for number in np.unique(of_fold.pairs.query)[:QUERIES]]),
     }
     if exact is not None:

@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.encoders.language_model import LanguageModelStart
-from plum_jax.encoders.text_vectors import text_vectors
+from plum_jax.encoders.text_vectors import TextVectors
 from plum_jax.queries.words import require_words, words_of
 from plum_jax.relevance.pairs import Pairs
 
 DIM = 256  # of text vectors, all that there are
-TOKENS = 64  # that a language model reads of a text
 
 
 def text_cosine(queries: Sequence[str], texts: Sequence[str], pairs: Pairs) -> np.ndarray:
@@ -24,15 +24,14 @@ def text_cosine(queries: Sequence[str], texts: Sequence[str], pairs: Pairs) -> n
 
 
 def language_model_cosine(
-    start: LanguageModelStart, queries: Sequence[str], texts: Sequence[str], pairs: Pairs
+    start: LanguageModelStart, queries: Sequence[str], texts: Sequence[str], pairs: Pairs, run: epath.PathLike
 ) -> np.ndarray:
-    """float32 [n], of the vectors that an imported language model gives a pair's query and item, untrained."""
+    """float32 [n], of the vectors that an imported language model gives a pair's query and item, untrained.
 
-    def vectors(all_texts: Sequence[str], numbers: np.ndarray) -> np.ndarray:
-        wanted, place = np.unique(numbers, return_inverse=True)
-        return text_vectors(start, [all_texts[number] for number in wanted], TOKENS)[place]
-
-    return np.sum(vectors(queries, pairs.query) * vectors(texts, pairs.item), axis=1)
+    Those of all texts are kept in the directory of the run, for bi-encoders may read them too.
+    """
+    vectors = TextVectors(start).kept([*queries, *texts], run)
+    return np.sum(vectors[pairs.query] * vectors[len(queries) + pairs.item], axis=1)
 
 
 def nearest_items(query: str, texts: Sequence[str], count: int) -> np.ndarray:

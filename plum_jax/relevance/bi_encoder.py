@@ -14,6 +14,8 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
+from plum_jax.encoders.language_model import LanguageModel
+from plum_jax.encoders.text_vectors import TextVectors
 from plum_jax.feeds.batches import Batch
 from plum_jax.model.int8 import dequantised
 from plum_jax.queries.words import KnownWords, inverse_frequency, words_of
@@ -25,7 +27,7 @@ _SIZES = (32, 128, 1024, 8192)  # rows of the compiled programs
 
 @dataclasses.dataclass(frozen=True)
 class BiEncoder:
-    """A bag of words and a text vector on either side.
+    """A bag of words and a text vector on either side, or two.
 
     Attributes:
       width: of the sides' vectors.
@@ -34,6 +36,8 @@ class BiEncoder:
       text_dim: of the text vectors, wordllama's too.
       query_words, item_words: that are read of each.
       dropout: in the head.
+      language_model: an imported one, not trained on, whose vectors of whole texts are read behind wordllama's; None:
+        these alone. No manifest describes it: the reader's fingerprint has its vectors.
     """
 
     width: int = 32
@@ -43,23 +47,39 @@ class BiEncoder:
     query_words: int = 8
     item_words: int = 16
     dropout: float = 0.1
+    language_model: LanguageModel | None = dataclasses.field(default=None, metadata=artifact.NOT_DESCRIBED)
 
-    def reader(self, judged: JudgedQueries, classes: int, directory: epath.PathLike) -> BiReader:
+    def reader(self, judged: JudgedQueries, classes: int, directory: epath.PathLike, run: epath.PathLike) -> BiReader:
         """What training and scoring read.
 
         Args:
           judged: queries and items; words are known of training queries, and of items where two have them.
           classes: C.
           directory: of the training; nothing is written.
+          run: directory of the run, whose models share a language model's vectors.
+
+        Raises:
+          ValueError: a language model without imported weights.
         """
         words = KnownWords.of(judged.training_queries, judged.texts)
         of_words = embed_texts(words.words, self.word_dim, "words")
         vectors = np.concatenate([np.zeros((1, self.word_dim), np.float32), of_words])
         numbers = words.numbers(judged.texts, self.item_words)
         table = WordTable(vectors, inverse_frequency(numbers, words.size))
-        nothing = np.zeros(len(judged.texts), np.float32)
-        items = Texts(numbers, nothing, embed_texts(judged.texts, self.text_dim, "items"))
-        return BiReader(self, words, BiNetwork(table, self.width, self.hidden, classes, self.dropout), items)
+        of_queries = embed_texts(judged.queries, self.text_dim, "queries")
+        of_items = embed_texts(judged.texts, self.text_dim, "items")
+        sentences: TextVectors | None = None
+        text_dims: tuple[int, ...] = (self.text_dim,)
+        if self.language_model is not None:
+            sentences = TextVectors(self.language_model.start((), directory))
+            kept = sentences.kept([*judged.queries, *judged.texts], run)
+            of_queries = np.hstack([of_queries, kept[: len(judged.queries)]])
+            of_items = np.hstack([of_items, kept[len(judged.queries) :]])
+            text_dims += (sentences.dim,)
+        network = BiNetwork(table, self.width, self.hidden, classes, self.dropout, text_dims)
+        queries = _query_texts(self, words, judged.queries, of_queries)
+        items = Texts(numbers, np.zeros(len(judged.texts), np.float32), of_items)
+        return BiReader(self, words, network, sentences, queries, items)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,12 +88,16 @@ class BiReader:
     config: of it.
     words: that are known.
     network: over them.
-    items: texts of all items.
+    sentences: the language model that is read besides; None: none is.
+    queries: of the data.
+    items: of the data.
     """
 
     config: BiEncoder
     words: KnownWords
     network: BiNetwork
+    sentences: TextVectors | None
+    queries: Texts
     items: Texts
 
     @functools.cached_property
@@ -81,12 +105,17 @@ class BiReader:
         """Of all that is read."""
         return artifact.fingerprint(self.words.words, *self.items)
 
+    @property
+    def reading_params(self) -> Any:
+        """Of the language model."""
+        return {} if self.sentences is None else self.sentences.start.params
+
     def read_queries(self, texts: Sequence[str]) -> Texts:
-        """Queries."""
-        numbers = self.words.numbers(texts, self.config.query_words)
-        count = np.array([len(words_of(text)) for text in texts])
-        unknown = np.maximum(np.minimum(count, self.config.query_words) - (numbers > 0).sum(axis=1), 0)
-        return Texts(numbers, unknown.astype(np.float32), embed_texts(texts, self.config.text_dim, "queries"))
+        """Queries, by a pass of the language model where there is one: nothing that is kept is read."""
+        vectors = embed_texts(texts, self.config.text_dim, "queries")
+        if self.sentences is not None:
+            vectors = np.hstack([vectors, self.sentences.of(texts)])
+        return _query_texts(self.config, self.words, texts, vectors)
 
     def lengths(self, queries: Texts, pairs: Pairs) -> np.ndarray:
         """int [n], all one: pairs are as large as each other."""
@@ -134,6 +163,13 @@ class BiScorer:
             score = functools.partial(_of_pairs, self.reader.network, self.params)
             found.append(_padded(score, (_rows(queries, rows.query), item), len(rows)))
         return np.concatenate(found)
+
+
+def _query_texts(config: BiEncoder, words: KnownWords, texts: Sequence[str], vectors: np.ndarray) -> Texts:
+    numbers = words.numbers(texts, config.query_words)
+    count = np.array([len(words_of(text)) for text in texts])
+    unknown = np.maximum(np.minimum(count, config.query_words) - (numbers > 0).sum(axis=1), 0)
+    return Texts(numbers, unknown.astype(np.float32), vectors)
 
 
 def _rows(texts: Texts, rows: np.ndarray) -> Texts:

@@ -20,7 +20,7 @@ class Texts(NamedTuple):
     Attributes:
       words: int32 [n, W], numbers of known words, 0 behind the last.
       unknown: float32 [n], how many words are not known.
-      vectors: float32 [n, E_t], of the whole text, of length one or zero.
+      vectors: float32 [n, E_t], of the whole text, one or more side by side, each of length one or zero.
     """
 
     words: np.ndarray | jax.Array
@@ -57,7 +57,7 @@ class BiNetwork(nn.Module):
     """Batches of `Texts` as columns "query_words", ..., "item_vectors" to logits float32 [B, C].
 
     A side's vector is a layer over the mean of its words' embeddings and the text vector. The head reads the product of
-    both vectors, their cosine, that of the text vectors, and how near the item's nearest word is to each word of the
+    both vectors, their cosine, those of the text vectors, and how near the item's nearest word is to each word of the
     query, 1 for the word itself: the mean, the mean by inverse document frequency, the least, the share that is there;
     and how many words either has.
 
@@ -67,6 +67,7 @@ class BiNetwork(nn.Module):
       hidden: of the head's layer.
       classes: C.
       dropout: of the product and in front of the head's last layer: the product is what learns queries by heart.
+      text_dims: of the text vectors that stand side by side, E_t in all.
     """
 
     words: WordTable
@@ -74,6 +75,7 @@ class BiNetwork(nn.Module):
     hidden: int
     classes: int
     dropout: float
+    text_dims: tuple[int, ...]
 
     def setup(self) -> None:
         self.embedding = self.param("embedding", lambda _: jnp.asarray(self.words.vectors))
@@ -93,7 +95,7 @@ class BiNetwork(nn.Module):
     def pairs(self, query: Side, item: Side, deterministic: bool = True) -> jax.Array:
         """Logits of pairs, row by row."""
         product = query.vector * item.vector
-        cosines = [_cosine(query.vector, item.vector), jnp.sum(query.texts.vectors * item.texts.vectors, axis=-1)]
+        cosines = [_cosine(query.vector, item.vector), *self._text_cosines(query.texts, item.texts)]
         numbers = MATCH_SCALE * jnp.stack([*cosines, *self._matches(query.texts, item.texts)], axis=-1)
         product = self.drop(product, deterministic=deterministic)
         hidden = jax.nn.relu(self.interaction(jnp.concatenate([product, numbers], axis=-1)))
@@ -108,6 +110,11 @@ class BiNetwork(nn.Module):
         words = jnp.sum(jnp.where(there, self.embedding[texts.words], 0.0), axis=-2)
         mean = words / jnp.maximum(jnp.sum(there, axis=-2), 1)
         return jnp.concatenate([mean, texts.vectors], axis=-1)
+
+    def _text_cosines(self, query: Texts, item: Texts) -> list[jax.Array]:
+        """[B] each."""
+        ends = np.cumsum(self.text_dims)[:-1]
+        return [jnp.sum(part, axis=-1) for part in jnp.split(query.vectors * item.vectors, ends, axis=-1)]
 
     def _matches(self, query: Texts, item: Texts) -> list[jax.Array]:
         """[B] each. A query's word that is not known is near nothing."""

@@ -59,18 +59,22 @@ class CrossEncoder:
     item_length: int = 48
     text_dim: int = 256
 
-    def reader(self, judged: JudgedQueries, classes: int, directory: epath.PathLike) -> CrossReader:
+    def reader(
+        self, judged: JudgedQueries, classes: int, directory: epath.PathLike, run: epath.PathLike
+    ) -> CrossReader:
         """What training and scoring read.
 
         Args:
           judged: queries and items; pieces of text, where they are trained, are of the training queries and all items.
           classes: C.
           directory: gets the pieces.
+          run: directory of the run; nothing is written.
         """
         texts = (text.lower() for text in (*judged.training_queries, *judged.texts))
         start = self.language_model.start(texts, directory)
         rows = _item_rows(start, judged.texts, self.item_length)
-        return CrossReader(self, start, classes, CrossTexts(*rows, embed_texts(judged.texts, self.text_dim, "items")))
+        items = CrossTexts(*rows, embed_texts(judged.texts, self.text_dim, "items"))
+        return CrossReader(self, start, classes, _query_texts(self, start, judged.queries), items)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,12 +85,14 @@ class CrossReader:
       config: of it.
       start: what training begins with.
       classes: C.
-      items: all items.
+      queries: of the data.
+      items: of the data.
     """
 
     config: CrossEncoder
     start: LanguageModelStart
     classes: int
+    queries: CrossTexts
     items: CrossTexts
 
     @property
@@ -109,9 +115,13 @@ class CrossReader:
         return artifact.fingerprint(self.start.fingerprint, *self.items)
 
     def read_queries(self, texts: Sequence[str]) -> CrossTexts:
-        """Queries, which items follow."""
-        rows = _query_rows(self.start, texts, self.config.query_length)
-        return CrossTexts(*rows, embed_texts(texts, self.config.text_dim, "queries"))
+        """Queries, the data's or others."""
+        return _query_texts(self.config, self.start, texts)
+
+    @property
+    def reading_params(self) -> Any:
+        """None: the language model is the network."""
+        return {}
 
     def lengths(self, queries: CrossTexts, pairs: Pairs) -> np.ndarray:
         """int32 [n], tokens of each pair."""
@@ -187,6 +197,11 @@ class CrossScorer:
         if isinstance(self.table, Int8Weights):
             return np.asarray(self.table.values)[numbers] * np.asarray(self.table.scale)[numbers]
         return np.asarray(self.table)[numbers]
+
+
+def _query_texts(config: CrossEncoder, start: LanguageModelStart, texts: Sequence[str]) -> CrossTexts:
+    """Queries, which items follow."""
+    return CrossTexts(*_query_rows(start, texts, config.query_length), embed_texts(texts, config.text_dim, "queries"))
 
 
 def _query_rows(start: LanguageModelStart, texts: Sequence[str], length: int) -> TokenRows:

@@ -38,21 +38,22 @@ class FittedRelevance:
     directory: epath.Path
     facts: Mapping[str, Any]
 
+    @property
+    def served_params(self) -> Any:
+        """All that an answer takes: its own, and those that a query is read by."""
+        return {"model": self.params, "reading": self.reader.reading_params}
+
     @functools.cached_property
     def scorer(self) -> PairScorer:
         """Of pairs."""
         return self.reader.scorer(self.params)
-
-    @functools.cached_property
-    def _queries(self) -> Any:
-        return self.reader.read_queries(self.data.judged.queries)
 
     def logits(self, of: Of) -> np.ndarray:
         """float32 [n, C] of pairs of the data, computed once: a teacher has students of several seeds."""
         pairs, directory = self.data.pairs(of), self.directory / "logits" / of
         inputs = {"model": self._fingerprint, "pairs": pairs.fingerprint}
         if not artifact.is_current(directory, kind="relevance_logits", config={}, inputs=inputs):
-            found = self.scorer.logits(self._queries, pairs)
+            found = self.scorer.logits(self.reader.queries, pairs)
 
             def write(aside: epath.Path) -> None:
                 with (aside / "logits.npy").open("wb") as file:

@@ -68,13 +68,13 @@ class RelevanceModel:
         """
         teacher, start = (_other(name, what, getattr(self, what), others) for what in ("teacher", "start"))
         folder = directory / "models" / name / str(self.training.seed)
-        reader = self.encoder.reader(data.judged, len(data.classes), folder)
+        reader = self.encoder.reader(data.judged, len(data.classes), folder, directory)
         pairs, taught = data.train, None
         if teacher is not None:
             pairs = data.train.and_also(data.unlabelled)
             of_unlabelled = teacher.logits("unlabelled")
             taught = np.concatenate([np.zeros((len(data.train), len(data.classes)), np.float32), of_unlabelled])
-        feed = PairFeed.of(reader, data.judged.queries, pairs, taught, self.batch_size, self.training.seed)
+        feed = PairFeed.of(reader, pairs, taught, self.batch_size, self.training.seed)
         said = training_config.in_steps(self, feed.rows.steps_per_epoch)
         inputs = {
             "pairs": pairs.fingerprint,

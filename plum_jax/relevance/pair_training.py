@@ -32,32 +32,21 @@ class PairFeed:
 
     Attributes:
       reader: of the pairs.
-      queries: what it reads of all queries.
       pairs: judged and unlabelled ones.
       taught: float32 [n, C], a teacher's logits of the unlabelled ones; None: no teacher.
       rows: batches of their numbers.
     """
 
     reader: PairReader
-    queries: Any
     pairs: Pairs
     taught: np.ndarray | None
     rows: LengthBatches
 
     @classmethod
-    def of(
-        cls,
-        reader: PairReader,
-        texts: tuple[str, ...],
-        pairs: Pairs,
-        taught: np.ndarray | None,
-        batch_size: int,
-        seed: int,
-    ) -> PairFeed:
-        """All pairs in a new order each epoch; `texts` are the queries'."""
-        queries = reader.read_queries(texts)
-        rows = LengthBatches(reader.lengths(queries, pairs), min(batch_size, len(pairs)), seed)
-        return cls(reader, queries, pairs, taught, rows)
+    def of(cls, reader: PairReader, pairs: Pairs, taught: np.ndarray | None, batch_size: int, seed: int) -> PairFeed:
+        """All pairs in a new order each epoch."""
+        rows = LengthBatches(reader.lengths(reader.queries, pairs), min(batch_size, len(pairs)), seed)
+        return cls(reader, pairs, taught, rows)
 
     def make_iterator(self) -> CompletedIterator:
         """A fresh iterator at the start; it never ends."""
@@ -66,7 +55,7 @@ class PairFeed:
     def batch(self, rows: np.ndarray) -> Batch:
         """Of these pairs."""
         pairs = self.pairs.of(rows)
-        found = {**self.reader.columns(self.queries, pairs), "label": pairs.label}
+        found = {**self.reader.columns(self.reader.queries, pairs), "label": pairs.label}
         return found if self.taught is None else found | {"teacher": self.taught[rows]}
 
 

@@ -30,8 +30,16 @@ class PairReader(Protocol):
     def fingerprint(self) -> str:
         """Of all that is read."""
 
+    @property
+    def queries(self) -> Any:
+        """What is read of the data's queries."""
+
+    @property
+    def reading_params(self) -> Any:
+        """Parameters beside the network's that reading a query takes; none: an empty dictionary."""
+
     def read_queries(self, texts: Sequence[str]) -> Any:
-        """What is read of queries."""
+        """What is read of queries, the data's or others."""
 
     def lengths(self, queries: Any, pairs: Pairs) -> np.ndarray:
         """int [n], how large each pair is; those of one batch are about equal."""

@@ -18,7 +18,7 @@ ROUNDS = 3  # of the throughput
 
 def speed_of(fitted: FittedRelevance, queries: Sequence[str], pairs: int = 256, seed: int = 0) -> dict[str, float]:
     """Medians, everything compiled before: "ms_20" and "ms_100", from a query's text to the levels of so many items;
-    "pairs_per_second" of many queries at once.
+    "pairs_per_second" of many queries at once, from their texts to logits.
 
     What of the items does not hang on a query (tokens, vectors) is computed before, for every kind of model.
 
@@ -38,8 +38,10 @@ def speed_of(fitted: FittedRelevance, queries: Sequence[str], pairs: int = 256, 
         found[f"ms_{candidates}"] = 1000 * _median_seconds(asked)
     number, item = random.integers(0, len(queries), pairs), random.integers(0, count, pairs)
     chosen = Pairs(number.astype(np.int32), item.astype(np.int32), np.zeros(pairs, np.int32))
-    texts = fitted.reader.read_queries(queries)
-    many = _call(fitted.scorer.logits, texts, chosen)
+
+    def many() -> np.ndarray:
+        return fitted.scorer.logits(fitted.reader.read_queries(queries), chosen)
+
     many()  # compiles what its lengths need
     return found | {"pairs_per_second": pairs / _median_seconds([many] * ROUNDS)}
 

@@ -91,14 +91,15 @@ def test_8_bits_move_its_logits_little(world):
     assert 0 < np.abs(teacher.int8().logits("test") - exact).max() <= 0.02 * np.ptp(exact)
 
 
-def test_untrained_its_cosine_is_that_of_the_mean_states(world):
+def test_untrained_its_cosine_is_that_of_the_mean_states(world, tmp_path):
     data, _, _, teacher = world
     start, pairs = teacher.reader.start, some_pairs()
-    found = language_model_cosine(start, data.judged.queries, data.judged.texts, pairs)
+    of_data = data.judged.queries, data.judged.texts
+    found = language_model_cosine(start, *of_data, pairs, tmp_path)
     encoder = TextEncoder(start.config, start.vocab_size, "mean")
     for row, (query, item) in enumerate(zip(pairs.query, pairs.item, strict=True)):
         texts = start.rows([data.judged.queries[query], data.judged.texts[item]], 12)
         one, two = np.asarray(encoder.apply({"params": start.encoder_params}, *texts))
         np.testing.assert_allclose(found[row], one @ two / np.linalg.norm(one) / np.linalg.norm(two), atol=1e-5)
     with pytest.raises(ValueError, match="expected a language model with imported weights"):
-        language_model_cosine(dataclasses.replace(start, params=None), data.judged.queries, data.judged.texts, pairs)
+        language_model_cosine(dataclasses.replace(start, params=None), *of_data, pairs, tmp_path)
