@@ -249,7 +249,10 @@ SLOW = {
         Given("plum lum_retrieval.gin ml_100k.gin", sizes=(*ML_100K, *LUM, *gin(TOWERS_BATCH_SIZE=16))),
         Given("plum study_plan.gin simulator.gin simulated.gin lum.gin", sizes=STUDY),
     ],
-    "the study of product search": [Given("plum arms.gin", sizes=PRODUCTS)],
+    "the study of product search": [
+        Given("plum arms.gin", sizes=PRODUCTS),
+        Given("plum minilm.gin", sizes=(*TOWERS, *gin(SEARCH_WIDTH=12))),  # as wide as the miniature's BERT
+    ],
     "search and recommendations in one": [
         Given("plum unicorn_vectors.gin beauty.gin", sizes=LUM),
         Given("plum unicorn.gin beauty.gin", "docs/unicorn.md", UNICORN),

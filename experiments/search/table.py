@@ -128,9 +128,9 @@ def judged(rows: Sequence[Row]) -> None:
             cells = (mean_and_error([row[m] for row in some]) if m in some[0] else "" for m in ("ndcg@10", "recall@10"))
             seconds = plain(float(np.mean([row.get("wall_seconds", 0.0) for row in some])), 0)
             print(f"| {data} | {name} | {' | '.join(cells)} | {some[0]['queries']:,} | {len(some)} | {seconds} |")
-        some = [row for row in of_data if "base" in row]
-        cells = (difference_over_users(some, f"{metric}_difference") for metric in ("ndcg@10", "recall@10"))
-        print(f"| {data} | {some[0]['name']} less {some[0]['base']} | {' | '.join(cells)} | | | |")
+        for name, some in by([row for row in of_data if "base" in row], "name").items():
+            cells = (difference_over_users(some, f"{metric}_difference") for metric in ("ndcg@10", "recall@10"))
+            print(f"| {data} | {name} less {some[0]['base']} | {' | '.join(cells)} | | | |")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
+import numpy as np
 from etils import epath
 
 from plum_jax.corpus.sources.judgements import JudgedQueries, Judgements
+from plum_jax.encoders.language_model import LanguageModel
+from plum_jax.encoders.text_vectors import TextVectors
 from plum_jax.systems import judge_search
 from plum_jax.training.run_record import write_results
 
@@ -28,10 +32,14 @@ def train_and_judge(
     relevant: float,
     k: int = 10,
     max_queries: int | None = None,
+    fold: Literal["validation", "test"] = "test",
+    cosines: Mapping[str, LanguageModel] | None = None,
+    cosines_dir: str | None = None,
+    base: str = "text_cosine",
     seed: int = 0,
     results_file: str | None = None,
 ) -> None:
-    """Trains, and judges test queries (`judge_search.judged_search`).
+    """Trains, and judges the queries of a fold (`judge_search.judged_search`).
 
     Args:
       model_dir: of the run.
@@ -40,15 +48,38 @@ def train_and_judge(
       search: the model.
       relevant: the least grade of a relevant item.
       k: cut-off.
-      max_queries: test queries that all items are ranked for; None: all.
+      max_queries: queries that all items are ranked for; None: all.
+      fold: whose queries judge.
+      cosines: name of a row -> imported language model whose vectors' cosine is an order too, untrained; None: none.
+      cosines_dir: where these vectors are kept, which runs of other seeds read too; None: `model_dir`.
+      base: name of the row of a cosine that the model is compared with.
       seed: of the run.
       results_file: a study's `results.jsonl` that also gets the rows.
     """
     directory = epath.Path(model_dir)
-    fitted = search.fit(judgements.read(), directory / "systems" / name, name)
+    judged = judgements.read()
+    fitted = search.fit(judged, directory / "systems" / name, name)
+    kept = epath.Path(cosines_dir or model_dir)
+    vectors = {one: _untrained(judged, model, kept) for one, model in (cosines or {}).items()}
     facts = {"data": judgements.name, "seed": seed}
     rows = judge_search.judged_search(
-        directory, name, fitted, relevant=relevant, k=k, max_queries=max_queries, facts=facts
+        directory,
+        name,
+        fitted,
+        relevant=relevant,
+        k=k,
+        max_queries=max_queries,
+        fold=fold,
+        cosines=vectors,
+        base=base,
+        facts=facts,
     )
     write_results(directory, rows, results_file)
     print(judge_search.table(rows, k))
+
+
+def _untrained(judged: JudgedQueries, model: LanguageModel, kept: epath.Path) -> judge_search.Vectors:
+    """Of all queries and items, by an imported model."""
+    found = TextVectors(model.start((), kept)).kept([*judged.queries, *judged.texts], kept)
+    queries, items = np.split(found, [len(judged.queries)])
+    return queries, items

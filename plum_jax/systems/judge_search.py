@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,8 @@ from plum_jax.evaluation.metrics.graded import gains_of, ndcg_of_queries, recall
 from plum_jax.retrieval.recommend import select_rows
 from plum_jax.training.run_record import run_record
 
+Vectors = tuple[np.ndarray, np.ndarray]  # float32 [Q, D] of queries and [N, D] of items, of length one or zero
+
 
 class FittedJudgedSearch(Protocol):
     """A trained search of judged queries.
@@ -25,8 +27,7 @@ class FittedJudgedSearch(Protocol):
     Attributes:
       judged: the queries.
       facts: what its row says.
-      text_vectors: float32 [Q, D_t] of queries and [N, D_t] of items, of length one or zero, that nothing was trained
-        for.
+      text_vectors: of queries and items, that nothing was trained for.
     """
 
     @property
@@ -36,7 +37,7 @@ class FittedJudgedSearch(Protocol):
     def facts(self) -> Mapping[str, Any]: ...
 
     @property
-    def text_vectors(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def text_vectors(self) -> Vectors: ...
 
     def pair_scores(self, pairs: np.ndarray) -> np.ndarray:
         """float32 [n], of judged pairs by number int [n]."""
@@ -53,15 +54,19 @@ def judged_search(
     relevant: float,
     k: int = 10,
     max_queries: int | None = None,
+    fold: Literal["validation", "test"] = "test",
+    cosines: Mapping[str, Vectors] | None = None,
+    base: str = "text_cosine",
     facts: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of a model and of two orders that nothing was trained for, on the test queries.
+    """Rows of a model and of orders that nothing was trained for, on the queries of a fold.
 
     "ndcg@k" is over the judged items of each query, gain 2^(grade - lowest grade) - 1, queries without a gain left out;
     "recall@k" is the share of the judged items of grade `relevant` or more that are among the first k of all items, for
     `max_queries` of the queries ("recall_queries"); items that nobody judged count as misses, so it is a lower bound.
     "text_cosine" orders by the cosine of text vectors, which the network reads too; "no_order" is the mean of all
-    orders. The model's row has its difference to "text_cosine", by paired bootstrap over queries.
+    orders. The model's row has its difference to `base`, those of `cosines` to "text_cosine", by paired bootstrap over
+    queries.
 
     Args:
       directory: of the run; each query's figures are written to `evaluation/<name>.queries.parquet`.
@@ -69,21 +74,30 @@ def judged_search(
       fitted: it.
       relevant: the least grade of a relevant item.
       k: cut-off.
-      max_queries: that all items are ranked for, evenly spread; None: all test queries.
+      max_queries: that all items are ranked for, evenly spread; None: all of the fold.
+      fold: whose queries judge.
+      cosines: name of a row -> vectors whose cosine is an order too.
+      base: name of the row of a cosine that the model is compared with.
       facts: what the rows say besides.
+
+    Raises:
+      ValueError: a `base` that is no row of a cosine.
     """
     start, judged = time.perf_counter(), fitted.judged
-    pairs = np.flatnonzero(np.isin(judged.query, queries_of_fold(judged, "test", None)))
+    vectors = {"text_cosine": fitted.text_vectors, **(cosines or {})}
+    if base not in vectors:
+        raise ValueError(f"expected a base among {', '.join(vectors)}, got {base!r}")
+    pairs = np.flatnonzero(np.isin(judged.query, queries_of_fold(judged, fold, None)))
     query, item = judged.query[pairs], judged.item[pairs]
-    of_queries, of_items = fitted.text_vectors
-    cosine = np.sum(of_queries[query] * of_items[item], axis=1)
-    scores = {name: fitted.pair_scores(pairs), "text_cosine": cosine, "no_order": np.zeros(len(pairs))}
+    scores = {name: fitted.pair_scores(pairs)}
+    scores |= {one: np.sum(of[query] * by[item], axis=1) for one, (of, by) in vectors.items()}
+    scores["no_order"] = np.zeros(len(pairs))
     gains = gains_of(judged.grade[pairs], float(judged.grade.min()))
     ndcg = {one: ndcg_of_queries(query, of_pairs, gains, k) for one, of_pairs in scores.items()}
-    asked = queries_of_fold(judged, "test", max_queries)
-    lists = {name: fitted.best(asked, k), "text_cosine": _nearest(fitted, asked, k)}
+    asked = queries_of_fold(judged, fold, max_queries)
+    lists = {name: fitted.best(asked, k), **{one: _nearest(both, asked, k) for one, both in vectors.items()}}
     recall = {one: _recall(judged, asked, found, relevant, k) for one, found in lists.items()}
-    rows, common = [], {**(facts or {}), "task": "search", "relevant": relevant}
+    rows, common = [], {**(facts or {}), "task": "search", "fold": fold, "relevant": relevant}
     for one, of_each in ndcg.items():
         frame = pl.DataFrame({"query": np.unique(query), f"ndcg@{k}": of_each})
         metrics = _means({f"ndcg@{k}": of_each})
@@ -94,13 +108,19 @@ def judged_search(
         said = {**common, **(fitted.facts if one == name else {"seed": fitted.facts["seed"]})}
         said |= {"queries": int(np.isfinite(of_each).sum())}
         rows.append(run_record(one, metrics, **said))
-    for metric, values in ((f"ndcg@{k}", ndcg), (f"recall@{k}", recall)):
-        both = np.isfinite(values[name]) & np.isfinite(values["text_cosine"])
-        found = paired_bootstrap(values[name][both], values["text_cosine"][both])
-        rows[0] |= {"base": "text_cosine", **found.named(f"{metric}_difference")}
+    compared = {name: base, **dict.fromkeys(cosines or {}, "text_cosine")}
+    for row in (one for one in rows if one["name"] in compared):
+        row["base"] = compared[row["name"]]
+        for metric, values in ((f"ndcg@{k}", ndcg), (f"recall@{k}", recall)):
+            row |= _difference(metric, values[row["name"]], values[row["base"]])
     seconds = time.perf_counter() - start
     rows[0]["wall_seconds"] = round(seconds + rows[0]["train_seconds"], 1)
     return rows
+
+
+def _difference(metric: str, values: np.ndarray, base: np.ndarray) -> dict[str, float]:
+    both = np.isfinite(values) & np.isfinite(base)
+    return paired_bootstrap(values[both], base[both]).named(f"{metric}_difference")
 
 
 def queries_of_fold(judged: JudgedQueries, fold: str, at_most: int | None) -> np.ndarray:
@@ -115,10 +135,10 @@ def _recall(judged: JudgedQueries, queries: np.ndarray, lists: np.ndarray, relev
     return np.array([recall_of_relevant(found, items, k) for found, items in zip(lists, wanted, strict=True)])
 
 
-def _nearest(fitted: FittedJudgedSearch, queries: np.ndarray, k: int) -> np.ndarray:
-    """int32 [n, k], items by the cosine of their text."""
-    vectors, text = fitted.text_vectors
-    found = [np.argsort(-(text @ vectors[query]), kind="stable")[:k] for query in queries]
+def _nearest(vectors: Vectors, queries: np.ndarray, k: int) -> np.ndarray:
+    """int32 [n, k], items by their cosine with queries by number."""
+    of_queries, of_items = vectors
+    found = [np.argsort(-(of_items @ of_queries[query]), kind="stable")[:k] for query in queries]
     return np.stack(found).astype(np.int32)
 
 

@@ -43,6 +43,35 @@ class Negatives:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class LowerGrades:
+    """Of each search the judged items of its query with a lower grade than its target has: hard negatives of people.
+
+    Attributes:
+      items: int32 [J], of all judged pairs.
+      first, count: int64 [n], which of these are a search's.
+    """
+
+    items: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def of(cls, query: np.ndarray, item: np.ndarray, grade: np.ndarray, rows: np.ndarray) -> LowerGrades:
+        """Of judged pairs [J]; those at `rows` int [n] are the searches."""
+        order = np.lexsort((grade, query))
+        _, level = np.unique(grade, return_inverse=True)
+        key = query.astype(np.int64) * (level.max() + 1) + level
+        first = np.searchsorted(query[order], query[rows])
+        return cls(item[order], first, np.searchsorted(key[order], key[rows]) - first)
+
+    def in_place_of(self, drawn: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """int32 [B, K], `drawn` for searches by row int [B], whose first draw is one of lower grade where there is."""
+        place = self.first[rows] + random.integers(0, np.maximum(self.count[rows], 1))
+        lower = np.where(self.count[rows] > 0, self.items[np.minimum(place, len(self.items) - 1)], drawn[:, 0])
+        return np.concatenate([lower[:, None], drawn[:, 1:]], axis=1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class SearchFeed:
     """Batches of searches (`Searches.columns`) with "target" [B] and "uniform" [B, K], items int32, the logs of how
     often each is expected in a pool, "target_log_count" [B] and "uniform_log_count" [B, K], and "hard_weight" [B].
@@ -54,6 +83,7 @@ class SearchFeed:
       candidates: int32, items that negatives are drawn from.
       steps: of the run.
       count: float64 [N], of each item among the targets.
+      lower: what takes the place of each search's first uniform draw; None: nothing.
     """
 
     rows: ArrayBatches
@@ -63,6 +93,7 @@ class SearchFeed:
     candidates: np.ndarray
     steps: int
     count: np.ndarray
+    lower: LowerGrades | None = None
 
     @classmethod
     def of(
@@ -96,6 +127,8 @@ class SearchFeed:
         rows = chosen["search"]
         random = np.random.default_rng([self.rows.seed, number, 1])
         uniform = random.choice(self.candidates, (len(rows), self.negatives.uniform)).astype(np.int32)
+        if self.lower is not None:
+            uniform = self.lower.in_place_of(uniform, rows, random)
         target, share = self.searches.target[rows], self.negatives.hard_weight(number, self.steps)
         return self.searches.columns(self.queries, rows) | {
             "target": target,

@@ -18,7 +18,7 @@ from plum_jax.objectives.objective import Objective
 from plum_jax.objectives.threshold_hinge import ThresholdHinge
 from plum_jax.queries.words import KnownWords
 from plum_jax.ranking.ranker import trained_facts
-from plum_jax.systems.product_search.feed import Negatives, SearchFeed
+from plum_jax.systems.product_search.feed import LowerGrades, Negatives, SearchFeed
 from plum_jax.systems.product_search.inputs import Queries, Searches
 from plum_jax.systems.product_search.items import ItemSide
 from plum_jax.systems.product_search.network import TERMS, TEXT, SearchConfig, SearchNetwork
@@ -36,11 +36,13 @@ class JudgedTextSearch:
 
     Attributes:
       relevant: the least grade of such a pair.
+      lower_grades: the first draw of each search is one of its query's judged items of a lower grade, if there is one.
       language_model, query_pieces, item_pieces, query_words, item_words, network, negatives, objective, training,
         epochs, batch_size: as there; parts are "text" and "terms" alone.
     """
 
     relevant: float
+    lower_grades: bool = False
     language_model: LanguageModel = LanguageModel()
     query_pieces: int = 16
     item_pieces: int = 24
@@ -73,6 +75,8 @@ class JudgedTextSearch:
         everything = np.arange(len(judged.texts), dtype=np.int32)
         found, seed = searches_for(judged.query[rows], judged.item[rows]), self.training.seed
         feed = SearchFeed.of(found, queries, self.negatives, everything, len(everything), self.batch_size, seed)
+        if self.lower_grades:
+            feed = dataclasses.replace(feed, lower=LowerGrades.of(judged.query, judged.item, judged.grade, rows))
         inputs = {"judgements": judged.fingerprint, "text": model.fingerprint}
         said, params = trained_towers(self, network, model.encoder_params, feed, directory, inputs, description)
         return FittedTextSearch(said, judged, queries, network, params, directory)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.linear import default_kernel_init
 
 from plum_jax.encoders.network import TextEncoder, TrunkConfig
 from plum_jax.objectives.info_nce import unit
@@ -31,16 +32,21 @@ class SearchConfig:
       width: D, of both towers' vectors and of each part.
       hidden: of the layer in each tower.
       dropout: of that layer.
+      begins_as_text: both towers begin as the text encoder's vectors, so that a pre-trained one's cosine is the score
+        that training begins with; D is its width then, and "text" is read. What else is read is learnt beside it.
     """
 
     parts: tuple[str, ...] = (TEXT, TERMS, GRAPH, CATEGORY, USER)
     width: int = 64
     hidden: int = 128
     dropout: float = 0.1
+    begins_as_text: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
         wrong = [part for part in self.parts if part not in PARTS]
+        if self.begins_as_text and TEXT not in self.parts:
+            raise ValueError(f"towers that begin as text read it: expected 'text' among the parts, got {self.parts}")
         if wrong or not {TEXT, TERMS} & set(self.parts):
             raise ValueError(
                 f"expected parts among {', '.join(PARTS)}, with 'text' or 'terms' to read a query by, got {self.parts}"
@@ -48,17 +54,30 @@ class SearchConfig:
 
 
 class Tower(nn.Module):
-    """Parts side by side to a vector of length one: a linear map beside a layer of rectified units."""
+    """Parts side by side to a vector of length one: a linear map beside a layer of rectified units.
+
+    Attributes:
+      width, hidden, dropout: as of `SearchConfig`.
+      begins_as_first: the map begins as the identity of the first part, and the layer says nothing at first.
+    """
 
     width: int
     hidden: int
     dropout: float
+    begins_as_first: bool = False
 
     @nn.compact
     def __call__(self, parts: Sequence[jax.Array], deterministic: bool) -> jax.Array:
-        x = jnp.concatenate(parts, axis=-1)
+        x, first = jnp.concatenate(parts, axis=-1), self.begins_as_first
         inner = nn.Dropout(self.dropout)(nn.relu(nn.Dense(self.hidden)(x)), deterministic=deterministic)
-        return unit(nn.Dense(self.width, use_bias=False)(x) + nn.Dense(self.width)(inner))
+        linear = nn.Dense(self.width, use_bias=False, kernel_init=identity if first else default_kernel_init)
+        added = nn.Dense(self.width, kernel_init=nn.initializers.zeros_init() if first else default_kernel_init)
+        return unit(linear(x) + added(inner))
+
+
+def identity(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Initialiser of a product that gives its first inputs; those behind them it gives nothing of."""
+    return jnp.eye(*shape, dtype=dtype)
 
 
 class SearchNetwork(nn.Module):
@@ -84,12 +103,17 @@ class SearchNetwork(nn.Module):
 
     def setup(self) -> None:
         c, items = self.config, self.items
+        if c.begins_as_text and c.width != self.trunk.d_model:
+            raise ValueError(
+                f"towers that begin as the text encoder's vectors are as wide as it: expected a width of "
+                f"{self.trunk.d_model}, got {c.width}: set SEARCH_WIDTH"
+            )
         # The transformer's parameters lie in the text encoder, whatever the tower that reads by it.
         if TEXT in c.parts:
             self.text = TextEncoder(self.trunk, self.vocab_size, "mean")
             # States have entries of size 1: they begin as small as embeddings, so that no part drowns the others.
             small = nn.initializers.normal(STD / self.trunk.d_model**0.5)
-            self.text_width = nn.Dense(c.width, kernel_init=small)
+            self.text_width = nn.Dense(c.width, kernel_init=identity if c.begins_as_text else small)
         if TERMS in c.parts:
             self.word_embedding = embedding(self, "word_embedding", self.num_words, c.width, "vocab")
         if GRAPH in c.parts:
@@ -98,8 +122,8 @@ class SearchNetwork(nn.Module):
             self.category_embedding = embedding(self, "category_embedding", items.num_categories, c.width)
         if PLACE in c.parts:
             self.place_embedding = embedding(self, "place_embedding", items.num_places, c.width)
-        self.query_tower = Tower(c.width, c.hidden, c.dropout)
-        self.item_tower = Tower(c.width, c.hidden, c.dropout)
+        self.query_tower = Tower(c.width, c.hidden, c.dropout, c.begins_as_text)
+        self.item_tower = Tower(c.width, c.hidden, c.dropout, c.begins_as_text)
 
     def __call__(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
         """Vectors [B, D] of the searches (`Searches.columns`) and of the items "target"."""
