@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from plum_jax import artifact
 from plum_jax.encoders.language_model import LanguageModelStart
+from plum_jax.encoders.length_blocks import blocks_by_length
 from plum_jax.encoders.network import TextEncoder
 
 KIND = "text_vectors"
-_BLOCKS = (1, 8, 64)  # texts of the compiled programs: one is not computed as many
+_SIZES = (1, 8, 64)  # texts of the compiled programs
 _STEP = 8  # lengths are multiples of it, so that few programs are compiled
 
 
@@ -55,11 +56,9 @@ class TextVectors:
         encoder = TextEncoder(self.start.config, self.start.vocab_size, "mean")
         rows = self.start.rows(texts, self.length)
         found = np.zeros((len(texts), self.dim), np.float32)
-        order = np.argsort(rows.lengths, kind="stable")
-        for first in tqdm(range(0, len(order), _BLOCKS[-1]), desc="text vectors", unit=" blocks", delay=3):
-            block = order[first : first + _BLOCKS[-1]]
-            size = next(size for size in _BLOCKS if len(block) <= size)
-            tokens, lengths = rows.of(np.pad(block, (0, size - len(block)), mode="edge"))
+        blocks = blocks_by_length(rows.lengths, _SIZES)
+        for block, filled in tqdm(blocks, desc="text vectors", unit=" blocks", delay=3):
+            tokens, lengths = rows.of(filled)
             tokens = np.pad(tokens, ((0, 0), (0, -tokens.shape[1] % _STEP)))
             found[block] = np.asarray(_apply(encoder, self.params, tokens, lengths))[: len(block)]
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
@@ -86,6 +85,13 @@ class TextVectors:
                 )
         with (directory / "vectors.npy").open("rb") as file:
             return np.load(file)
+
+    def of_both(
+        self, queries: Sequence[str], items: Sequence[str], run: epath.PathLike
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [Q, D] of queries and [N, D] of items, kept as one."""
+        found = self.kept([*queries, *items], run)
+        return found[: len(queries)], found[len(queries) :]
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-import numpy as np
 from etils import epath
 
 from plum_jax.corpus.sources.judgements import JudgedQueries, Judgements
@@ -55,12 +54,19 @@ def train_and_judge(
       base: name of the row of a cosine that the model is compared with.
       seed: of the run.
       results_file: a study's `results.jsonl` that also gets the rows.
+
+    Raises:
+      ValueError: before the training, a `base` that is no row of a cosine, or a model of `cosines` without weights.
     """
-    directory = epath.Path(model_dir)
+    directory, kept = epath.Path(model_dir), epath.Path(cosines_dir or model_dir)
+    cosines = cosines or {}
+    judge_search.require_cosine(base, cosines)
     judged = judgements.read()
+    vectors = {
+        one: TextVectors(model.start((), kept)).of_both(judged.queries, judged.texts, kept)
+        for one, model in cosines.items()
+    }
     fitted = search.fit(judged, directory / "systems" / name, name)
-    kept = epath.Path(cosines_dir or model_dir)
-    vectors = {one: _untrained(judged, model, kept) for one, model in (cosines or {}).items()}
     facts = {"data": judgements.name, "seed": seed}
     rows = judge_search.judged_search(
         directory,
@@ -76,10 +82,3 @@ def train_and_judge(
     )
     write_results(directory, rows, results_file)
     print(judge_search.table(rows, k))
-
-
-def _untrained(judged: JudgedQueries, model: LanguageModel, kept: epath.Path) -> judge_search.Vectors:
-    """Of all queries and items, by an imported model."""
-    found = TextVectors(model.start((), kept)).kept([*judged.queries, *judged.texts], kept)
-    queries, items = np.split(found, [len(judged.queries)])
-    return queries, items

@@ -30,8 +30,8 @@ def language_model_cosine(
 
     Those of all texts are kept in the directory of the run, for bi-encoders may read them too.
     """
-    vectors = TextVectors(start).kept([*queries, *texts], run)
-    return np.sum(vectors[pairs.query] * vectors[len(queries) + pairs.item], axis=1)
+    of_queries, of_items = TextVectors(start).of_both(queries, texts, run)
+    return np.sum(of_queries[pairs.query] * of_items[pairs.item], axis=1)
 
 
 def nearest_items(query: str, texts: Sequence[str], count: int) -> np.ndarray:

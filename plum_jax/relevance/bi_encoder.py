@@ -72,9 +72,8 @@ class BiEncoder:
         text_dims: tuple[int, ...] = (self.text_dim,)
         if self.language_model is not None:
             sentences = TextVectors(self.language_model.start((), directory))
-            kept = sentences.kept([*judged.queries, *judged.texts], run)
-            of_queries = np.hstack([of_queries, kept[: len(judged.queries)]])
-            of_items = np.hstack([of_items, kept[len(judged.queries) :]])
+            of_sentences = sentences.of_both(judged.queries, judged.texts, run)
+            of_queries, of_items = (np.hstack(both) for both in zip((of_queries, of_items), of_sentences, strict=True))
             text_dims += (sentences.dim,)
         network = BiNetwork(table, self.width, self.hidden, classes, self.dropout, text_dims)
         queries = _query_texts(self, words, judged.queries, of_queries)

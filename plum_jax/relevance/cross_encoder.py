@@ -15,6 +15,7 @@ from plum_jax import artifact
 from plum_jax.corpus.features.text import embed_texts
 from plum_jax.corpus.sources.judgements import JudgedQueries
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart, with_layers
+from plum_jax.encoders.length_blocks import blocks_by_length
 from plum_jax.encoders.network import trunk_of, with_trunk
 from plum_jax.encoders.token_rows import TokenRows, token_rows
 from plum_jax.feeds.batches import Batch
@@ -25,7 +26,7 @@ from plum_jax.relevance.pruning import depth_of
 from plum_jax.training.initial import with_values
 
 STEP = 16  # lengths are multiples of it, so that few programs are compiled
-_BLOCK = 64  # pairs of one device call
+_SIZES = (8, 24, 64)  # pairs of the compiled programs
 _TABLE_STEP = 2048  # rows of the table that it reads are a multiple of
 
 
@@ -183,10 +184,7 @@ class CrossScorer:
     def logits(self, queries: CrossTexts, pairs: Pairs) -> np.ndarray:
         """float32 [n, C]. Pairs of about one length are computed together."""
         found = np.zeros((len(pairs), self.network.classes), np.float32)
-        order = np.argsort(self.reader.lengths(queries, pairs), kind="stable")
-        for start in range(0, len(order), _BLOCK):
-            rows = order[start : start + _BLOCK]
-            filled = np.pad(rows, (0, _filled(len(rows)) - len(rows)), mode="edge")
+        for rows, filled in blocks_by_length(self.reader.lengths(queries, pairs), _SIZES):
             batch = self.reader.columns(queries, pairs.of(filled))
             met, batch["tokens"] = np.unique(batch["tokens"], return_inverse=True)
             met = np.pad(met, (0, -len(met) % _TABLE_STEP))
@@ -215,11 +213,6 @@ def _query_rows(start: LanguageModelStart, texts: Sequence[str], length: int) ->
 def _item_rows(start: LanguageModelStart, texts: Sequence[str], length: int) -> TokenRows:
     """Each with an end of text, or [SEP]."""
     return token_rows(start.text, texts if start.is_bert else [f" {text.lower()}" for text in texts], length)
-
-
-def _filled(rows: int) -> int:
-    """Rows of the compiled program that takes so many: few programs, and a small batch is not computed as a large."""
-    return next(size for size in (8, 24, _BLOCK) if rows <= size)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -83,10 +83,9 @@ def judged_search(
     Raises:
       ValueError: a `base` that is no row of a cosine.
     """
+    require_cosine(base, cosines or {})
     start, judged = time.perf_counter(), fitted.judged
     vectors = {"text_cosine": fitted.text_vectors, **(cosines or {})}
-    if base not in vectors:
-        raise ValueError(f"expected a base among {', '.join(vectors)}, got {base!r}")
     pairs = np.flatnonzero(np.isin(judged.query, queries_of_fold(judged, fold, None)))
     query, item = judged.query[pairs], judged.item[pairs]
     scores = {name: fitted.pair_scores(pairs)}
@@ -116,6 +115,13 @@ def judged_search(
     seconds = time.perf_counter() - start
     rows[0]["wall_seconds"] = round(seconds + rows[0]["train_seconds"], 1)
     return rows
+
+
+def require_cosine(base: str, cosines: Collection[str]) -> None:
+    """Refuses a base that is neither the cosine of text vectors nor one of those named."""
+    names = ("text_cosine", *cosines)
+    if base not in names:
+        raise ValueError(f"expected a base among {', '.join(names)}, got {base!r}")
 
 
 def _difference(metric: str, values: np.ndarray, base: np.ndarray) -> dict[str, float]:

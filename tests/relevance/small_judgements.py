@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 
 from plum_jax.corpus.sources.judgements import Judgements
+from plum_jax.relevance.classes import OrderedClasses
+from plum_jax.relevance.pairs import NearPairs, Pairs, RelevanceData
 
 WORDS = ("red", "blue", "lamp", "drill", "clock", "chair", "steel", "wood", "garden", "kitchen", "bolt", "hose")
 QUERIES, ITEMS = 60, 80
@@ -35,3 +37,17 @@ def write(directory: pathlib.Path) -> Judgements:
     judgements.write_csv(directory / "judgements.tsv", separator="\t")
     items.write_csv(directory / "items.tsv", separator="\t")
     return Judgements(str(directory / "judgements.tsv"), str(directory / "items.tsv"))
+
+
+def data(directory: pathlib.Path) -> RelevanceData:
+    """Of three classes, with two unlabelled pairs a query."""
+    classes = OrderedClasses((1.0, 2.0, 3.0))
+    judged = classes.read(write(directory))
+    return RelevanceData(judged, classes, NearPairs(per_query=2, nearest=8, dim=16).of(judged))
+
+
+def some_pairs(count: int = 9) -> Pairs:
+    """Of any queries and items."""
+    random = np.random.default_rng(0)
+    query, item = random.integers(0, QUERIES, count), random.integers(0, ITEMS, count)
+    return Pairs(query, item, np.zeros(count, np.int32))

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import small_bert
 import small_judgements
+from small_judgements import some_pairs
 
 from plum_jax.encoders.language_model import LanguageModel
 from plum_jax.encoders.network import TextEncoder, trunk_of
 from plum_jax.relevance.baselines import language_model_cosine
-from plum_jax.relevance.classes import OrderedClasses
 from plum_jax.relevance.cross_encoder import CrossEncoder
 from plum_jax.relevance.model import RelevanceModel
-from plum_jax.relevance.pairs import NearPairs, Pairs, RelevanceData
 from plum_jax.relevance.pruning import GradualPruning, depth_of
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupLinear
@@ -29,19 +28,11 @@ def world(tmp_path_factory):
     directory = tmp_path_factory.mktemp("bert")
     small_bert.write(directory, small_judgements.WORDS)
     language_model = LanguageModel(pretrained=str(directory), dropout_rate=0.0)
-    classes = OrderedClasses((1.0, 2.0, 3.0))
-    judged = classes.read(small_judgements.write(tmp_path_factory.mktemp("search")))
-    data = RelevanceData(judged, classes, NearPairs(per_query=2, nearest=8, dim=16).of(judged))
+    data = small_judgements.data(tmp_path_factory.mktemp("search"))
     training = TrainingConfig(steps=40, optimizer=AdamW(WarmupLinear(1e-2, 4)), tensorboard=False)
     model = RelevanceModel(CrossEncoder(language_model, query_length=8, item_length=12), training=training)
     run = tmp_path_factory.mktemp("run")
     return data, run, model, model.fit(data, run, "teacher", {})
-
-
-def some_pairs(count=9):
-    random = np.random.default_rng(0)
-    query, item = random.integers(0, small_judgements.QUERIES, count), random.integers(0, small_judgements.ITEMS, count)
-    return Pairs(query, item, np.zeros(count, np.int32))
 
 
 def test_a_pair_is_two_texts_between_marks_and_the_second_is_of_another_type(world):

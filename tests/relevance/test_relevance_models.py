@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import small_judgements
 from etils import epath
+from small_judgements import some_pairs
 
 from plum_jax.encoders.language_model import SMALL, LanguageModel
 from plum_jax.encoders.network import trunk_of
 from plum_jax.jobs.relevance import train_and_judge
 from plum_jax.model.int8 import Int8Weights, size_in_bytes
 from plum_jax.relevance.bi_encoder import BiEncoder
-from plum_jax.relevance.classes import OrderedClasses
 from plum_jax.relevance.cross_encoder import CrossEncoder
 from plum_jax.relevance.cross_network import kinds_of_tokens
 from plum_jax.relevance.fitted import HEAD
 from plum_jax.relevance.model import RelevanceModel
-from plum_jax.relevance.pairs import NearPairs, Pairs, RelevanceData
+from plum_jax.relevance.pairs import NearPairs, Pairs
 from plum_jax.relevance.pruning import GradualPruning, depth_of, importance, without_layer
 from plum_jax.relevance.speed import CANDIDATES, speed_of
 from plum_jax.training.optimizer import AdamW
@@ -43,9 +43,7 @@ TEACHER = RelevanceModel(CROSS, training=training(40), batch_size=32)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    classes = OrderedClasses((1.0, 2.0, 3.0))
-    judged = classes.read(small_judgements.write(tmp_path_factory.mktemp("search")))
-    return RelevanceData(judged, classes, NearPairs(per_query=2, nearest=8, dim=16).of(judged))
+    return small_judgements.data(tmp_path_factory.mktemp("search"))
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +60,6 @@ def teacher(data, directory):
 def student(data, directory, teacher):
     model = RelevanceModel(BI, teacher="teacher", training=training(60), batch_size=64)
     return model.fit(data, directory, "student", {"teacher": teacher})
-
-
-def some_pairs(count=9):
-    random = np.random.default_rng(0)
-    query, item = random.integers(0, small_judgements.QUERIES, count), random.integers(0, small_judgements.ITEMS, count)
-    return Pairs(query, item, np.zeros(count, np.int32))
 
 
 def test_a_pair_is_the_pieces_of_the_query_and_then_of_the_item(data, teacher):

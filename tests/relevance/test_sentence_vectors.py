@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_bert
 import small_judgements
+from small_judgements import some_pairs
 
 from plum_jax import artifact
 from plum_jax.corpus.features.text import embed_texts
@@ -17,9 +18,7 @@ from plum_jax.encoders.text_vectors import TextVectors
 from plum_jax.model.int8 import size_in_bytes
 from plum_jax.relevance.bi_encoder import BiEncoder
 from plum_jax.relevance.bi_network import MATCH_SCALE
-from plum_jax.relevance.classes import OrderedClasses
 from plum_jax.relevance.model import RelevanceModel
-from plum_jax.relevance.pairs import NearPairs, Pairs, RelevanceData
 from plum_jax.training.optimizer import AdamW
 from plum_jax.training.schedules import WarmupLinear
 from plum_jax.training.training_config import TrainingConfig
@@ -30,9 +29,7 @@ TRAINING = TrainingConfig(steps=60, optimizer=AdamW(WarmupLinear(1e-2, 4)), tens
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    classes = OrderedClasses((1.0, 2.0, 3.0))
-    judged = classes.read(small_judgements.write(tmp_path_factory.mktemp("search")))
-    return RelevanceData(judged, classes, NearPairs(per_query=2, nearest=8, dim=16).of(judged))
+    return small_judgements.data(tmp_path_factory.mktemp("search"))
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +46,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def student(data, encoder, run):
     return RelevanceModel(encoder, training=TRAINING).fit(data, run, "student", {})
-
-
-def some_pairs(count=9):
-    random = np.random.default_rng(0)
-    query, item = random.integers(0, small_judgements.QUERIES, count), random.integers(0, small_judgements.ITEMS, count)
-    return Pairs(query, item, np.zeros(count, np.int32))
 
 
 def test_behind_the_static_vectors_stand_the_mean_states_of_query_and_item(data, student):
