@@ -239,6 +239,8 @@ def save_params(
             inputs=fingerprints,
             write=write,
         )
+    else:
+        _count_a_save()
     processes.wait_for_all(f"parameters in {directory}")
     return artifact.read_manifest(directory, PARAMS_KIND)
 
@@ -280,6 +282,16 @@ def _checkpointer() -> ocp.StandardCheckpointer:
             primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
         )
     )
+
+
+def _count_a_save() -> None:
+    """Where another process saves alone: Orbax numbers saves in each process, and waits for directories by number.
+
+    A process that is a number behind does not wait for those of its next checkpoint: what it writes before they are
+    made is removed, and the run stands still.
+    """
+    with _checkpointer() as checkpointer:
+        checkpointer.synchronize_next_awaitable_signal_operation_id()
 
 
 def _to_json(state: Any) -> Any:

@@ -11,6 +11,7 @@ import time
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from plum_jax.feeds.batches import TokenBatches
 from plum_jax.training import trainer, training_config
@@ -73,9 +74,24 @@ def train(directory, records, mesh=TRAINING.mesh, seconds=0.0):
     )
 
 
+def make_directories_late(step):
+    """The first process makes the directories of this checkpoint; what another one writes before is removed."""
+    path_class = type(epath.Path("."))
+    mkdir = path_class.mkdir
+
+    def late(path, *args, **options):
+        if path.parent.name.startswith(f"{step}."):
+            time.sleep(1)
+        return mkdir(path, *args, **options)
+
+    path_class.mkdir = late
+
+
 if __name__ == "__main__":
     directory, records, port, process, count, seconds = sys.argv[1:]
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=int(count), process_id=int(process))
+    if process == "0":
+        make_directories_late(25)  # the first checkpoint after a best one, which the first process alone has written
     params = train(pathlib.Path(directory), records, seconds=float(seconds))
     assert params["embedding"].shape == (VOCAB, WIDTH), "whole on every process"

@@ -46,7 +46,12 @@ def start_two(directory, records, seconds=0.0):
 
 
 def end(processes, expected):
-    errors = [process.communicate(timeout=240)[1] for process in processes]
+    try:
+        errors = [process.communicate(timeout=240)[1] for process in processes]
+    except subprocess.TimeoutExpired:
+        for process in processes:
+            process.kill()
+        raise AssertionError("\n".join(process.communicate()[1][-3000:] for process in processes)) from None
     assert [process.returncode for process in processes] == [expected, expected], "\n".join(e[-3000:] for e in errors)
     return errors
 
