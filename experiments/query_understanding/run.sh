@@ -5,6 +5,7 @@
 #   experiments/query_understanding/run.sh rewrites 0 1 2
 #   experiments/query_understanding/run.sh served 0 1 2       # behind classifiers: the language model is its teacher
 #   experiments/query_understanding/run.sh pretrained 0 1 2   # another program's language model, and its sizes alone
+#   experiments/query_understanding/run.sh simulator          # how far above one could come
 #   experiments/query_understanding/run.sh related            # complementary items and substitutes
 #   experiments/query_understanding/run.sh classifiers 0 -- --gin.BAG_EPOCHS=1      # more flags behind --
 #
@@ -16,7 +17,7 @@ shift
 runs=${RUNS:-runs/query_understanding} here=experiments/query_understanding
 seeds=()
 while [[ $# -gt 0 && $1 != -- ]]; do seeds+=("$1") && shift; done
-[[ $what != related ]] || seeds=(0)
+[[ $what != related && $what != simulator ]] || seeds=(0)
 events=(--gin_file=gin/corpus/beauty.gin --gin.DATA_DIR="'${BEAUTY_DIR:-data/amazon_beauty}'" --gin.CATEGORY_FIELD="'category_path'")
 plum=${PLUM:-.venv/bin/plum}
 for seed in "${seeds[@]}"; do
@@ -29,7 +30,8 @@ for seed in "${seeds[@]}"; do
       "$plum" --gin_file=gin/run/query_serving.gin --gin.QUERY_TEXT="('title',)" --gin.REWRITER=None "${common[@]}" ;;
     pretrained)
       "$plum" --gin_file=$here/pretrained.gin --gin.QUERY_TEXT="('title',)" --gin.PRETRAINED="'${PRETRAINED:-data/stories260K.bin}'" "${common[@]}" ;;
+    simulator) "$plum" --gin_file=$here/simulator.gin --gin.QUERY_TEXT="('title',)" "${common[@]}" ;;
     related) "$plum" --gin_file=gin/run/related_items.gin --gin.ITEM_TEXT="('title',)" "${common[@]}" ;;
-    *) echo "expected classifiers, rewrites, served, pretrained or related, got $what" >&2 && exit 1 ;;
+    *) echo "expected classifiers, rewrites, served, pretrained, simulator or related, got $what" >&2 && exit 1 ;;
   esac
 done

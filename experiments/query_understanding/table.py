@@ -20,6 +20,11 @@ Row = dict[str, Any]
 BANDS = ("head", "torso", "tail", "new")
 METRICS = {"hit@1": "hit@1", "precision": "precision", "recall": "recall", "hit@1_level_2": "hit@1, level 2"}
 REWRITES = {"zero": "zero results", "recall@100": "R@100", "zero_query_recall@100": "R@100 of queries without a result"}
+# In the order of the tables.
+CLASSIFIERS = (
+    *("npmi", "nearest_text", "nearest_words", "nearest_items", "bag", "bag_items", "lm", "lm_behaviour", "lm_items"),
+    *("lm_pretrained", "lm_pretrained_sizes", "student", "simulator"),
+)
 RELATED = {
     "recall@10": "R@10",
     "recall@10_same_category": "same category",
@@ -33,7 +38,7 @@ def main() -> None:
     names = list(dict.fromkeys(row["name"] for row in rows))
     by_name = {name: [row for row in rows if row["name"] == name] for name in names}
     classifiers = [name for name in names if "tail_hit@1" in by_name[name][0]]
-    classifiers.sort(key=lambda name: name == "student")  # it comes last, whichever seed was written first
+    classifiers.sort(key=CLASSIFIERS.index)
     for band in BANDS:
         heading(f"{band} ({by_name[classifiers[0]][0][f'{band}_queries']:,} queries)", *METRICS.values())
         for name in classifiers:

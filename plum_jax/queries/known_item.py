@@ -26,6 +26,23 @@ class EventQueries:
     of_event: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ItemWords:
+    """What queries are drawn from.
+
+    Attributes:
+      known: the words of all items.
+      numbers: int32 [N, W], each item's words in the text's order, 0 behind the last.
+      weight: float32 [known.size], how much a word of an item speaks for being drawn.
+      frequency: float64 [known.size], shares of the words that replace others.
+    """
+
+    known: KnownWords
+    numbers: np.ndarray
+    weight: np.ndarray
+    frequency: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class KnownItemQueries:
     """Simulated queries for known items (Azzopardi, de Rijke & Balog, SIGIR 2007, section 3, "popularity and
@@ -65,6 +82,23 @@ class KnownItemQueries:
         Raises:
           ValueError: no item has a word.
         """
+        of_items = self.words(corpus)
+        random = np.random.default_rng([self.seed, *drawn_for.encode()])
+        drawn = self._draw(of_items, items, random)
+        rows, of_row = np.unique(drawn, axis=0, return_inverse=True)
+        words = np.array(["", *of_items.known.words], object)
+        made = [" ".join(dict.fromkeys(words[word] for word in row if word)) for row in rows]
+        unique = tuple(sorted({text for text in made if text}))
+        number = {text: place for place, text in enumerate(unique)}
+        of_row_number = np.array([number.get(text, NO_QUERY) for text in made], np.int32)
+        return EventQueries(unique, of_row_number[of_row])
+
+    def words(self, corpus: Corpus) -> ItemWords:
+        """What queries are drawn from.
+
+        Raises:
+          ValueError: no item has a word.
+        """
         texts = [
             " ".join(word for word in words_of(text) if not _NO_WORD.fullmatch(word))
             for text in item_texts(corpus, self.fields, "queries")
@@ -73,30 +107,21 @@ class KnownItemQueries:
         if not known.words:
             raise ValueError(f"no item of corpus {corpus.name!r} has a word in {self.fields} to search with")
         numbers = known.numbers(texts, max(len(text.split()) for text in texts))
-        random = np.random.default_rng([self.seed, *drawn_for.encode()])
-        drawn = self._draw(numbers, known.size, items, random)
-        rows, of_row = np.unique(drawn, axis=0, return_inverse=True)
-        words = np.array(["", *known.words], object)
-        made = [" ".join(dict.fromkeys(words[word] for word in row if word)) for row in rows]
-        unique = tuple(sorted({text for text in made if text}))
-        number = {text: place for place, text in enumerate(unique)}
-        of_row_number = np.array([number.get(text, NO_QUERY) for text in made], np.int32)
-        return EventQueries(unique, of_row_number[of_row])
+        frequency = np.bincount(numbers.ravel(), minlength=known.size).astype(np.float64)
+        frequency[0] = 0.0
+        return ItemWords(known, numbers, inverse_frequency(numbers, known.size), frequency / frequency.sum())
 
-    def _draw(self, numbers: np.ndarray, size: int, items: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def _draw(self, words: ItemWords, items: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """int32 [E, L] words of each event's query in the text's order, 0 where it has fewer."""
-        weight = inverse_frequency(numbers, size)
-        of_items = numbers[items]
+        of_items = words.numbers[items]
         real = of_items > 0
         # Gumbel's trick: the greatest of log weight + noise are a draw without replacement.
-        noisy = np.log(np.maximum(weight[of_items], 1e-9)) + random.gumbel(size=of_items.shape)
+        noisy = np.log(np.maximum(words.weight[of_items], 1e-9)) + random.gumbel(size=of_items.shape)
         order = np.argsort(np.where(real, -noisy, np.inf), axis=1, kind="stable")[:, : len(self.lengths)]
         wanted = 1 + random.choice(len(self.lengths), size=len(items), p=np.array(self.lengths) / sum(self.lengths))
         kept = np.arange(order.shape[1]) < np.minimum(wanted, real.sum(axis=1))[:, None]
         places = np.sort(np.where(kept, order, of_items.shape[1]), axis=1)
         padded = np.pad(of_items, ((0, 0), (0, 1)))
-        words = np.take_along_axis(padded, places, axis=1)
-        frequency = np.bincount(numbers.ravel(), minlength=size).astype(np.float64)
-        frequency[0] = 0.0
-        others = random.choice(size, size=words.shape, p=frequency / frequency.sum()).astype(np.int32)
-        return np.where((words > 0) & (random.random(words.shape) < self.noise), others, words)
+        drawn = np.take_along_axis(padded, places, axis=1)
+        others = random.choice(words.known.size, size=drawn.shape, p=words.frequency).astype(np.int32)
+        return np.where((drawn > 0) & (random.random(drawn.shape) < self.noise), others, drawn)

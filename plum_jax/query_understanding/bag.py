@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.sparse
 from etils import epath
 
 from plum_jax import artifact
 from plum_jax.queries.words import KnownWords
+from plum_jax.query_understanding.catalogue import Catalogue
 from plum_jax.query_understanding.classifier import FittedClassifier
 from plum_jax.query_understanding.log import QueryLog
 from plum_jax.query_understanding.networks import BagConfig, BagNetwork
@@ -46,16 +48,21 @@ class BagClassifier:
     Attributes:
       network: sizes.
       schooling: how it is trained.
+      catalogue: items whose texts are learnt as queries are; None: none.
     """
 
     network: BagConfig = BagConfig()
     schooling: Schooling = Schooling()
+    catalogue: Catalogue | None = None
 
     def fit(self, log: QueryLog, directory: epath.Path) -> NetworkClassifier:
-        """Learns what the training queries converted to."""
-        queries = [log.texts[query] for query in log.learnt_queries]
-        reader = BagReader(self.network, KnownWords.of(queries, ()))
-        lesson = of_conversions(reader(queries), log.conversions[log.learnt_queries], log.fingerprint)
+        """Learns what the training queries converted to, and what the texts of items stand under."""
+        texts, conversions = [log.texts[query] for query in log.learnt_queries], log.conversions[log.learnt_queries]
+        if self.catalogue is not None:
+            texts += self.catalogue.texts(log)
+            conversions = scipy.sparse.vstack([conversions, self.catalogue.classes(log)]).tocsr()
+        reader = BagReader(self.network, KnownWords.of(texts, ()))
+        lesson = of_conversions(reader(texts), conversions, log.fingerprint)
         network = BagNetwork(self.network, reader.known.size, log.num_classes)
         params, facts = trained(network, self.schooling, lesson, directory, described=self)
         return NetworkClassifier(network, params, reader, facts)
@@ -80,7 +87,7 @@ class Student:
         shares = teacher.shares(texts)
         weight = np.ones(len(texts), np.float32)
         weight[: len(learnt)] = np.sqrt(log.frequency[log.learnt_queries])  # as where conversions are learnt
-        reader = BagReader(self.network, KnownWords.of(learnt, ()))
+        reader = BagReader(self.network, KnownWords.of(texts, ()))
         made_of = artifact.fingerprint(log.fingerprint, shares)
         lesson = Lesson(reader(texts), shares.astype(np.float16), weight, made_of)
         network = BagNetwork(self.network, reader.known.size, log.num_classes)

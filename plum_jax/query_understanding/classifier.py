@@ -1,4 +1,4 @@
-"""What a classifier of queries is, and those that count instead of training: NPMI, and neighbours' conversions."""
+"""What a classifier of queries is, and those that count instead of training: NPMI, and neighbours."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import scipy.sparse
 from etils import epath
 
+from plum_jax.query_understanding.catalogue import Catalogue
 from plum_jax.query_understanding.log import QueryLog
 from plum_jax.query_understanding.similar import (
     ByText,
-    SimilarityIndex,
+    Conversions,
     SimilarQueries,
-    converted,
     numbers_of_words,
     word_matrix,
 )
@@ -94,23 +94,41 @@ class NearestQueries:
 
     def fit(self, log: QueryLog, directory: epath.Path) -> FittedNearest:
         begun, learnt = time.perf_counter(), log.learnt_queries
-        index, counts = self.similar.index([log.texts[query] for query in learnt]), log.conversions[learnt]
-        of_class = np.asarray(counts.sum(axis=0)).ravel()
-        prior = (of_class / of_class.sum()).astype(np.float32)
-        return FittedNearest(index, counts, prior, {"train_seconds": round(time.perf_counter() - begun, 1)})
+        index = self.similar.index([log.texts[query] for query in learnt])
+        return _nearest(Conversions(index, log.conversions[learnt]), begun)
+
+
+@dataclasses.dataclass(frozen=True)
+class NearestItems:
+    """What the items whose texts have a query's words stand under, taken or not.
+
+    Attributes:
+      catalogue: the items, and how likeness is measured.
+    """
+
+    catalogue: Catalogue
+
+    def fit(self, log: QueryLog, directory: epath.Path) -> FittedNearest:
+        begun = time.perf_counter()
+        return _nearest(self.catalogue.known(log, log.training_events), begun)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FittedNearest:
-    """`NearestQueries` with the queries that it knows."""
+    """`NearestQueries` or `NearestItems` with what it knows."""
 
-    index: SimilarityIndex
-    counts: scipy.sparse.csr_array
+    known: Conversions
     prior: np.ndarray
     facts: Mapping[str, Any]
 
     def shares(self, texts: Sequence[str]) -> np.ndarray:
-        return _shares(converted(self.index, self.counts, texts), self.prior)
+        return _shares(self.known.shares(texts), self.prior)
+
+
+def _nearest(known: Conversions, begun: float) -> FittedNearest:
+    of_class = np.asarray(known.counts.sum(axis=0)).ravel()
+    prior = (of_class / of_class.sum()).astype(np.float32)
+    return FittedNearest(known, prior, {"train_seconds": round(time.perf_counter() - begun, 1)})
 
 
 def _shares(scores: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -1,18 +1,18 @@
-"""A language model that reads a query, alone or with behaviour behind it, and says its classes."""
+"""A language model that reads a query, alone or with evidence behind it, and says its classes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from etils import epath
 
 from plum_jax import artifact
 from plum_jax.encoders.language_model import LanguageModel, LanguageModelStart
 from plum_jax.encoders.network import Pooling
-from plum_jax.query_understanding.behaviour import Behaviour
 from plum_jax.query_understanding.log import QueryLog
 from plum_jax.query_understanding.networks import LanguageNetwork
+from plum_jax.query_understanding.prompts import Deal, Evidence, Prompts
 from plum_jax.query_understanding.training import Columns, NetworkClassifier, Schooling, of_conversions, trained
 
 
@@ -24,28 +24,28 @@ class LanguageClassifier:
 
     Attributes:
       model: what it begins with.
-      behaviour: what the prompt says of similar queries; None: the query alone.
+      evidence: what the prompt says behind the query, in this order; none: the query alone.
+      deal: of the training events, so that evidence does not know what is to be said.
       length: tokens of a prompt at most.
       pooling: how the prompt's vector is made.
       schooling: how it is trained.
     """
 
     model: LanguageModel = LanguageModel()
-    behaviour: Behaviour | None = None
+    evidence: tuple[Evidence, ...] = ()
+    deal: Deal = Deal()
     length: int = 32
     pooling: Pooling = "last"
     schooling: Schooling = Schooling()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evidence", tuple(self.evidence))
+
     def fit(self, log: QueryLog, directory: epath.Path) -> NetworkClassifier:
         """Learns what the training queries converted to, from prompts that do not know it."""
-        learnt = log.learnt_queries
-        queries = [log.texts[query] for query in learnt]
-        if self.behaviour is None:
-            prompts, conversions, in_use = queries, log.conversions[learnt], as_they_are
-        else:
-            made = self.behaviour.training_prompts(log)
-            prompts, conversions, in_use = made.texts, made.conversions, self.behaviour.reader(log).prompts
+        _, prompts, conversions = self.deal.training_prompts(log, self.evidence)
         start = self.model.start(prompts, directory)
+        in_use = Prompts.of(self.evidence, log, log.training_events)
         reader = PromptReader(dataclasses.replace(start, params=None), self.length, in_use)
         network = LanguageNetwork(start.config, start.vocab_size, log.num_classes, self.pooling)
         lesson = of_conversions(
@@ -70,12 +70,7 @@ class PromptReader:
 
     start: LanguageModelStart
     length: int
-    prompts: Callable[[Sequence[str]], list[str]]
+    prompts: Prompts
 
     def __call__(self, texts: Sequence[str]) -> Columns:
         return self.start.rows(self.prompts(texts), self.length).columns()
-
-
-def as_they_are(texts: Sequence[str]) -> list[str]:
-    """Prompts that say nothing but the query."""
-    return list(texts)

@@ -1,4 +1,4 @@
-"""Which queries are alike, and what those that are known converted to."""
+"""Which texts are alike, and what those that are known stand for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_ONCE = 2048  # queries
 
 
 class SimilarQueries(Protocol):
-    """A frozen dataclass, bound in gin: `ByWords`, `ByText`."""
+    """A frozen dataclass, bound in gin: `ByWords`, `ByCoverage`, `ByText`."""
 
     def index(self, known: Sequence[str]) -> SimilarityIndex:
         """Of queries that others are to be compared with."""
@@ -33,25 +33,43 @@ class SimilarityIndex(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ByWords:
-    """The cosine of the queries' words, each weighed by log(N / queries with the word).
+    """The cosine of the texts' words, each weighed by log(N / texts with the word).
 
     Attributes:
-      power: of the cosine: the higher, the less do queries count that share some words only. A query that is known is
-        its own neighbour, with 1.
+      power: of the cosine: the higher, the less do texts count that share some words only. A text that is known is its
+        own neighbour, with 1.
     """
 
     power: float = 8.0
 
     def index(self, known: Sequence[str]) -> WordIndex:
-        return WordIndex(tuple(known), self.power)
+        return WordIndex(WeighedWords(tuple(known)), self.power)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByCoverage:
+    """The share of a query's words that a known text has, each weighed as in `ByWords`. Which other words the text has
+    is no matter: for long texts, of items, that short queries are to find.
+
+    Attributes:
+      power: of the share: the higher, the less do texts count that have some of the words only.
+    """
+
+    power: float = 8.0
+
+    def index(self, known: Sequence[str]) -> CoverageIndex:
+        return CoverageIndex(WeighedWords(tuple(known)), self.power)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class WordIndex:
-    """`ByWords` of some queries."""
+class WeighedWords:
+    """The words of some texts.
+
+    Attributes:
+      known: the texts.
+    """
 
     known: tuple[str, ...]
-    power: float
 
     @functools.cached_property
     def _numbers(self) -> dict[str, int]:
@@ -59,25 +77,64 @@ class WordIndex:
 
     @functools.cached_property
     def _weights(self) -> np.ndarray:
-        """float32 [W]; 1 is added so that a word of all queries counts for something."""
-        stands = np.diff(word_matrix(self.known, self._numbers).tocsc().indptr)
+        """float32 [W]; 1 is added so that a word of all texts counts for something."""
+        stands = np.diff(self.matrix(self.known).tocsc().indptr)
         return (1.0 + np.log(len(self.known) / np.maximum(stands, 1))).astype(np.float32)
 
-    def _unit(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
-        weighed = word_matrix(texts, self._numbers)
-        weighed.data *= self._weights[weighed.indices]
-        length = np.sqrt(np.maximum(weighed.multiply(weighed).sum(axis=1), 1e-12))
-        weighed.data /= np.repeat(length, np.diff(weighed.indptr)).astype(np.float32)
-        return weighed
+    def matrix(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
+        """float32 [n, W], 1 for each word of a text that is known."""
+        return word_matrix(texts, self._numbers)
+
+    def weighed(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
+        """The same, each word with its weight."""
+        found = self.matrix(texts)
+        found.data *= self._weights[found.indices]
+        return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WordIndex:
+    """`ByWords` of some texts."""
+
+    words: WeighedWords
+    power: float
 
     @functools.cached_property
     def _columns(self) -> scipy.sparse.csr_array:
-        return self._unit(self.known).T.tocsr()
+        return self._unit(self.words.known).T.tocsr()
 
     def similarities(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
         found = (self._unit(texts) @ self._columns).tocsr()
         found.data = np.minimum(found.data, 1.0) ** self.power
         return found
+
+    def _unit(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
+        weighed = self.words.weighed(texts)
+        return _divided(weighed, np.sqrt(np.maximum(weighed.multiply(weighed).sum(axis=1), 1e-12)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CoverageIndex:
+    """`ByCoverage` of some texts."""
+
+    words: WeighedWords
+    power: float
+
+    @functools.cached_property
+    def _columns(self) -> scipy.sparse.csr_array:
+        return self.words.matrix(self.words.known).T.tocsr()
+
+    def similarities(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
+        weighed = self.words.weighed(texts)
+        found = (_divided(weighed, np.maximum(weighed.sum(axis=1), 1e-12)) @ self._columns).tocsr()
+        found.data = np.minimum(found.data, 1.0) ** self.power
+        return found
+
+
+def _divided(rows: scipy.sparse.csr_array, by: np.ndarray) -> scipy.sparse.csr_array:
+    """Rows [n, W], each divided by its number of `by` [n]."""
+    rows.data /= np.repeat(by, np.diff(rows.indptr)).astype(np.float32)
+    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,20 +174,26 @@ class TextIndex:
         return scipy.sparse.csr_array((values.ravel(), found.ravel().astype(np.int64), starts), shape=shape)
 
 
-def converted(index: SimilarityIndex, counts: scipy.sparse.csr_array, texts: Sequence[str]) -> np.ndarray:
-    """float32 [n, C]: what queries like each text converted to, each share of them; zeros where none is alike.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Conversions:
+    """What texts that are known stand for.
 
-    Args:
-      index: of the known queries.
-      counts: float32 [known, C], their conversions.
-      texts: n queries.
+    Attributes:
+      index: of the known texts.
+      counts: float32 [known, C], how often each stands for each class.
     """
-    found = np.zeros((len(texts), counts.shape[1]), np.float32)
-    for start in range(0, len(texts), _AT_ONCE):
-        some = texts[start : start + _AT_ONCE]
-        found[start : start + len(some)] = (index.similarities(some) @ counts).toarray()
-    total = found.sum(axis=1, keepdims=True)
-    return found / np.where(total > 0, total, 1.0)
+
+    index: SimilarityIndex
+    counts: scipy.sparse.csr_array
+
+    def shares(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [n, C]: what known texts like each text stand for, shares; zeros where none is alike."""
+        found = np.zeros((len(texts), self.counts.shape[1]), np.float32)
+        for start in range(0, len(texts), _AT_ONCE):
+            some = texts[start : start + _AT_ONCE]
+            found[start : start + len(some)] = (self.index.similarities(some) @ self.counts).toarray()
+        total = found.sum(axis=1, keepdims=True)
+        return found / np.where(total > 0, total, 1.0)
 
 
 def numbers_of_words(texts: Sequence[str]) -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -53,8 +56,14 @@ def corpus() -> Corpus:
     )
 
 
-def split() -> Split:
-    return LeaveOneOut().split(corpus())
+def with_text(corpus: Corpus, field: str, texts: Sequence[str]) -> Corpus:
+    """A corpus whose items have one more text."""
+    items = corpus.items.with_columns(pl.Series(field, texts))
+    return dataclasses.replace(corpus, items=items, text_fields=(*corpus.text_fields, field))
+
+
+def split(of: Corpus | None = None) -> Split:
+    return LeaveOneOut().split(corpus() if of is None else of)
 
 
 def log(noise: float = 0.0, unlabelled: int = 0) -> QueryLog:

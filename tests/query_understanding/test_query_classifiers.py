@@ -16,11 +16,13 @@ from plum_jax.objectives.class_shares import ClassShares
 from plum_jax.queries.words import KnownWords
 from plum_jax.query_understanding.bag import BagClassifier
 from plum_jax.query_understanding.behaviour import Behaviour
+from plum_jax.query_understanding.catalogue import Catalogue
 from plum_jax.query_understanding.classifier import NearestQueries, Npmi
 from plum_jax.query_understanding.judge import Choice, best_threshold, differences, judged, level_matrix, means
 from plum_jax.query_understanding.language_classifier import LanguageClassifier
 from plum_jax.query_understanding.networks import BagConfig, BagNetwork
-from plum_jax.query_understanding.similar import ByText, ByWords, converted
+from plum_jax.query_understanding.prompts import Deal, Prompts
+from plum_jax.query_understanding.similar import ByCoverage, ByText, ByWords, Conversions
 from plum_jax.training.mesh import MeshShape
 
 BAG = BagConfig(width=8, buckets=64, words=2, grams=12, dropout=0.0)
@@ -65,13 +67,19 @@ def cosine_of_words(first, second, known):
     return sum(a[word] * b[word] for word in a if word in b) / length
 
 
-@pytest.mark.parametrize("similar", [ByWords(power=3.0), ByText(nearest=4, power=2.0, dim=64)])
+def coverage(query, text, known):
+    words = {word: 1 + np.log(len(known) / sum(word in one.split() for one in known)) for word in query.split()}
+    return sum(weight for word, weight in words.items() if word in text.split()) / sum(words.values())
+
+
+@pytest.mark.parametrize("similar", [ByWords(power=3.0), ByCoverage(power=3.0), ByText(nearest=4, power=2.0, dim=64)])
 def test_neighbours_conversions_are_weighed_by_likeness(log, tmp_path, similar):
     known = [log.texts[query] for query in log.learnt_queries]
     counts = log.conversions[log.learnt_queries].toarray()
     asked = ["bolt lamp", "delta couch"]
-    if isinstance(similar, ByWords):
-        likeness = np.array([[cosine_of_words(one, other, known) ** 3 for other in known] for one in asked])
+    if not isinstance(similar, ByText):
+        like = cosine_of_words if isinstance(similar, ByWords) else coverage
+        likeness = np.array([[like(one, other, known) ** 3 for other in known] for one in asked])
     else:
         likeness = (embed_texts(asked, 64, "") @ embed_texts(known, 64, "").T) ** 2
         likeness[likeness < np.sort(likeness, axis=1)[:, [-4]]] = 0
@@ -81,31 +89,31 @@ def test_neighbours_conversions_are_weighed_by_likeness(log, tmp_path, similar):
 
 
 def test_a_query_with_no_like_is_given_nothing(log):
-    index = ByWords().index(["red lamp"])
-    assert not converted(index, log.conversions[:1], ["blue sofa"]).any()
-    assert Behaviour().reader(log).prompts(["unheard of"]) == ["unheard of : none"]
+    assert not Conversions(ByWords().index(["red lamp"]), log.conversions[:1]).shares(["blue sofa"]).any()
+    assert Prompts.of((Behaviour(),), log, log.training_events)(["unheard of"]) == ["unheard of : none"]
 
 
 def test_a_prompt_says_the_greatest_shares_in_tenths(log):
-    reader = dataclasses.replace(Behaviour(most=2), similar=ByWords(power=1.0)).reader(log)
-    (prompt,) = reader.prompts(["lamp"])
-    shares = converted(reader.index, reader.counts, ["lamp"])[0]
+    behaviour = Behaviour(ByWords(power=1.0), most=2)
+    (prompt,) = Prompts.of((behaviour,), log, log.training_events)(["lamp"])
+    shares = behaviour.known(log, log.training_events).shares(["lamp"])[0]
     best = np.argsort(-shares, kind="stable")[:2]
     said = ", ".join(f"{round(float(shares[c]) * 10)} {log.class_names[c].lower()}" for c in best if shares[c] >= 0.05)
     assert prompt == f"lamp : {said}"
 
 
-def test_a_training_prompt_does_not_hang_on_its_own_events(log):
-    behaviour = Behaviour(parts=3)
-    before = behaviour.training_prompts(log)
-    part = np.random.default_rng(behaviour.seed).integers(3, size=len(log.training_events))
+@pytest.mark.parametrize("evidence", [(Behaviour(),), (Behaviour(), Catalogue(("title",)))], ids=["behaviour", "both"])
+def test_a_training_prompt_does_not_hang_on_its_own_events(log, evidence):
+    deal = Deal(parts=3)
+    before = deal.training_prompts(log, evidence)
+    part = np.random.default_rng(deal.seed).integers(3, size=len(log.training_events))
     hidden = log.training_events[part == 1]
     # The items of one part's events have another class: what is to be said changes, the prompts do not.
     classes = log.class_of_event.copy()
     classes[hidden] = (classes[hidden] + 1) % log.num_classes
     other = dataclasses.replace(log)
     other.__dict__["class_of_event"] = classes
-    after = behaviour.training_prompts(other)
+    after = deal.training_prompts(other, evidence)
     assert (before.query == after.query).all()
     of_part = [len({*log.query[log.training_events[part == number]]}) for number in range(3)]
     rows = slice(of_part[0], of_part[0] + of_part[1])
@@ -150,7 +158,7 @@ def test_a_bag_is_the_mean_of_its_words_and_letters():
 def fitted(log, tmp_path_factory):
     directory = tmp_path_factory.mktemp("classifiers")
     behaviour = LanguageClassifier(
-        planted_queries.MODEL, Behaviour(most=2), length=24, pooling="mean", schooling=planted_queries.schooling(120)
+        planted_queries.MODEL, (Behaviour(most=2),), length=24, pooling="mean", schooling=planted_queries.schooling(120)
     )
     return {
         "bag": BagClassifier(BAG, planted_queries.schooling(150, 0.05)).fit(log, directory / "bag"),
