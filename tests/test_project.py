@@ -132,7 +132,7 @@ def read_with(file: str) -> list[str]:
     if file == "experiments/trunk/scaling.gin":
         return ["gin/run/study_plan.gin", "gin/corpus/ml_1m.gin", "gin/study/trunk.gin", file]
     if folder == "experiments/query_understanding":
-        return [*corpus, file]
+        return [file] if file.endswith("/ml_1m.gin") else [*corpus, file]
     if file == "experiments/relevance/minilm.gin":
         return [f"{folder}/home_depot.gin", file]
     if folder in {f"experiments/{name}" for name in ("unicorn", "trunk", "search", "relevance", "m6rec")}:
