@@ -25,7 +25,7 @@ from plum_jax.payments.risk import known_numbers
 from plum_jax.payments.trunk import Trunk, initial_params
 from plum_jax.payments.vectors import scored
 from plum_jax.ranking.ranker import table_sizes
-from plum_jax.training import trainer, training_config
+from plum_jax.training import saved_params, trainer, training_config
 from plum_jax.training.initial import with_values
 from plum_jax.training.loop import Evaluator
 from plum_jax.training.metrics_log import read_metrics, seconds_of
@@ -209,7 +209,7 @@ class FittedTrunkDetector:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        inputs = artifact.read_manifest(self.directory / "params", trainer.checkpoints.PARAMS_KIND).inputs
+        inputs = artifact.read_manifest(self.directory / "params", saved_params.PARAMS_KIND).inputs
         return artifact.fingerprint(artifact.tree_fingerprint(self.params), inputs)
 
     @property

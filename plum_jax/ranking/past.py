@@ -13,7 +13,7 @@ from etils import epath
 from plum_jax.corpus.event_fields import EventFields, Numbers, quantile_edges
 from plum_jax.ranking.labels import LabelledEvents
 from plum_jax.stages import Stages
-from plum_jax.training import checkpoints
+from plum_jax.training import saved_params
 
 SHRUNK_BY = 10.0  # events of the mean label that stand beside a user's or an item's own
 
@@ -90,4 +90,4 @@ def inherited_params(stages: Stages, name: str) -> Any:
         raise ValueError(
             f"warm_start: there is no trained ranker {name!r} in {stages.directory}: put it before in RANKERS"
         )
-    return checkpoints.load_params(directory)
+    return saved_params.load_params(directory)

@@ -14,7 +14,7 @@ from etils import epath
 from tqdm import tqdm
 
 from plum_jax import artifact
-from plum_jax.training import bad_batch, checkpoints, processes
+from plum_jax.training import bad_batch, checkpoints, processes, saved_params
 from plum_jax.training.feeding import Batch, Fed, Prefetcher, gathered_state
 from plum_jax.training.interruption import StopNow, Stopped, StopRequests
 from plum_jax.training.metrics_log import MetricsLog, progress_bar
@@ -80,7 +80,7 @@ class Loop:
         # A best one from before a kill may be of a later step than the checkpoint: it will be met again, and equalled.
         self._best: dict[str, Any] | None = None
         if (self.directory / "best" / artifact.MANIFEST).exists():
-            manifest = artifact.read_manifest(self.directory / "best", checkpoints.PARAMS_KIND)
+            manifest = artifact.read_manifest(self.directory / "best", saved_params.PARAMS_KIND)
             checkpoints.require_same(manifest.inputs, self.inputs, self.directory / "best")
             self._best = manifest.config
 
@@ -118,7 +118,7 @@ class Loop:
 
     def best_params(self) -> Any:
         """The parameters of the best evaluation."""
-        return checkpoints.load_params(self.directory / "best", self.inputs)
+        return saved_params.load_params(self.directory / "best", self.inputs)
 
     def _next(self, feed: Prefetcher, step: int) -> Fed:
         try:
@@ -194,7 +194,7 @@ class Loop:
             raise ValueError(f"expected select_by to be one of {sorted(row)}, got {metric!r}")
         if self._best is None or row[metric] > self._best["value"]:
             self._best = {"step": step, "metric": metric, "value": row[metric]}
-            checkpoints.save_params(
+            saved_params.save_params(
                 self.directory / "best", state.evaluated, fingerprints=self.inputs, config=self._best
             )
         return True

@@ -12,7 +12,7 @@ from etils import epath
 
 from plum_jax import artifact
 from plum_jax.allocator import keep_freed_memory
-from plum_jax.training import checkpoints, processes, settings
+from plum_jax.training import checkpoints, processes, saved_params, settings
 from plum_jax.training.feeding import Feed, Prefetcher, ShardedFeed, open_feed
 from plum_jax.training.interruption import StopRequests
 from plum_jax.training.loop import Evaluator, Loop, Maintenance, Progress, Sampler
@@ -121,8 +121,8 @@ def train(
     directory = epath.Path(directory)
     done = directory / "params"
     inputs = inputs_of(config, fingerprints)
-    if artifact.is_current(done, kind=checkpoints.PARAMS_KIND, config=config, inputs=inputs):
-        return checkpoints.load_params(done, inputs)
+    if artifact.is_current(done, kind=saved_params.PARAMS_KIND, config=config, inputs=inputs):
+        return saved_params.load_params(done, inputs)
     settings.require_same(directory, {"training": config, **(described or {})})
 
     with contextlib.ExitStack() as closing:
@@ -167,5 +167,5 @@ def train(
         state = loop.run(state, prefetcher, start, progress, stop)
         saver.wait()
     params = loop.best_params() if config.select_by else processes.to_host(state.evaluated)
-    checkpoints.save_params(done, params, fingerprints=inputs, config=config)
+    saved_params.save_params(done, params, fingerprints=inputs, config=config)
     return params

@@ -19,7 +19,7 @@ from plum_jax.corpus.schema import Corpus
 from plum_jax.evaluation.files import read_evaluation
 from plum_jax.feeds import token_records
 from plum_jax.semantic_ids.table import KIND, SidTable
-from plum_jax.training import checkpoints, metrics_log
+from plum_jax.training import metrics_log, saved_params
 
 # Seven days of ten events after the base's thirty; six of them judged after an update, of which two are learnt here.
 SIZES = {
@@ -138,7 +138,7 @@ def test_a_killed_day_ends_like_an_uninterrupted_one(run, own_csv, tmp_path, plu
     assert done.returncode == 0, done.stderr[-3000:]
     for place in ("days/1", "days/2", "scratch/2"):
         for phase in ("cpt", "retrieval"):
-            a, b = (checkpoints.load_params(path / place / "train" / phase / "params") for path in (killed, run))
+            a, b = (saved_params.load_params(path / place / "train" / phase / "params") for path in (killed, run))
             jax.tree.map(np.testing.assert_array_equal, a, b)
             logs = [metrics_log.read_metrics(path / place / "train" / phase) for path in (killed, run)]
             assert [[row.get("loss") for row in log] for log in logs][0] == [row.get("loss") for row in logs[1]]

@@ -14,7 +14,7 @@ from own_csv_run import GIN, write_own_csv
 from plum_jax import artifact
 from plum_jax.corpus.features import ItemFeatures
 from plum_jax.semantic_ids.table import KIND, SidTable
-from plum_jax.training.checkpoints import load_params
+from plum_jax.training.saved_params import load_params
 
 NEW = ["new 0", "new 1", "new 2"]
 

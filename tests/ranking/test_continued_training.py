@@ -9,7 +9,7 @@ from planted_taste import LABEL, TRAINING, ranker, stages
 
 from plum_jax.ranking import past
 from plum_jax.ranking.networks.din import Din
-from plum_jax.training.checkpoints import load_params
+from plum_jax.training.saved_params import load_params
 
 SHORT = dataclasses.replace(TRAINING, steps=3)
 

@@ -17,9 +17,9 @@ from plum_jax.semantic_ids.rqvae.dead_codes import DeadCodeRestart
 from plum_jax.semantic_ids.rqvae.encoder import encode, read_inputs
 from plum_jax.semantic_ids.rqvae.network import RqVaeNetwork, rotate, straight_through
 from plum_jax.semantic_ids.rqvae.objective import RqVaeObjective, apply
-from plum_jax.training.checkpoints import load_params
 from plum_jax.training.metrics_log import read_metrics
 from plum_jax.training.optimizer import AdamW
+from plum_jax.training.saved_params import load_params
 from plum_jax.training.schedules import Constant
 from plum_jax.training.training_config import TrainingConfig
 

@@ -21,7 +21,7 @@ from plum_jax.studies.shared import shared
 from plum_jax.studies.solve import cells_of
 from plum_jax.systems.sasrec import SasRec
 from plum_jax.systems.sasrec.scaling import ScaledSasRec
-from plum_jax.training.checkpoints import load_params
+from plum_jax.training.saved_params import load_params
 from plum_jax.training.schedules import WarmupStableDecay
 from plum_jax.training.step import initial_state
 

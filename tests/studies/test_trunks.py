@@ -17,8 +17,9 @@ from plum_jax.studies.records import cell_directory
 from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.shared import shared as read_shared
 from plum_jax.studies.solve import cells_of
-from plum_jax.training.checkpoints import CheckpointMismatch, load_params
+from plum_jax.training.checkpoints import CheckpointMismatch
 from plum_jax.training.metrics_log import read_metrics
+from plum_jax.training.saved_params import load_params
 from plum_jax.training.schedules import WarmupStableDecay
 from plum_jax.training.trainer import Trunk
 

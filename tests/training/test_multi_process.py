@@ -15,7 +15,7 @@ import pytest
 from fast_compiling import FAST_COMPILING
 
 from plum_jax.feeds import token_records
-from plum_jax.training import checkpoints, metrics_log
+from plum_jax.training import metrics_log, saved_params
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.speed import SPEED_METRICS
 
@@ -86,7 +86,7 @@ def test_two_processes_go_on_bit_for_bit(records, stopped, tmp_path):
     end(start_two(tmp_path / "whole", records), 0)
     shutil.copytree(stopped, tmp_path / "stopped")
     end(start_two(tmp_path / "stopped", records), 0)
-    params = [checkpoints.load_params(tmp_path / name / "params") for name in ("whole", "stopped")]
+    params = [saved_params.load_params(tmp_path / name / "params") for name in ("whole", "stopped")]
     np.testing.assert_array_equal(params[0]["embedding"], params[1]["embedding"])
     assert rows(tmp_path / "whole") == rows(tmp_path / "stopped")
     assert len(rows(tmp_path / "whole")) == 24 + 2  # one process writes; two evaluations
@@ -100,5 +100,5 @@ def test_one_process_goes_on_with_the_same_batches_on_another_mesh(records, stop
     assert [(row["step"], row.get("tokens")) for row in whole] == [(row["step"], row.get("tokens")) for row in resumed]
     losses = [[row["loss"] for row in run if "loss" in row] for run in (whole, resumed)]
     np.testing.assert_allclose(*losses, rtol=1e-4)
-    params = [checkpoints.load_params(tmp_path / name / "params") for name in ("whole", "stopped")]
+    params = [saved_params.load_params(tmp_path / name / "params") for name in ("whole", "stopped")]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *params)

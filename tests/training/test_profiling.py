@@ -9,7 +9,7 @@ import pytest
 import small_run
 
 from plum_jax import run
-from plum_jax.training import checkpoints, metrics_log
+from plum_jax.training import metrics_log, saved_params
 
 RUN = """
 from __gin__ import dynamic_registration
@@ -46,7 +46,7 @@ def test_profile_traces_the_steps_asked_for_and_makes_no_other_run(gin_file, tmp
     before = (directory / "params" / "manifest.json").stat().st_mtime_ns
     run.main([f"--gin_file={gin_file}", f"--gin.MODEL_DIR='{directory}'"])
     assert (directory / "params" / "manifest.json").stat().st_mtime_ns == before
-    assert checkpoints.load_params(directory / "params")["weights"].shape == (small_run.WIDTH,) * 2
+    assert saved_params.load_params(directory / "params")["weights"].shape == (small_run.WIDTH,) * 2
 
 
 def test_plum_ends_with_143_when_it_was_told_to(gin_file, tmp_path, capsys):

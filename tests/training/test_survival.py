@@ -17,7 +17,7 @@ import pytest
 import small_run
 from small_run import TRAINING, Feed, train
 
-from plum_jax.training import checkpoints, metrics_log
+from plum_jax.training import checkpoints, metrics_log, saved_params
 from plum_jax.training.interruption import Stopped
 from plum_jax.training.speed import SPEED_METRICS
 
@@ -31,7 +31,7 @@ def rows(directory):
 
 
 def assert_same_run(one, other):
-    a, b = (checkpoints.load_params(directory / "params") for directory in (one, other))
+    a, b = (saved_params.load_params(directory / "params") for directory in (one, other))
     jax.tree.map(np.testing.assert_array_equal, a, b)
     assert rows(one) == rows(other)
 

@@ -18,9 +18,9 @@ from plum_jax.interop.t5x.optimizer_def import OptimizerDef
 from plum_jax.interop.t5x.parameters import shapes_of, variables_of
 from plum_jax.interop.t5x.partitioner import Partitioner
 from plum_jax.model.decoder import Decoder
-from plum_jax.training.checkpoints import read_arrays, read_shapes
 from plum_jax.training.initial import initial_params
 from plum_jax.training.mesh import MeshShape
+from plum_jax.training.saved_params import read_arrays, read_shapes
 
 from t5x import checkpoints as t5x_checkpoints  # isort: skip
 from t5x import optimizers, train_state  # isort: skip

@@ -16,7 +16,7 @@ from plum_jax.model.decoder import Decoder
 from plum_jax.semantic_ids.catalogue.accepted import require_old_ids
 from plum_jax.semantic_ids.table import SidTable
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from plum_jax.training import checkpoints
+from plum_jax.training import saved_params
 from plum_jax.training.initial import initial_params
 
 
@@ -45,7 +45,7 @@ class Continued:
     @property
     def fingerprint(self) -> str:
         """Of the parameters."""
-        return artifact.read_manifest(self._params, checkpoints.PARAMS_KIND).fingerprint
+        return artifact.read_manifest(self._params, saved_params.PARAMS_KIND).fingerprint
 
     def require(self, table: SidTable) -> None:
         """Says what is new in a table.
@@ -63,7 +63,7 @@ class Continued:
           ArtifactError: it has none of this phase.
           RunError: a decoder of other sizes.
         """
-        found = checkpoints.load_params(self._params)
+        found = saved_params.load_params(self._params)
         init: Any = initial_params(decoder)
         wanted = jax.eval_shape(init, jax.random.key(0))
         shapes = [{jax.tree_util.keystr(path): np.shape(x) for path, x in _leaves(tree)} for tree in (found, wanted)]

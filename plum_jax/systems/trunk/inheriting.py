@@ -14,7 +14,7 @@ from etils import epath
 from plum_jax import artifact
 from plum_jax.corpus.schema import Corpus
 from plum_jax.stages import Stages
-from plum_jax.training import checkpoints
+from plum_jax.training import saved_params
 from plum_jax.training.step import FromHost
 
 NewRows = Literal["mean", "metadata"]
@@ -67,7 +67,7 @@ class Inherited:
                 f"there is no trained trunk {self.name!r} to begin with in {run}: train it first "
                 "(gin/run/trunk.gin, with the same MODEL_DIR)"
             )
-        old = checkpoints.load_params(directory)
+        old = saved_params.load_params(directory)
         corpus = stages.corpus if self.run is None else Corpus.load(run / "corpus")
         names, known = stages.corpus.items["item_id"].to_list(), corpus.items["item_id"].to_list()
         number = {name: place for place, name in enumerate(known)}

@@ -27,7 +27,7 @@ from plum_jax.systems.trunk.known import TrunkKnown
 from plum_jax.systems.trunk.network import TrunkNetwork
 from plum_jax.systems.trunk.reading import histories_of
 from plum_jax.systems.trunk.system import FittedTrunk, Trunk, initial_trunk, parameters_of
-from plum_jax.training import checkpoints
+from plum_jax.training import saved_params
 from plum_jax.training.step_recipe import StepRecipe
 from plum_jax.training.training_config import TrainingConfig
 
@@ -149,7 +149,7 @@ class TrunkTrial:
         Raises:
           artifact.ArtifactError: nothing was.
         """
-        system, params = self.config.system, checkpoints.load_params(directory / "params")
+        system, params = self.config.system, saved_params.load_params(directory / "params")
         return FittedTrunk(system, system.reader(self.stages.split, self.known), params, {}, directory)
 
     def judge(self, params: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from plum_jax.interop.t5x.parameters import shapes_of
 from plum_jax.model.decoder import Decoder
 from plum_jax.model.masks import PackedCausal
 from plum_jax.objectives.next_token import NextToken
-from plum_jax.training import checkpoints as plum_checkpoints
+from plum_jax.training import saved_params
 from plum_jax.training.initial import initial_params
 from plum_jax.training.mesh import MeshShape
 from plum_jax.training.optimizer import Adafactor, AdamW, Muon
@@ -129,7 +129,7 @@ def test_a_run_s_training_goes_out_and_another_run_goes_on_with_it(finished, own
     done = plum.run(plum_arguments(own_csv, second))
     assert done.returncode == 0, done.stderr[-3000:]
     for phase in ("cpt", "retrieval"):
-        first, other = (plum_checkpoints.load_params(d / "train" / phase / "params") for d in (finished[0], second))
+        first, other = (saved_params.load_params(d / "train" / phase / "params") for d in (finished[0], second))
         jax.tree.map(np.testing.assert_array_equal, first, other)
     wrong = plum.run([*arguments, "--gin.config.DecoderConfig.mlp_dim=40", f"--gin.MODEL_DIR='{tmp_path / 'third'}'"])
     assert wrong.returncode == 1 and "is of another decoder than this configuration" in wrong.stderr

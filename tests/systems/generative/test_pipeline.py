@@ -14,7 +14,7 @@ from own_csv_run import GIN, plum_arguments, plum_command, user_environment
 
 from plum_jax.interop.pretrained import read_pretrained
 from plum_jax.semantic_ids.vocabulary import SidVocabulary
-from plum_jax.training import checkpoints, metrics_log
+from plum_jax.training import metrics_log, saved_params
 
 
 def test_a_corpus_of_your_own_goes_through(finished):
@@ -86,7 +86,7 @@ def test_a_run_killed_during_cpt_ends_like_an_uninterrupted_one(own_csv, tmp_pat
         done = plum.run(plum_arguments(own_csv, directory, *more))
         assert done.returncode == 0, done.stderr[-3000:]
     for phase in ("cpt", "retrieval", "retrieval_without_cpt"):
-        a, b = (checkpoints.load_params(path / "train" / phase / "params") for path in (killed, whole))
+        a, b = (saved_params.load_params(path / "train" / phase / "params") for path in (killed, whole))
         jax.tree.map(np.testing.assert_array_equal, a, b)
         assert _losses(killed, phase) == _losses(whole, phase)
     # The same seed gives the same figures twice.
@@ -171,5 +171,5 @@ def test_a_run_begins_with_real_weights_and_makes_experts_of_them(own_csv, share
     assert [row.get("pretrained") for row in rows] == [None, None, str(model), str(model)]
     tokens = json.loads((tmp_path / "model" / "vocabulary" / "tokens.json").read_text())
     assert tokens["text"] == {"file": "sentencepiece.model", "rows": 512}
-    params = checkpoints.load_params(tmp_path / "model" / "train" / "cpt" / "params")
+    params = saved_params.load_params(tmp_path / "model" / "train" / "cpt" / "params")
     assert params["transformer"]["layers"]["moe"]["gate_up"].shape == (5, 8, 64, 2, 172)

@@ -20,8 +20,8 @@ from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.study import Study
 from plum_jax.systems.lem import Lem
 from plum_jax.systems.lem.scaling import ScaledLem
-from plum_jax.training.checkpoints import load_params
 from plum_jax.training.optimizer import AdamW
+from plum_jax.training.saved_params import load_params
 from plum_jax.training.schedules import WarmupCosine
 from plum_jax.training.training_config import TrainingConfig
 

@@ -14,7 +14,7 @@ from plum_jax.studies.records import cell_directory, shared_directory
 from plum_jax.studies.rules import Ladder, PowerRule
 from plum_jax.studies.study import Study
 from plum_jax.systems.lum.scaling import ScaledLum
-from plum_jax.training.checkpoints import load_params
+from plum_jax.training.saved_params import load_params
 
 SCALED = ScaledLum(Data(TwoShops(), TwoShops()), LUM, ks=(1, 5))
 STATED = Study(

@@ -23,7 +23,7 @@ from plum_jax.systems.trunk.knowledge import TrunkKnowledge
 from plum_jax.systems.trunk.on_top import TRUNK as BELOW
 from plum_jax.systems.trunk.on_top import TrunkRanker
 from plum_jax.systems.trunk.system import initial_trunk
-from plum_jax.training.checkpoints import load_params
+from plum_jax.training.saved_params import load_params
 
 LIKED = Label("rating", 4.0)
 TUNING = dataclasses.replace(TRUNK.training, steps=2)
