@@ -16,6 +16,7 @@ import numpy as np
 from plum_jax.report.figures import difference_over_users, mean_and_error, plain, signed
 
 HERE = pathlib.Path(__file__).parent
+FILMS = "MovieLens-1M"
 Row = dict[str, Any]
 BANDS = ("head", "torso", "tail", "new")
 METRICS = {"hit@1": "hit@1", "precision": "precision", "recall": "recall", "hit@1_level_2": "hit@1, level 2"}
@@ -35,23 +36,11 @@ RELATED = {
 def main() -> None:
     """Prints the classifiers band by band, what they cost and differ by, rewrites, what is served and related items."""
     rows = [json.loads(row) for row in (HERE / "results.jsonl").read_text().splitlines()]
+    films = [row for row in rows if row["data"] == FILMS]
+    rows = [row for row in rows if row["data"] != FILMS]
     names = list(dict.fromkeys(row["name"] for row in rows))
     by_name = {name: [row for row in rows if row["name"] == name] for name in names}
-    classifiers = [name for name in names if "tail_hit@1" in by_name[name][0]]
-    classifiers.sort(key=CLASSIFIERS.index)
-    for band in BANDS:
-        heading(f"{band} ({by_name[classifiers[0]][0][f'{band}_queries']:,} queries)", *METRICS.values())
-        for name in classifiers:
-            line(name, *(mean_and_error([row[f"{band}_{metric}"] for row in by_name[name]]) for metric in METRICS))
-    heading("", "threshold", "steps", "parameters", "seconds", "seeds")
-    for name in classifiers:
-        line(name, *costs(by_name[name]))
-    for band in BANDS:
-        heading(band, "less", *METRICS.values())
-        for name in classifiers:
-            for base in by_name[name][0]["bases"]:
-                keys = [f"{band}_{metric}_over_{base}" for metric in METRICS]
-                line(name, base, *(over(by_name[name], key) for key in keys))
+    print_classifiers(rows, BANDS)
     print_rewrites([by_name[name] for name in names if name.startswith("rewrites: ")])
     print_served(by_name["served"])
     heading("next item", *RELATED.values(), "R@10 less popular", "R@10 less watched together")
@@ -62,6 +51,26 @@ def main() -> None:
             line(
                 some[0]["list"], *figures, *(over(some, f"recall@10_over_{b}") for b in ("popular", "watched_together"))
             )
+    print_classifiers(films, ("head", "torso", "tail"), "films, ")
+
+
+def print_classifiers(rows: Sequence[Row], bands: Sequence[str], of: str = "") -> None:
+    """Each band, what classifiers cost, and what they differ by on the same queries."""
+    by_name = {name: [row for row in rows if row["name"] == name] for name in CLASSIFIERS}
+    by_name = {name: some for name, some in by_name.items() if some}
+    (first, *_), *_ = by_name.values()
+    for band in bands:
+        heading(f"{of}{band} ({first[f'{band}_queries']:,} queries)", *METRICS.values())
+        for name, some in by_name.items():
+            line(name, *(mean_and_error([row[f"{band}_{metric}"] for row in some]) for metric in METRICS))
+    heading(of.removesuffix(", "), "threshold", "steps", "parameters", "seconds", "seeds")
+    for name, some in by_name.items():
+        line(name, *costs(some))
+    for band in bands:
+        heading(f"{of}{band}", "less", *METRICS.values())
+        for name, some in by_name.items():
+            for base in some[0]["bases"]:
+                line(name, base, *(over(some, f"{band}_{metric}_over_{base}") for metric in METRICS))
 
 
 def print_rewrites(of_names: Sequence[Sequence[Row]]) -> None:
