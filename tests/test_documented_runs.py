@@ -153,6 +153,7 @@ GROUPS = {
     ],
     "queries are understood": [
         Given("plum query_understanding.gin beauty.gin", "docs/query_understanding.md", QUERIES),
+        Given("plum simulator.gin beauty.gin"),
         Given("plum query_rewrites.gin beauty.gin", "docs/query_understanding.md", QUERIES),
         Given("plum query_serving.gin beauty.gin", "docs/query_understanding.md", QUERIES),
         # What the one before has written: the words of the miniature's titles are others than the page's.
@@ -380,6 +381,7 @@ NOT_RUN = {
     "plum unicorn.gin ml_100k.gin": "is run on Amazon Beauty, whose items have category paths",
     "plum product_search.gin ml_100k.gin": "the same",
     "plum query_understanding.gin ml_100k.gin": "the same",
+    "plum ml_1m.gin": "classifies queries of films; the same is run on Amazon Beauty",
     "plum study.gin": "takes GroupLens's files of MovieLens-1M; lum.gin is run on MovieLens-100K",
     "plum study.gin continued.gin": "the same; tests/ranking/test_continued_training.py has the parts",
     "plum study.gin global_time.gin": "the same",

@@ -42,8 +42,8 @@ class SimulatorPosterior:
         taken = corpus.events["item"].to_numpy()[log.training_events]
         prior = np.where(log.class_of_item != NONE, np.bincount(taken, minlength=corpus.num_items) + self.unseen, 0.0)
         items = pl.DataFrame({"item": np.arange(corpus.num_items), "class": log.class_of_item, "prior": prior})
-        tables = {}
-        for length in range(1, 1 + len(self.queries.lengths)):
+        tables, longest = {}, int((words.numbers > 0).sum(axis=1).max())
+        for length in range(1, 1 + min(len(self.queries.lengths), longest)):
             draws = _draws(words, length, self.queries.lengths).join(items.filter(pl.col("prior") > 0), on="item")
             for size in range(length + 1):
                 for slots in itertools.combinations(range(length), size):
