@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.sparse
 
 from plum_jax.query_understanding.log import QueryLog
-from plum_jax.query_understanding.similar import ByWords, Conversions, SimilarQueries
+from plum_jax.query_understanding.similar import ByWords, SimilarityIndex, SimilarQueries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,10 @@ class Behaviour:
     similar: SimilarQueries = ByWords()
     most: int = 5
 
-    def known(self, log: QueryLog, events: np.ndarray) -> Conversions:
-        """What training queries converted to in these events int [E]."""
-        learnt = log.learnt_queries
-        return Conversions(self.similar.index([log.texts[query] for query in learnt]), log.counts(events)[learnt])
+    def index(self, log: QueryLog) -> SimilarityIndex:
+        """Of the training queries."""
+        return self.similar.index([log.texts[query] for query in log.learnt_queries])
+
+    def counts(self, log: QueryLog, events: np.ndarray) -> scipy.sparse.csr_array:
+        """float32 [known, C], what each converted to in these events int [E]."""
+        return log.counts(events)[log.learnt_queries]

@@ -10,7 +10,7 @@ import scipy.sparse
 from plum_jax.corpus.features.text import item_texts
 from plum_jax.corpus.taxonomy import NONE
 from plum_jax.query_understanding.log import QueryLog
-from plum_jax.query_understanding.similar import ByCoverage, Conversions, SimilarQueries
+from plum_jax.query_understanding.similar import ByCoverage, SimilarityIndex, SimilarQueries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,28 +32,26 @@ class Catalogue:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
 
-    def known(self, log: QueryLog, events: np.ndarray) -> Conversions:
-        """What texts of items stand for; these events int [E] say how often each was taken."""
-        corpus = log.split.corpus
-        taken = np.bincount(corpus.events["item"].to_numpy()[events], minlength=corpus.num_items)
-        weight = (1.0 + taken[_classed(log)]) ** self.popularity
-        return Conversions(self.similar.index(self.texts(log)), _classes(log, weight))
+    def index(self, log: QueryLog) -> SimilarityIndex:
+        """Of the items that stand under a category."""
+        return self.similar.index(self.texts(log))
+
+    def counts(self, log: QueryLog, events: np.ndarray) -> scipy.sparse.csr_array:
+        """float32 [known, C], each item's popularity in these events int [E] at its class."""
+        weight = (1.0 + log.taken(events)[_classed(log)]) ** self.popularity
+        return scipy.sparse.csr_array(self.classes(log).multiply(weight.astype(np.float32)[:, None]))
 
     def texts(self, log: QueryLog) -> list[str]:
-        """Of the items that stand under a category."""
+        """Of these items."""
         texts = item_texts(log.split.corpus, self.fields, "the catalogue")
         return [texts[item] for item in _classed(log)]
 
     def classes(self, log: QueryLog) -> scipy.sparse.csr_array:
-        """float32 [items, C], 1 for the class of each item of `texts`."""
-        return _classes(log, np.ones(len(_classed(log))))
+        """float32 [known, C], 1 for the class of each of these items."""
+        of_item = log.class_of_item[_classed(log)]
+        place, shape = (np.arange(len(of_item)), of_item), (len(of_item), log.num_classes)
+        return scipy.sparse.coo_array((np.ones(len(of_item), np.float32), place), shape=shape).tocsr()
 
 
 def _classed(log: QueryLog) -> np.ndarray:
     return np.flatnonzero(log.class_of_item != NONE)
-
-
-def _classes(log: QueryLog, weight: np.ndarray) -> scipy.sparse.csr_array:
-    items = _classed(log)
-    place, shape = (np.arange(len(items)), log.class_of_item[items]), (len(items), log.num_classes)
-    return scipy.sparse.coo_array((weight.astype(np.float32), place), shape=shape).tocsr()

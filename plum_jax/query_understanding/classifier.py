@@ -79,7 +79,7 @@ class FittedNpmi:
 
     def shares(self, texts: Sequence[str]) -> np.ndarray:
         scores = (word_matrix(texts, self.number) @ self.table).toarray()
-        return _shares(scores, self.prior)
+        return shares_or_prior(scores, self.prior)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ class NearestItems:
 
     def fit(self, log: QueryLog, directory: epath.Path) -> FittedNearest:
         begun = time.perf_counter()
-        return _nearest(self.catalogue.known(log, log.training_events), begun)
+        return _nearest(Conversions(self.catalogue.index(log), self.catalogue.counts(log, log.training_events)), begun)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ class FittedNearest:
     facts: Mapping[str, Any]
 
     def shares(self, texts: Sequence[str]) -> np.ndarray:
-        return _shares(self.known.shares(texts), self.prior)
+        return shares_or_prior(self.known.shares(texts), self.prior)
 
 
 def _nearest(known: Conversions, begun: float) -> FittedNearest:
@@ -131,7 +131,7 @@ def _nearest(known: Conversions, begun: float) -> FittedNearest:
     return FittedNearest(known, prior, {"train_seconds": round(time.perf_counter() - begun, 1)})
 
 
-def _shares(scores: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def shares_or_prior(scores: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Scores [n, C] divided by their sum; the prior [C] where they are 0."""
     total = scores.sum(axis=1, keepdims=True)
     return np.where(total > 0, scores / np.where(total > 0, total, 1.0), prior).astype(np.float32)

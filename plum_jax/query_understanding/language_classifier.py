@@ -43,9 +43,9 @@ class LanguageClassifier:
 
     def fit(self, log: QueryLog, directory: epath.Path) -> NetworkClassifier:
         """Learns what the training queries converted to, from prompts that do not know it."""
-        _, prompts, conversions = self.deal.training_prompts(log, self.evidence)
+        in_use = Prompts.of(self.evidence, log)
+        _, prompts, conversions = self.deal.training_prompts(log, in_use)
         start = self.model.start(prompts, directory)
-        in_use = Prompts.of(self.evidence, log, log.training_events)
         reader = PromptReader(dataclasses.replace(start, params=None), self.length, in_use)
         network = LanguageNetwork(start.config, start.vocab_size, log.num_classes, self.pooling)
         lesson = of_conversions(

@@ -112,6 +112,11 @@ class QueryLog:
         shape, ones = (len(self.texts), self.num_classes), np.ones(len(events), np.float32)
         return scipy.sparse.coo_array((ones, (self.query[events], self.class_of_event[events])), shape=shape).tocsr()
 
+    def taken(self, events: np.ndarray) -> np.ndarray:
+        """int64 [N], how often each item was taken in some events."""
+        corpus = self.split.corpus
+        return np.bincount(corpus.events["item"].to_numpy()[events], minlength=corpus.num_items)
+
     @functools.cached_property
     def conversions(self) -> scipy.sparse.csr_array:
         """float32 [Q, C], of the training events."""

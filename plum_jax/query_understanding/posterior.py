@@ -14,6 +14,7 @@ from etils import epath
 
 from plum_jax.corpus.taxonomy import NONE
 from plum_jax.queries.known_item import ItemWords, KnownItemQueries
+from plum_jax.query_understanding.classifier import shares_or_prior
 from plum_jax.query_understanding.log import QueryLog
 
 Slots = tuple[int, ...]  # places in a query, ascending
@@ -39,8 +40,7 @@ class SimulatorPosterior:
         """Reads the words of all items and counts the training events; nothing is trained."""
         begun, corpus = time.perf_counter(), log.split.corpus
         words = self.queries.words(corpus)
-        taken = corpus.events["item"].to_numpy()[log.training_events]
-        prior = np.where(log.class_of_item != NONE, np.bincount(taken, minlength=corpus.num_items) + self.unseen, 0.0)
+        prior = np.where(log.class_of_item != NONE, log.taken(log.training_events) + self.unseen, 0.0)
         items = pl.DataFrame({"item": np.arange(corpus.num_items), "class": log.class_of_item, "prior": prior})
         tables, longest = {}, int((words.numbers > 0).sum(axis=1).max())
         for length in range(1, 1 + min(len(self.queries.lengths), longest)):
@@ -97,8 +97,7 @@ class FittedPosterior:
             np.add.at(
                 found, (met["row"].to_numpy(), met["class"].to_numpy()), (met["chance"] * met["weight"]).to_numpy()
             )
-        total = found.sum(axis=1, keepdims=True)
-        return np.where(total > 0, found / np.where(total > 0, total, 1.0), self.prior).astype(np.float32)
+        return shares_or_prior(found, self.prior)
 
 
 def _names(slots: Slots) -> list[str]:

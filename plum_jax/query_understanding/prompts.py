@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from plum_jax.query_understanding.log import QueryLog
-from plum_jax.query_understanding.similar import Conversions
+from plum_jax.query_understanding.similar import Conversions, SimilarityIndex
 
 NOTHING = "none"
 TENTHS = 10
@@ -23,8 +23,11 @@ class Evidence(Protocol):
     def most(self) -> int:
         """Categories that a prompt names at most."""
 
-    def known(self, log: QueryLog, events: np.ndarray) -> Conversions:
-        """What speaks for the categories, of the log's queries or items; of all events int [E] these alone."""
+    def index(self, log: QueryLog) -> SimilarityIndex:
+        """Of the texts that speak for categories, of queries or items; no event is known to it."""
+
+    def counts(self, log: QueryLog, events: np.ndarray) -> scipy.sparse.csr_array:
+        """float32 [known, C], how much each of them speaks for each class; of all events int [E] by these alone."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,26 +36,33 @@ class Prompts:
     evidence what it says most; the query alone where there is no evidence.
 
     Attributes:
+      evidence: what is said, in this order.
       known: of each evidence.
-      most: categories of each.
       names: of the classes.
     """
 
+    evidence: tuple[Evidence, ...]
     known: tuple[Conversions, ...]
-    most: tuple[int, ...]
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, evidence: Sequence[Evidence], log: QueryLog, events: np.ndarray) -> Prompts:
-        """Of what evidence knows from these events int [E]."""
-        known = tuple(one.known(log, events) for one in evidence)
-        return cls(known, tuple(one.most for one in evidence), log.class_names)
+    def of(cls, evidence: Sequence[Evidence], log: QueryLog) -> Prompts:
+        """Prompts that know all training events, as in use."""
+        known = tuple(Conversions(one.index(log), one.counts(log, log.training_events)) for one in evidence)
+        return cls(tuple(evidence), known, log.class_names)
+
+    def by_events(self, log: QueryLog, events: np.ndarray) -> Prompts:
+        """The same that know these training events int [E] alone."""
+        counts = (one.counts(log, events) for one in self.evidence)
+        known = (dataclasses.replace(one, counts=of_events) for one, of_events in zip(self.known, counts, strict=True))
+        return dataclasses.replace(self, known=tuple(known))
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
         """A prompt for each query; evidence without a word for it says `NOTHING`."""
-        if not self.known:
+        if not self.evidence:
             return list(texts)
-        said = [self._said(known.shares(texts), most) for known, most in zip(self.known, self.most, strict=True)]
+        both = zip(self.evidence, self.known, strict=True)
+        said = [self._said(known.shares(texts), evidence.most) for evidence, known in both]
         return [f"{text} : {' ; '.join(of_text)}" for text, *of_text in zip(texts, *said, strict=True)]
 
     def _said(self, shares: np.ndarray, most: int) -> list[str]:
@@ -93,18 +103,18 @@ class Deal:
     parts: int = 5
     seed: int = 0
 
-    def training_prompts(self, log: QueryLog, evidence: Sequence[Evidence]) -> TrainingPrompts:
-        """Prompts that do not know the events that they are of; without evidence each query once."""
+    def training_prompts(self, log: QueryLog, prompts: Prompts) -> TrainingPrompts:
+        """`prompts` that do not know the events that they are of; without evidence each query once."""
         events, learnt = log.training_events, log.learnt_queries
-        if not evidence:
+        if not prompts.evidence:
             return TrainingPrompts(learnt, [log.texts[query] for query in learnt], log.conversions[learnt])
         part = np.random.default_rng(self.seed).integers(self.parts, size=len(events))
         queries, texts, conversions = [], [], []
         for number in range(self.parts):
             own = log.counts(events[part == number])
             asked = np.flatnonzero(np.diff(own.indptr))
-            prompts = Prompts.of(evidence, log, events[part != number])
+            knows_others = prompts.by_events(log, events[part != number])
             queries.append(asked)
-            texts += prompts([log.texts[query] for query in asked])
+            texts += knows_others([log.texts[query] for query in asked])
             conversions.append(own[asked])
         return TrainingPrompts(np.concatenate(queries), texts, scipy.sparse.vstack(conversions).tocsr())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import faiss
@@ -43,7 +43,8 @@ class ByWords:
     power: float = 8.0
 
     def index(self, known: Sequence[str]) -> WordIndex:
-        return WordIndex(WeighedWords(tuple(known)), self.power)
+        words = WeighedWords(tuple(known))
+        return WordIndex(words, _divided(words.weighed(known), _length).T.tocsr(), _length, self.power)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,9 @@ class ByCoverage:
 
     power: float = 8.0
 
-    def index(self, known: Sequence[str]) -> CoverageIndex:
-        return CoverageIndex(WeighedWords(tuple(known)), self.power)
+    def index(self, known: Sequence[str]) -> WordIndex:
+        words = WeighedWords(tuple(known))
+        return WordIndex(words, words.matrix(known).T.tocsr(), _sum, self.power)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,46 +96,39 @@ class WeighedWords:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WordIndex:
-    """`ByWords` of some texts."""
+    """`ByWords` or `ByCoverage` of some texts.
+
+    Attributes:
+      words: of the texts.
+      columns: float32 [W, known], what each text counts for a word.
+      by: what a query's weighed words are divided by.
+      power: of the products.
+    """
 
     words: WeighedWords
+    columns: scipy.sparse.csr_array
+    by: Callable[[scipy.sparse.csr_array], np.ndarray]
     power: float
 
-    @functools.cached_property
-    def _columns(self) -> scipy.sparse.csr_array:
-        return self._unit(self.words.known).T.tocsr()
-
     def similarities(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
-        found = (self._unit(texts) @ self._columns).tocsr()
-        found.data = np.minimum(found.data, 1.0) ** self.power
-        return found
-
-    def _unit(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
-        weighed = self.words.weighed(texts)
-        return _divided(weighed, np.sqrt(np.maximum(weighed.multiply(weighed).sum(axis=1), 1e-12)))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CoverageIndex:
-    """`ByCoverage` of some texts."""
-
-    words: WeighedWords
-    power: float
-
-    @functools.cached_property
-    def _columns(self) -> scipy.sparse.csr_array:
-        return self.words.matrix(self.words.known).T.tocsr()
-
-    def similarities(self, texts: Sequence[str]) -> scipy.sparse.csr_array:
-        weighed = self.words.weighed(texts)
-        found = (_divided(weighed, np.maximum(weighed.sum(axis=1), 1e-12)) @ self._columns).tocsr()
+        found = (_divided(self.words.weighed(texts), self.by) @ self.columns).tocsr()
         found.data = np.minimum(found.data, 1.0) ** self.power
         return found
 
 
-def _divided(rows: scipy.sparse.csr_array, by: np.ndarray) -> scipy.sparse.csr_array:
-    """Rows [n, W], each divided by its number of `by` [n]."""
-    rows.data /= np.repeat(by, np.diff(rows.indptr)).astype(np.float32)
+def _length(rows: scipy.sparse.csr_array) -> np.ndarray:
+    return np.sqrt(rows.multiply(rows).sum(axis=1))
+
+
+def _sum(rows: scipy.sparse.csr_array) -> np.ndarray:
+    return rows.sum(axis=1)
+
+
+def _divided(
+    rows: scipy.sparse.csr_array, by: Callable[[scipy.sparse.csr_array], np.ndarray]
+) -> scipy.sparse.csr_array:
+    """Rows [n, W], each divided by its number; one without words has nothing to divide."""
+    rows.data /= np.repeat(by(rows), np.diff(rows.indptr)).astype(np.float32)
     return rows
 
 

@@ -61,7 +61,7 @@ def test_nearest_items_are_weighed_by_the_words_that_they_have_and_by_how_often_
     [((Behaviour(), CATALOGUE), "kettle : none ; 10 lamps"), ((CATALOGUE,), "kettle : 10 lamps"), ((), "kettle")],
 )
 def test_a_prompt_says_each_evidence_in_order(log, evidence, said):
-    assert Prompts.of(evidence, log, log.training_events)(["kettle"]) == [said]
+    assert Prompts.of(evidence, log)(["kettle"]) == [said]
 
 
 def test_a_language_model_is_trained_on_such_prompts(log, tmp_path):
@@ -75,7 +75,7 @@ def test_a_language_model_is_trained_on_such_prompts(log, tmp_path):
     evidence = (Behaviour(), CATALOGUE)
     with pytest.raises(Read) as read:
         LanguageClassifier(Model(), evidence).fit(log, tmp_path)
-    assert read.value.args == (Deal().training_prompts(log, evidence).texts,)
+    assert read.value.args == (Deal().training_prompts(log, Prompts.of(evidence, log)).texts,)
     assert all(prompt.count(" ; ") == 1 for prompt in read.value.args[0])
 
 

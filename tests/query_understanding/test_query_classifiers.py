@@ -90,13 +90,13 @@ def test_neighbours_conversions_are_weighed_by_likeness(log, tmp_path, similar):
 
 def test_a_query_with_no_like_is_given_nothing(log):
     assert not Conversions(ByWords().index(["red lamp"]), log.conversions[:1]).shares(["blue sofa"]).any()
-    assert Prompts.of((Behaviour(),), log, log.training_events)(["unheard of"]) == ["unheard of : none"]
+    assert Prompts.of((Behaviour(),), log)(["unheard of"]) == ["unheard of : none"]
 
 
 def test_a_prompt_says_the_greatest_shares_in_tenths(log):
     behaviour = Behaviour(ByWords(power=1.0), most=2)
-    (prompt,) = Prompts.of((behaviour,), log, log.training_events)(["lamp"])
-    shares = behaviour.known(log, log.training_events).shares(["lamp"])[0]
+    (prompt,) = Prompts.of((behaviour,), log)(["lamp"])
+    shares = Conversions(behaviour.index(log), log.conversions[log.learnt_queries]).shares(["lamp"])[0]
     best = np.argsort(-shares, kind="stable")[:2]
     said = ", ".join(f"{round(float(shares[c]) * 10)} {log.class_names[c].lower()}" for c in best if shares[c] >= 0.05)
     assert prompt == f"lamp : {said}"
@@ -105,7 +105,7 @@ def test_a_prompt_says_the_greatest_shares_in_tenths(log):
 @pytest.mark.parametrize("evidence", [(Behaviour(),), (Behaviour(), Catalogue(("title",)))], ids=["behaviour", "both"])
 def test_a_training_prompt_does_not_hang_on_its_own_events(log, evidence):
     deal = Deal(parts=3)
-    before = deal.training_prompts(log, evidence)
+    before = deal.training_prompts(log, Prompts.of(evidence, log))
     part = np.random.default_rng(deal.seed).integers(3, size=len(log.training_events))
     hidden = log.training_events[part == 1]
     # The items of one part's events have another class: what is to be said changes, the prompts do not.
@@ -113,7 +113,7 @@ def test_a_training_prompt_does_not_hang_on_its_own_events(log, evidence):
     classes[hidden] = (classes[hidden] + 1) % log.num_classes
     other = dataclasses.replace(log)
     other.__dict__["class_of_event"] = classes
-    after = deal.training_prompts(other, evidence)
+    after = deal.training_prompts(other, Prompts.of(evidence, other))
     assert (before.query == after.query).all()
     of_part = [len({*log.query[log.training_events[part == number]]}) for number in range(3)]
     rows = slice(of_part[0], of_part[0] + of_part[1])
